@@ -1,0 +1,61 @@
+# Every target sets up what it needs. PROFILE=smoke|demo|..., DATA=folder, LIMIT=n, SHARD=i/n.
+PROFILE ?= demo
+DATA    ?=
+LIMIT   ?=
+SHARD   ?=
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# An active environment is used as it is (conda's `base` does not count); else .venv is made.
+# `make` sees the environment's python first in PATH, but says it in full to be sure.
+ifneq ($(VIRTUAL_ENV),)
+  ENV := $(VIRTUAL_ENV)
+else ifneq ($(filter-out base,$(CONDA_DEFAULT_ENV)),)
+  ENV := $(CONDA_PREFIX)
+else
+  ENV := .venv
+endif
+PY    := $(ENV)/bin/python
+# One stamp per environment and checkout: a second checkout may share an active environment.
+STAMP := $(ENV)/.matlib-installed-$(firstword $(shell printf '%s' "$(CURDIR)" | cksum))
+
+STUDY = $(PY) -m matlib study --profile $(PROFILE) \
+	$(if $(DATA),--data "$(DATA)") $(if $(LIMIT),--limit $(LIMIT)) $(if $(SHARD),--shard $(SHARD))
+
+.PHONY: help study test test-full notebooks report lab clean
+
+help: ## show this list
+	@echo "make TARGET [PROFILE=demo] [DATA=folder] [LIMIT=n] [SHARD=i/n]"
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) \
+	  | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | awk -F'\t' '{printf "  %-10s %s\n", $$1, $$2}'
+
+study: $(STAMP) ## run the study (PROFILE, default demo) and write its report
+	@$(STUDY)
+
+test: $(STAMP) ## style, types, every test, every notebook at toy size (10 minutes or less)
+	$(PY) -m ruff check .
+	$(PY) -m mypy matlib
+	$(PY) -m pytest -q
+
+test-full: $(STAMP) ## the same with wide grids and long kill loops
+	$(PY) -m ruff check .
+	$(PY) -m mypy matlib
+	$(PY) -m pytest -q -m "full or not full"
+
+notebooks: $(STAMP) ## run the study and copy its outputs into notebooks/
+	@$(STUDY) --publish-notebooks
+
+report: $(STAMP) ## write the report again from the executed notebooks
+	@$(PY) -m matlib report --profile $(PROFILE)
+
+lab: $(STAMP) ## open the notebooks in JupyterLab
+	@$(PY) -m jupyter lab notebooks
+
+clean: ## remove caches (results/ and .venv stay)
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints.txt environment.sh
+	@bash environment.sh "$(ENV)"
+	@touch "$@"

@@ -1,0 +1,240 @@
+"""A study is one profile: every number that shapes its results, checked before work starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from matlib.attacks.image import check_eps
+from matlib.training.objectives import DEFENCES
+
+PROFILES = Path(__file__).resolve().parent.parent / "profiles"
+
+Threat = Literal["bert_true", "typo", "bert_free"]
+Augmentation = Literal[
+    "none", "captions", "renderings", "captions+renderings", "randaugment", "drop-swap",
+    "mismatched",
+]  # fmt: skip
+
+
+class ProfileError(ValueError):
+    """A profile that does not say what a study needs; the message says which key."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Dataset(_Part):
+    """Where pairs come from and how many are used."""
+
+    name: Literal["scenes", "flickr8k", "flickr30k", "coco"]
+    image_size: int = Field(ge=16, le=512)
+    world_seed: int = 0
+    n_train: int = Field(ge=2, description="images of the 1:1 fine-tuning set")
+    n_val: int = Field(ge=2)
+    n_test: int = Field(ge=2, description="images of the test gallery")
+    captions_per_image: int = Field(
+        default=5, ge=1, description="scenes only: captions per test image"
+    )
+    n_base: int = Field(default=0, ge=0, description="images of base pre-training; 0: none")
+    base_captions: int = Field(default=5, ge=1)
+    base_renderings: int = Field(default=1, ge=1)
+    image_mode: Literal["crop", "squash"] = "crop"
+
+
+class Model(_Part):
+    """A small open_clip model from its shape, or any open_clip model by name."""
+
+    kind: Literal["small", "open_clip"] = "small"
+    patch_size: int = 16
+    image_width: int = 128
+    image_layers: int = 4
+    text_width: int = 96
+    text_layers: int = 2
+    context_length: int = 32
+    head_width: int = 32
+    embed_dim: int = 128
+    name: str = ""
+    pretrained: str = ""
+
+    @model_validator(mode="after")
+    def _named(self) -> Model:
+        if self.kind == "open_clip" and not self.name:
+            raise ValueError("model.kind open_clip needs model.name, e.g. ViT-B-16")
+        return self
+
+
+class MaskedLanguageModel(_Part):
+    """A small BERT trained in the study, or one by name or folder."""
+
+    kind: Literal["small", "pretrained"] = "small"
+    name: str = ""
+    n_captions: int = Field(default=20_000, ge=1)
+    width: int = 96
+    layers: int = 2
+    n_steps: int = Field(default=300, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+
+    @model_validator(mode="after")
+    def _named(self) -> MaskedLanguageModel:
+        if self.kind == "pretrained" and not self.name:
+            raise ValueError("masked_lm.kind pretrained needs masked_lm.name")
+        return self
+
+
+class Training(_Part):
+    """Optimiser steps of one phase."""
+
+    n_steps: int = Field(ge=1)
+    batch_size: int = Field(ge=2)
+    lr: float = Field(gt=0, le=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+
+
+class Budget(_Part):
+    """What an attacker may do."""
+
+    eps_255: float
+    pgd_steps: int = Field(ge=0)
+    step_255: float | None = None
+    n_words: int = Field(default=1, ge=0)
+
+    @model_validator(mode="after")
+    def _unit(self) -> Budget:
+        check_eps(self.eps_255)
+        return self
+
+
+class TrainAttack(Budget):
+    """The attack inside training."""
+
+    threats: tuple[Threat, ...] = ("bert_true", "typo")
+    search: Literal["importance", "exhaustive"] = "importance"
+
+
+class Evaluation(Budget):
+    """The attacks every model is judged by."""
+
+    threats: tuple[Threat, ...] = ("bert_true", "typo", "bert_free")
+    primary_threat: Threat = "bert_true"
+    sga_scales: tuple[float, ...] = (0.5, 0.75, 1.25, 1.5)
+    curve_eps_255: tuple[float, ...] = ()
+    n_boot: int = Field(default=2000, ge=100)
+
+    @model_validator(mode="after")
+    def _primary(self) -> Evaluation:
+        if self.primary_threat not in self.threats:
+            raise ValueError("evaluation.primary_threat must be one of evaluation.threats")
+        return self
+
+
+class Candidates(_Part):
+    """How large the table of allowed edits is."""
+
+    k_free: int = Field(default=10, ge=1, description="candidates per word, as in BERT-Attack")
+    k_true: int = Field(default=60, ge=1, description="candidates per word before the truth check")
+    typos_per_word: int = Field(default=3, ge=1)
+
+
+class Run(_Part):
+    """One row of the comparison: a defence and, for mat+, its augmentation."""
+
+    defence: str
+    augmentation: Augmentation = "none"
+
+    @model_validator(mode="after")
+    def _known(self) -> Run:
+        if self.defence not in DEFENCES:
+            raise ValueError(f"unknown defence {self.defence!r}; known: {', '.join(DEFENCES)}")
+        needs = DEFENCES[self.defence].uses_one_to_many
+        if needs != (self.augmentation != "none"):
+            raise ValueError(
+                f"{self.defence} {'needs' if needs else 'takes no'} augmentation; "
+                f"got {self.augmentation!r}"
+            )
+        return self
+
+
+class Profile(_Part):
+    """Everything a study depends on."""
+
+    name: str
+    about: str
+    minutes: float = Field(gt=0, description="expected time on the hardware named in about")
+    dataset: Dataset
+    model: Model = Model()
+    masked_lm: MaskedLanguageModel = MaskedLanguageModel()
+    base: Training | None = None
+    finetune: Training | None = None
+    train_attack: TrainAttack
+    evaluation: Evaluation
+    candidates: Candidates = Candidates()
+    runs: tuple[Run, ...] = ()
+    n_variants: int = Field(default=5, ge=1, description="captions and images per pair for mat+")
+    seeds: tuple[int, ...] = (0,)
+    analysis_images: int = Field(default=100, ge=4)
+    limit: int = Field(
+        default=0, ge=0, description="0: whole; otherwise at most this many test images"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Profile:
+        if self.model.kind == "small" and self.base is None:
+            raise ValueError("a small model starts from random weights: give `base`")
+        if self.runs and self.finetune is None:
+            raise ValueError("`runs` are given but `finetune` is missing")
+        if self.finetune and self.finetune.batch_size > self.dataset.n_train:
+            raise ValueError("finetune.batch_size is larger than dataset.n_train")
+        if self.base and self.dataset.n_base < self.base.batch_size:
+            raise ValueError("base.batch_size is larger than dataset.n_base")
+        if self.dataset.name != "scenes" and "bert_true" in (
+            *self.evaluation.threats,
+            *self.train_attack.threats,
+        ):
+            raise ValueError("threat bert_true needs the truth, which only scenes has")
+        return self
+
+    def limited(self, limit: int) -> Profile:
+        """The same study on at most `limit` test images; its results say so."""
+        if limit <= 0:
+            return self
+        n = min(limit, self.dataset.n_test)
+        smaller = self.dataset.model_copy(update={"n_test": max(n, 2)})
+        return self.model_copy(update={"dataset": smaller, "limit": limit})
+
+
+def profile_names() -> list[str]:
+    """Names of the profiles that come with the project."""
+    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
+
+
+def load_profile(name_or_path: str | Path, limit: int = 0) -> Profile:
+    """Read and check a profile.
+
+    Args:
+        name_or_path: a name such as `demo`, or the path of a YAML file.
+        limit: if positive, at most so many test images.
+
+    Raises:
+        ProfileError: unknown profile, or a key that is unknown, missing or out of range.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = PROFILES / f"{name_or_path}.yaml"
+    if not path.is_file():
+        raise ProfileError(f"no profile {name_or_path!r}; known: {', '.join(profile_names())}")
+    raw = yaml.safe_load(path.read_text())
+    if not isinstance(raw, dict):
+        raise ProfileError(f"{path.name}: expected keys and values, got {type(raw).__name__}")
+    try:
+        return Profile(**raw).limited(limit)
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(map(str, e['loc'])) or 'profile'}: {e['msg']} (got {e['input']!r:.60})"
+            for e in error.errors()
+        ]
+        raise ProfileError(f"{path.name} is not a valid profile:\n" + "\n".join(lines)) from None

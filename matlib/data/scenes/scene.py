@@ -1,0 +1,246 @@
+"""Structured scenes: two or three objects on a background, and the relations among them.
+
+Positions are image fractions, x to the right and y downwards. Objects stand on a 4 × 4
+lattice, so that every relation is either plainly true or plainly false: along an axis two
+objects are either aligned or at least `MIN_OFFSET` apart, and the thresholds of "near" and
+"far" leave a gap in which neither is said. Objects never overlap.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from matlib.data.scenes.lexicon import (
+    BACKGROUNDS,
+    COLOURS,
+    LEXICON,
+    RELATIONS,
+    SHAPES,
+    SIZES,
+    TEXTURES,
+)
+
+LATTICE = (0.21875, 0.40625, 0.59375, 0.78125)  # 14, 26, 38, 50 px of 64
+RADII: dict[str, float] = {"small": 7.5 / 64, "medium": 9.75 / 64, "large": 13 / 64}
+MIN_GAP = 1.5 / 64  # between the circles around two objects
+MIN_OFFSET = 0.15  # "left of" and "above" need at least this; the lattice offers 0 or 0.19
+NEAR_DISTANCE = 0.43
+FAR_DISTANCE = 0.55
+ATTRIBUTES = ("shape", "colour", "texture", "size")
+RELATION_NAMES = tuple(RELATIONS)
+MAX_OBJECTS = 3
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One object: canonical words of the lexicon, and its centre (image fractions)."""
+
+    shape: str
+    colour: str
+    texture: str
+    size: str
+    x: float
+    y: float
+
+    @property
+    def radius(self) -> float:
+        """Half of its extent, as a fraction of the image's side."""
+        return RADII[self.size]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Two or three objects and a background (canonical words of the lexicon)."""
+
+    objects: tuple[SceneObject, ...]
+    background: str
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.objects) <= MAX_OBJECTS:
+            raise ValueError(f"a scene has 1 to {MAX_OBJECTS} objects, got {len(self.objects)}")
+        if self.background not in BACKGROUNDS:
+            raise ValueError(f"background {self.background!r} is none of {sorted(BACKGROUNDS)}")
+        for thing in self.objects:
+            for kind in ATTRIBUTES:
+                if getattr(thing, kind) not in LEXICON[kind]:
+                    raise ValueError(
+                        f"{kind} {getattr(thing, kind)!r} is none of {sorted(LEXICON[kind])}"
+                    )
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What the scene shows apart from positions; no two sampled scenes share it."""
+        described = sorted(tuple(getattr(o, kind) for kind in ATTRIBUTES) for o in self.objects)
+        return (self.background, *described)
+
+    @property
+    def key(self) -> str:
+        """A stable identifier of 12 hexadecimal digits."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:12]
+
+
+def holds(relation: str, first: SceneObject, second: SceneObject) -> bool:
+    """True if `first` stands in `relation` (e.g. `left`: left of) to `second`."""
+    dx, dy = second.x - first.x, second.y - first.y
+    if relation in ("left", "right"):
+        return (dx if relation == "left" else -dx) >= MIN_OFFSET
+    if relation in ("above", "below"):
+        return (dy if relation == "above" else -dy) >= MIN_OFFSET
+    distance = math.hypot(dx, dy)
+    if relation == "near":
+        return distance <= NEAR_DISTANCE
+    if relation == "far":
+        return distance >= FAR_DISTANCE
+    raise ValueError(f"relation {relation!r} is none of {RELATION_NAMES}")
+
+
+def python_random(generator: torch.Generator | int) -> random.Random:
+    """A `random.Random` drawn from a torch generator (or an int seed): fast scalar draws."""
+    if isinstance(generator, int):
+        return random.Random(generator)
+    return random.Random(int(torch.randint(2**62, (1,), generator=generator)))
+
+
+def _place(sizes: Sequence[str], rng: random.Random) -> list[tuple[float, float]]:
+    while True:
+        spots = [(rng.choice(LATTICE), rng.choice(LATTICE)) for _ in sizes]
+        if all(
+            math.dist(spots[i], spots[j]) >= RADII[sizes[i]] + RADII[sizes[j]] + MIN_GAP
+            for i in range(len(sizes))
+            for j in range(i)
+        ):
+            return spots
+
+
+def _sample_scene(rng: random.Random, n_objects: int) -> Scene:
+    looks: dict[tuple[str, str], None] = {}  # a set's order would differ between processes
+    while len(looks) < n_objects:  # no two objects share both shape and colour
+        looks[rng.choice(_SHAPES), rng.choice(_COLOURS)] = None
+    sizes = [rng.choice(_SIZES) for _ in range(n_objects)]
+    objects = tuple(
+        SceneObject(shape, colour, rng.choice(_TEXTURES), size, x, y)
+        for (shape, colour), size, (x, y) in zip(looks, sizes, _place(sizes, rng), strict=True)
+    )
+    return Scene(objects, rng.choice(_BACKGROUNDS))
+
+
+_SHAPES, _COLOURS, _TEXTURES = list(SHAPES), list(COLOURS), list(TEXTURES)
+_SIZES, _BACKGROUNDS = list(SIZES), list(BACKGROUNDS)
+
+
+def sample_scenes(
+    n: int,
+    seed: torch.Generator | int,
+    *,
+    three_rate: float = 0.35,
+    exclude: Collection[tuple[object, ...]] = (),
+) -> list[Scene]:
+    """`n` scenes with pairwise different content.
+
+    Args:
+        n: number of scenes.
+        seed: int seed or CPU generator; same seed, same scenes.
+        three_rate: probability in [0, 1] that a scene has three objects instead of two.
+        exclude: contents (`Scene.content`) that may not occur, e.g. those of other splits.
+    """
+    if n < 0 or not 0.0 <= three_rate <= 1.0:
+        raise ValueError(f"expected n >= 0 and three_rate in [0, 1]; got {n}, {three_rate}")
+    rng = python_random(seed)
+    taken = set(exclude)
+    scenes: list[Scene] = []
+    while len(scenes) < n:
+        scene = _sample_scene(rng, 3 if rng.random() < three_rate else 2)
+        if scene.content not in taken:
+            taken.add(scene.content)
+            scenes.append(scene)
+    return scenes
+
+
+def corrupt_scene(scene: Scene, p: float, generator: torch.Generator | int) -> Scene:
+    """The scene with each attribute replaced by a wrong one with probability `p`.
+
+    Shape, colour and texture of every object, the background, and the positions (all at once;
+    sizes and positions are redrawn together, so that objects still do not overlap).
+    """
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"p is a probability in [0, 1]; got {p}")
+    rng = python_random(generator)
+
+    def changed(kind: str, value: str) -> str:
+        if rng.random() >= p:
+            return value
+        return rng.choice([other for other in LEXICON[kind] if other != value])
+
+    objects = [
+        replace(
+            o,
+            shape=changed("shape", o.shape),
+            colour=changed("colour", o.colour),
+            texture=changed("texture", o.texture),
+        )
+        for o in scene.objects
+    ]
+    if rng.random() < p:
+        sizes = [rng.choice([s for s in SIZES if s != o.size]) for o in objects]
+        spots = _place(sizes, rng)
+        objects = [
+            replace(o, size=s, x=x, y=y) for o, s, (x, y) in zip(objects, sizes, spots, strict=True)
+        ]
+    return Scene(tuple(objects), changed("background", scene.background))
+
+
+@dataclass(frozen=True)
+class SceneArrays:
+    """S scenes as arrays; objects are padded to three, missing ones are -1 / False.
+
+    Attributes:
+        attributes: int64 (S, 3, 4), index of each attribute's value, order `ATTRIBUTES`.
+        backgrounds: int64 (S,), index of the background.
+        positions: float64 (S, 3, 2), centres (x, y).
+        present: bool (S, 3).
+        relations: bool (S, 3, 3, 6), [s, i, j, r]: object i stands in relation r to object j.
+    """
+
+    attributes: np.ndarray
+    backgrounds: np.ndarray
+    positions: np.ndarray
+    present: np.ndarray
+    relations: np.ndarray
+
+
+VALUE_INDEX: dict[str, dict[str, int]] = {
+    kind: {value: i for i, value in enumerate(values)} for kind, values in LEXICON.items()
+}
+
+
+def scene_arrays(scenes: Sequence[Scene]) -> SceneArrays:
+    """The scenes as arrays, for vectorised rendering and truth checks."""
+    n = len(scenes)
+    attributes = np.full((n, MAX_OBJECTS, len(ATTRIBUTES)), -1, dtype=np.int64)
+    positions = np.zeros((n, MAX_OBJECTS, 2))
+    for s, scene in enumerate(scenes):
+        for i, thing in enumerate(scene.objects):
+            attributes[s, i] = [VALUE_INDEX[k][getattr(thing, k)] for k in ATTRIBUTES]
+            positions[s, i] = thing.x, thing.y
+    present = attributes[:, :, 0] >= 0
+    backgrounds = np.array([VALUE_INDEX["background"][s.background] for s in scenes], np.int64)
+    offset = positions[:, None, :, :] - positions[:, :, None, :]  # [s, i, j] = j - i
+    dx, dy, distance = offset[..., 0], offset[..., 1], np.hypot(offset[..., 0], offset[..., 1])
+    tests = {
+        "left": dx >= MIN_OFFSET,
+        "right": -dx >= MIN_OFFSET,
+        "above": dy >= MIN_OFFSET,
+        "below": -dy >= MIN_OFFSET,
+        "near": distance <= NEAR_DISTANCE,
+        "far": distance >= FAR_DISTANCE,
+    }
+    relations = np.stack([tests[name] for name in RELATION_NAMES], axis=-1)
+    both = present[:, :, None] & present[:, None, :] & ~np.eye(MAX_OBJECTS, dtype=bool)
+    return SceneArrays(attributes, backgrounds, positions, present, relations & both[..., None])

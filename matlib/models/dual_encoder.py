@@ -1,0 +1,83 @@
+"""The contract between a vision-language model and everything that attacks or trains it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+
+@runtime_checkable
+class DualEncoder(Protocol):
+    """Pixels and strings in, unit vectors out.
+
+    Normalisation of pixels and tokenisation of strings happen inside, so that a budget
+    in pixel units means the same for every model.
+    """
+
+    image_size: int
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """Scalar > 0 that multiplies cosine similarities in the contrastive loss."""
+        ...
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """float (B, 3, H, W) in [0, 1] -> float (B, D), rows of norm 1; differentiable."""
+        ...
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """B strings -> float (B, D), rows of norm 1; differentiable in the weights."""
+        ...
+
+
+def check_pixels(pixels: Tensor) -> None:
+    """Refuse images that no attack budget would make sense for.
+
+    Raises:
+        ValueError: not a float (B, 3, H, W) tensor with values in [0, 1].
+    """
+    if pixels.ndim != 4 or pixels.shape[1] != 3 or not pixels.is_floating_point():
+        raise ValueError(
+            "expected float pixels of shape (B, 3, H, W) in [0, 1]; "
+            f"got {pixels.dtype} {tuple(pixels.shape)}. Convert bytes with images.float() / 255."
+        )
+    if pixels.shape[0] == 0:
+        raise ValueError("expected at least one image; got none")
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (low >= 0.0 and high <= 1.0):  # also catches NaN
+        raise ValueError(
+            f"expected pixels in [0, 1]; got values from {low:.4g} to {high:.4g}. "
+            "Pass pixels before normalisation: the model normalises inside."
+        )
+
+
+@contextmanager
+def frozen(encoder: DualEncoder) -> Iterator[None]:
+    """Weights without gradients and evaluation mode inside the block, both restored after it.
+
+    Inner maximisation needs gradients with respect to the input only. Frozen weights make
+    that cheaper, and nothing can leak into their `.grad` (as it does in MMCoA's released
+    training, where the gradients of ten PGD steps are added to the update).
+    """
+    if not isinstance(encoder, nn.Module):
+        yield
+        return
+    modes = [(module, module.training) for module in encoder.modules()]
+    wanted = [(p, p.requires_grad) for p in encoder.parameters()]
+    try:
+        encoder.eval()
+        for parameter, _ in wanted:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter, needed in wanted:
+            parameter.requires_grad_(needed)
+        for module, mode in modes:
+            module.training = mode

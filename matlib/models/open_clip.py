@@ -1,0 +1,226 @@
+"""open_clip models behind the `DualEncoder` contract: small ones from a config, or any by name."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.model import CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
+from open_clip.tokenizer import SimpleTokenizer
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+_PLAIN = re.compile(r"[a-z]+( [a-z]+)*")
+
+Tokenize = Callable[[Sequence[str]], Tensor]
+
+
+@dataclass(frozen=True)
+class SmallModel:
+    """Shape of a small CLIP for the embedded world; every field is an open_clip setting."""
+
+    image_size: int = 64
+    patch_size: int = 16
+    image_width: int = 192
+    image_layers: int = 4
+    text_width: int = 128
+    text_layers: int = 2
+    context_length: int = 32
+    head_width: int = 32
+    embed_dim: int = 128
+
+
+class ClipTokenizer:
+    """CLIP's byte-pair tokens, trimmed to the longest caption of the batch.
+
+    The text tower is causal and pools at the end-of-text token, so padding after it cannot
+    change an embedding; leaving it out saves most of the text encoder's work on captions.
+    """
+
+    def __init__(self, context_length: int) -> None:
+        self.context_length = context_length
+        self._bpe = SimpleTokenizer(context_length=context_length)
+        self._words: dict[str, list[int]] = {}
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of one caption without start and end; any string is accepted."""
+        if not _PLAIN.fullmatch(text):  # accents, digits, other scripts: open_clip's own way
+            return list(self._bpe.encode(text))
+        found: list[int] = []
+        for word in text.split(" "):
+            if word not in self._words:
+                self._words[word] = list(self._bpe.encode(word))
+            found.extend(self._words[word])
+        return found
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """B strings -> int64 (B, T), T <= context_length; long captions are cut as CLIP does."""
+        room = self.context_length - 2
+        start, end = self._bpe.sot_token_id, self._bpe.eot_token_id
+        rows = [[start, *self.ids(text)[:room], end] for text in texts]
+        tokens = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+        for i, row in enumerate(rows):
+            tokens[i, : len(row)] = torch.tensor(row)
+        return tokens
+
+
+def _fit_mask(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Cut the causal mask to trimmed tokens: open_clip cuts positions but not this mask."""
+    mask = kwargs.get("attn_mask")
+    if mask is not None and mask.ndim == 2:
+        length = args[0].shape[1]  # (B, T, width): open_clip's transformers are batch-first
+        kwargs = {**kwargs, "attn_mask": mask[:length, :length]}
+    return args, kwargs
+
+
+class OpenClipEncoder(nn.Module):
+    """An open_clip model as a `DualEncoder`.
+
+    Args:
+        clip: model with `visual`, `text`, `logit_scale` (open_clip's `CustomTextCLIP`).
+        tokenize: strings -> int64 (B, T).
+        image_size: side of the square input in pixels.
+        mean, std: per-channel statistics of the pixels the model was trained with.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        clip: nn.Module,
+        tokenize: Tokenize,
+        image_size: int,
+        mean: tuple[float, ...] = CLIP_MEAN,
+        std: tuple[float, ...] = CLIP_STD,
+    ) -> None:
+        super().__init__()
+        self.clip = clip
+        self.tokenize = tokenize
+        self.image_size = image_size
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        if isinstance(tokenize, ClipTokenizer):
+            transformer: nn.Module = clip.text.transformer  # type: ignore[assignment,union-attr]
+            transformer.register_forward_pre_hook(_fit_mask, with_kwargs=True)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def logit_scale(self) -> Tensor:
+        scale: Tensor = self.clip.logit_scale  # type: ignore[assignment]
+        return scale.exp().squeeze()
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """float (B, 3, S, S) in [0, 1], S = image_size -> unit (B, D)."""
+        expected = (3, self.image_size, self.image_size)
+        if tuple(pixels.shape[1:]) != expected:
+            raise ValueError(f"expected images {expected}; got {tuple(pixels.shape[1:])}")
+        normalised = (pixels.to(self.device) - self.mean) / self.std
+        return self.clip.encode_image(normalised, normalize=True)  # type: ignore[operator]
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """B strings -> unit (B, D). An empty string is the embedding of no words."""
+        if isinstance(texts, str):
+            raise ValueError("expected a list of captions; got one string")
+        tokens = self.tokenize(texts).to(self.device)
+        return self.clip.encode_text(tokens, normalize=True)  # type: ignore[operator]
+
+    def tower(self, name: str) -> list[nn.Parameter]:
+        """Parameters of the `image` tower, the `text` tower, or the `scale`.
+
+        Raises:
+            ValueError: the model has no such part.
+        """
+        parts: dict[str, Any] = {"image": self.clip.visual, "text": self.clip.text}
+        if name == "scale":
+            return [self.clip.logit_scale]  # type: ignore[list-item]
+        if name not in parts:
+            raise ValueError(f"this model has the parts image, text, scale; got {name!r}")
+        return list(parts[name].parameters())
+
+
+def build_small(shape: SmallModel, seed: int) -> OpenClipEncoder:
+    """A small CLIP with freshly drawn weights; the same seed gives the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        clip = CustomTextCLIP(
+            embed_dim=shape.embed_dim,
+            vision_cfg=CLIPVisionCfg(
+                layers=shape.image_layers,
+                width=shape.image_width,
+                head_width=shape.head_width,
+                patch_size=shape.patch_size,
+                image_size=shape.image_size,
+            ),
+            text_cfg=CLIPTextCfg(
+                context_length=shape.context_length,
+                width=shape.text_width,
+                heads=max(1, shape.text_width // shape.head_width),
+                layers=shape.text_layers,
+            ),
+        )
+    return OpenClipEncoder(clip, ClipTokenizer(shape.context_length), shape.image_size)
+
+
+def open_named(name: str, pretrained: str | None, device: str = "cpu") -> OpenClipEncoder:
+    """Any open_clip model: `name` as in `open_clip.list_models()`.
+
+    Args:
+        pretrained: a tag (`openai`), a path to a local checkpoint, or None for random weights.
+
+    Raises:
+        ValueError: unknown model name.
+        FileNotFoundError: the weights are neither a file here nor reachable on the hub.
+    """
+    if name not in open_clip.list_models():
+        raise ValueError(f"open_clip has no model {name!r}; see open_clip.list_models()")
+    is_path = pretrained is not None and ("/" in pretrained or Path(pretrained).suffix != "")
+    if is_path and not Path(str(pretrained)).is_file():
+        raise FileNotFoundError(f"no checkpoint file at {pretrained}")
+    try:
+        # force_custom_text: the text tower as a module of its own, which takes trimmed tokens
+        clip = open_clip.create_model(
+            name, pretrained=pretrained, device=device, force_custom_text=True
+        )
+    except (OSError, RuntimeError) as error:
+        if is_path:
+            raise ValueError(f"{pretrained} does not hold weights of {name}: {error}") from error
+        raise FileNotFoundError(
+            f"open_clip could not load {name} / {pretrained}: {error}. Without a network, "
+            "pass the path of a downloaded checkpoint instead of the tag."
+        ) from error
+    tokenizer = open_clip.get_tokenizer(name)
+    plain = isinstance(tokenizer, SimpleTokenizer)
+    tokenize: Tokenize = ClipTokenizer(tokenizer.context_length) if plain else tokenizer
+    size = clip.visual.image_size
+    mean = getattr(clip.visual, "image_mean", None) or CLIP_MEAN
+    std = getattr(clip.visual, "image_std", None) or CLIP_STD
+    side = size[0] if isinstance(size, tuple) else size
+    return OpenClipEncoder(clip.eval(), tokenize, side, mean, std)
+
+
+def save_small(encoder: OpenClipEncoder, shape: SmallModel, folder: Path) -> None:
+    """Weights as safetensors beside the shape they belong to."""
+    save_file(encoder.state_dict(), str(folder / "model.safetensors"))
+    (folder / "model.json").write_text(json.dumps(asdict(shape), indent=1) + "\n")
+
+
+def load_small(folder: Path) -> OpenClipEncoder:
+    """The model that `save_small` wrote, in evaluation mode."""
+    shape = SmallModel(**json.loads((folder / "model.json").read_text()))
+    encoder = build_small(shape, seed=0)
+    encoder.load_state_dict(load_file(str(folder / "model.safetensors")))
+    return encoder.eval()

@@ -1,0 +1,83 @@
+"""Writing that survives a kill and a full disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+MIN_FREE_BYTES = 100 * 2**20
+"""Less free space than this is refused before work starts rather than found out after it."""
+
+
+class DiskFullError(OSError):
+    """No space for an artefact; nothing half-written is left."""
+
+
+@contextmanager
+def whole_or_nothing(making: Path, name: str) -> Iterator[None]:
+    """Remove `making` when the block fails, and say plainly when the disk is full."""
+    try:
+        yield
+    except BaseException as error:
+        shutil.rmtree(making, ignore_errors=True)
+        if _is_disk_full(error) and not isinstance(error, DiskFullError):
+            raise DiskFullError(
+                errno.ENOSPC,
+                f"no space left on disk while making {name}; nothing half-written is left. "
+                "Free some space and run the same command again: what is finished is kept",
+            ) from error
+        raise
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Also for writers in other languages (safetensors), which give a text and no number."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def check_space(folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < MIN_FREE_BYTES:
+        raise DiskFullError(
+            errno.ENOSPC,
+            f"at least {MIN_FREE_BYTES / 2**20:.0f} MB of free disk are expected before a run "
+            f"starts, {free / 2**20:.0f} MB are left; free some space and run the command again",
+        )
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write beside, sync, move into place."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        else:
+            sync_folder(path)
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    if os.name == "posix":  # elsewhere folders cannot be opened
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,211 @@
+"""Artefacts by content: computed once, published whole, verified when used.
+
+An artefact is a folder `runs/<kind>-<name>-s<seed>-<hash12>/`. The hash covers its resolved
+configuration, the hashes of its inputs and the code that makes it. It is written to a temporary
+folder and moved into place, so a process killed at any moment leaves no half artefact.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from matlib.progress import note
+from matlib.study.artefacts import (
+    PROVENANCE,
+    SCHEMA,
+    Artefact,
+    ArtefactSpec,
+    StoreVersionError,
+    check_schema,
+    outputs_of,
+    read_provenance,
+)
+from matlib.study.durable import (
+    DiskFullError,
+    check_space,
+    sync_folder,
+    sync_tree,
+    whole_or_nothing,
+    write_durably,
+)
+from matlib.study.provenance import canonical_json, checkout_state, file_hash, versions
+
+__all__ = ["Artefact", "ArtefactSpec", "DiskFullError", "Store", "StoreVersionError"]
+
+
+class Store:
+    """The artefacts of one profile, below `root` (`results/<profile>`).
+
+    Args:
+        root: made if missing.
+        device: where the computing is done, for the record.
+        say: receives a line for the person who waits (made, remade, waiting).
+
+    Raises:
+        StoreVersionError: `root` was made by another version.
+    """
+
+    def __init__(
+        self, root: Path, *, device: str = "cpu", say: Callable[[str], None] = note
+    ) -> None:
+        self.root = root
+        self.runs = root / "runs"
+        self.device = device
+        self._say = say
+        self._verified: dict[Path, tuple[int, int]] = {}
+        check_schema(root)
+        self.runs.mkdir(parents=True, exist_ok=True)
+        self._mark_schema()
+        self._remove_leftovers()
+
+    def find(self, spec: ArtefactSpec) -> Artefact | None:
+        """The artefact if it is there and whole, else None."""
+        return self._load(spec)[0]
+
+    def get_or_make(
+        self, spec: ArtefactSpec, make: Callable[[Path], Mapping[str, Any] | None]
+    ) -> Artefact:
+        """Load the artefact of `spec`, or make it once, whole or not at all.
+
+        An artefact whose files were changed or lost is made again, and that is said.
+
+        Args:
+            make: writes the outputs into the empty folder that it is given; may return notes
+                (JSON types) for the provenance.
+
+        Raises:
+            DiskFullError: no space; nothing half-written is left.
+            StoreVersionError: the artefact was made by another version.
+        """
+        found, _ = self._load(spec)
+        if found is not None:
+            return found
+        with self._lock(spec.folder):
+            found, fault = self._load(spec)  # another process may have made it meanwhile
+            if found is not None:
+                return found
+            if fault:
+                self._say(f"{spec.folder} is damaged ({fault}): it is made again")
+            return self._make(spec, make)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Provenance of every artefact here, sorted by folder; damaged ones are left out."""
+        found = []
+        for path in sorted(self.runs.glob("*/" + PROVENANCE)):
+            if not path.parent.name.startswith("."):
+                with suppress(ValueError):
+                    found.append(read_provenance(path.parent))
+        return found
+
+    def _load(self, spec: ArtefactSpec) -> tuple[Artefact | None, str]:
+        """The artefact, or None and what is wrong with it ("" when it does not exist)."""
+        folder = self.runs / spec.folder
+        if not folder.exists():
+            return None, ""
+        try:
+            provenance = read_provenance(folder)
+            if provenance["hash"] != spec.hash:
+                return None, "its hash is another one"
+            self._verify(folder, provenance["outputs"])
+        except StoreVersionError:
+            raise
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            return None, str(error)
+        return Artefact(folder, provenance), ""
+
+    def _verify(self, folder: Path, outputs: Mapping[str, Mapping[str, Any]]) -> None:
+        for name, expected in outputs.items():
+            path = folder / name
+            if not path.is_file():
+                raise ValueError(f"{name} is missing")
+            stat = path.stat()
+            if stat.st_size != expected["bytes"]:
+                raise ValueError(f"{name} has {stat.st_size} bytes, not {expected['bytes']}")
+            signature = (stat.st_mtime_ns, stat.st_size)
+            if self._verified.get(path) != signature:
+                if file_hash(path) != expected["sha256"]:
+                    raise ValueError(f"the content of {name} has changed")
+                self._verified[path] = signature
+
+    def _make(
+        self, spec: ArtefactSpec, make: Callable[[Path], Mapping[str, Any] | None]
+    ) -> Artefact:
+        making = self.runs / f".making-{spec.folder}"
+        shutil.rmtree(making, ignore_errors=True)
+        with whole_or_nothing(making, spec.folder):
+            check_space(self.runs)
+            making.mkdir()
+            started = time.monotonic()
+            notes = make(making)
+            provenance = self._provenance(spec, making, notes, time.monotonic() - started)
+            write_durably(making / PROVENANCE, json.dumps(provenance, indent=1, sort_keys=True))
+            sync_tree(making)
+            final = self.runs / spec.folder
+            if final.exists():  # a damaged one: out of the way in one step, then deleted
+                damaged = self.runs / f".making-{spec.folder}.damaged"
+                shutil.rmtree(damaged, ignore_errors=True)
+                final.replace(damaged)
+                shutil.rmtree(damaged, ignore_errors=True)
+            making.replace(final)
+            sync_folder(self.runs)
+        return Artefact(final, provenance)
+
+    def _provenance(
+        self, spec: ArtefactSpec, folder: Path, notes: Mapping[str, Any] | None, seconds: float
+    ) -> dict[str, Any]:
+        outputs = outputs_of(folder)
+        if not outputs:
+            raise ValueError(f"the maker of {spec.folder} wrote no file into its folder")
+        provenance = {
+            "schema": SCHEMA,
+            "kind": spec.kind,
+            "name": spec.name,
+            "seed": spec.seed,
+            "hash": spec.hash,
+            "config": spec.config,
+            "inputs": dict(spec.inputs),
+            "modules": list(spec.modules),
+            "code": spec.code,
+            **checkout_state(),
+            "versions": versions(),
+            "device": self.device,
+            "wall_seconds": round(seconds, 3),
+            "notes": dict(notes or {}),
+            "outputs": outputs,
+        }
+        # Through JSON and back: what is returned now equals what a later run will read.
+        result: dict[str, Any] = json.loads(canonical_json(provenance))
+        return result
+
+    @contextmanager
+    def _lock(self, name: str) -> Iterator[None]:
+        lock = FileLock(self.runs / f".{name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self._say(f"waiting for another process that makes {name}")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _mark_schema(self) -> None:
+        if not (self.root / "store.json").exists():
+            write_durably(self.root / "store.json", json.dumps({"schema": SCHEMA}))
+
+    def _remove_leftovers(self) -> None:
+        """Delete what killed processes left; what another process is making now is locked."""
+        for path in self.runs.glob(".making-*"):
+            name = path.name.removeprefix(".making-").removesuffix(".damaged")
+            lock = FileLock(self.runs / f".{name}.lock")
+            with suppress(Timeout), lock.acquire(timeout=0):
+                shutil.rmtree(path, ignore_errors=True)

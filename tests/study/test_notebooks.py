@@ -1,0 +1,84 @@
+"""The runner: what papermill lets pass is refused, and a person sees where it is."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from matlib.study.anatomy import read_notebook
+from matlib.study.notebooks import NotebookError, find_notebooks, run_notebooks
+from tests.study.toy_notebooks import toy_notebook, write_notebook
+
+NARRATED = """\
+from pathlib import Path
+from matlib.progress import note
+note("train mat s0: 1/2")
+print("a result", Path.cwd().name, limit)
+note("train mat s0: 2/2")"""
+
+
+def test_notebooks_run_in_order_with_parameters_and_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MATLIB_PROGRESS", raising=False)
+    sources = tmp_path / "notebooks"
+    write_notebook(sources / "10_b.ipynb", toy_notebook())
+    write_notebook(sources / "00_a.ipynb", toy_notebook(NARRATED))
+    lines: list[str] = []
+    done = run_notebooks(
+        find_notebooks(sources),
+        tmp_path / "out",
+        {"profile": "smoke", "limit": 7},
+        say=lines.append,
+    )
+    assert [run.executed.name for run in done] == ["00_a.ipynb", "10_b.ipynb"]
+    assert lines[:3] == ["[1/2] 00_a", "    train mat s0: 1/2", "    train mat s0: 2/2"]
+    assert lines[3].startswith("[1/2] 00_a: ") and lines[4] == "[2/2] 10_b"
+    cells = {cell.id: cell for cell in read_notebook(done[0].executed).cells}
+    assert "a result notebooks 7\n" in cells["step-0"].outputs[0].text
+    assert cells["last"].outputs[0].text == "smoke 0.5\n"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "00_a.ipynb",
+        "10_b.ipynb",
+    ]
+    assert "MATLIB_PROGRESS" not in os.environ
+    assert capfd.readouterr().err == ""
+
+
+def test_every_fault_of_every_notebook_is_told_before_a_kernel_starts(tmp_path: Path) -> None:
+    first = write_notebook(tmp_path / "00_a.ipynb", toy_notebook("print(nosuch)"))
+    second = write_notebook(tmp_path / "10_b.ipynb", toy_notebook())
+    with pytest.raises(NotebookError, match=r"(?s)00_a.*nosuch.*10_b.*unknown parameter 'eps'"):
+        run_notebooks([first, second], tmp_path / "out", {"eps": 1})
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("raise SystemExit(0)", "cell 3 ended with SystemExit"),
+        ("1 / 0", "division by zero"),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "kernel died"),
+    ],
+)
+def test_a_notebook_that_does_not_run_to_its_end_fails(
+    tmp_path: Path, step: str, message: str
+) -> None:
+    source = write_notebook(tmp_path / "00_a.ipynb", toy_notebook(step))
+    with pytest.raises(NotebookError, match=message):
+        run_notebooks([source], tmp_path / "out", {}, say=lambda line: None)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["00_a.failed.ipynb"]
+
+
+def test_a_folder_without_notebooks_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no notebook"):
+        find_notebooks(tmp_path)
+
+
+def test_the_executed_copy_keeps_no_widget_state(tmp_path: Path) -> None:
+    source = write_notebook(tmp_path / "00_a.ipynb", toy_notebook())
+    (run,) = run_notebooks([source], tmp_path / "out", {}, say=lambda line: None)
+    assert "widgets" not in json.loads(run.executed.read_text())["metadata"]

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from matlib.attacks.image import PGD
+from matlib.attacks.text import Edit, WordSubstitution
+from matlib.data.pairs import OneToMany
+from matlib.models.open_clip import OpenClipEncoder
+from matlib.training.checkpoint import load_weights, save_weights
+from matlib.training.loop import (
+    NonFiniteLossError,
+    Schedule,
+    draw_batches,
+    train,
+)
+from matlib.training.objectives import DEFENCES, InnerAttack, defence
+from tests.toys import WORDS, generator, tiny_encoder
+
+INNER = InnerAttack(PGD(4.0, 1), WordSubstitution(1))
+
+
+def toy_data(n: int = 8, captions: int = 2, renderings: int = 2) -> OneToMany:
+    images = torch.randint(256, (n, renderings, 3, 16, 16), generator=generator()).byte()
+    texts = tuple(
+        tuple(f"{WORDS[i]} {WORDS[(i + v + 1) % 13]}" for v in range(captions)) for i in range(n)
+    )
+    return OneToMany("toy", texts, images)
+
+
+def toy_candidates(data: OneToMany) -> dict[str, list[Edit]]:
+    return {c: [Edit(0, "near")] for variants in data.captions for c in variants}
+
+
+def state(encoder: OpenClipEncoder) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in encoder.state_dict().items()}
+
+
+def run(name: str, seed: int = 0, n_steps: int = 3) -> tuple[OpenClipEncoder, dict]:  # type: ignore[type-arg]
+    encoder, data = tiny_encoder(), toy_data()
+    before = state(encoder)
+    train(
+        encoder, data, defence(name), Schedule(n_steps, 4, 1e-3), seed=seed, inner=INNER,
+        candidates=toy_candidates(data),
+    )  # fmt: skip
+    return encoder, before
+
+
+@pytest.mark.parametrize("name", list(DEFENCES))
+def test_only_the_named_towers_learn(name: str) -> None:
+    encoder, before = run(name)
+    moved = {
+        {"clip.visual": "image", "clip.text": "text"}.get(".".join(key.split(".")[:2]), "scale")
+        for key, value in encoder.state_dict().items()
+        if not torch.equal(value, before[key])
+    }
+    assert moved == set(defence(name).towers)
+    assert all(p.requires_grad for p in encoder.parameters())
+
+
+def test_same_seed_same_weights_and_another_differs() -> None:
+    (a, _), (b, _), (c, _) = run("mat", 0), run("mat", 0), run("mat", 1)
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+    assert not torch.equal(a.clip.visual.proj, c.clip.visual.proj)
+
+
+def test_training_learns_to_match_pairs() -> None:
+    encoder, data = tiny_encoder(), toy_data(captions=1, renderings=1)
+    history = train(encoder, data, defence("clean"), Schedule(60, 8, 3e-3), seed=0)
+    assert history.rows[-1]["loss"] < 0.3 * history.rows[0]["loss"]
+
+
+def test_an_epoch_visits_every_original_once_with_its_own_variants() -> None:
+    data = toy_data(8)
+    batches = draw_batches(data, 4, generator())
+    seen = [next(batches) for _ in range(2)]
+    captions = [c for _, part in seen for c in part]
+    owners = [next(i for i in range(8) if c in data.captions[i]) for c in captions]
+    assert sorted(owners) == list(range(8))
+    for pixels, part in seen:
+        for image, caption in zip(pixels, part, strict=True):
+            own = [i for i in range(8) if caption in data.captions[i]]
+            assert any(
+                torch.allclose(image, rendering.float() / 255)
+                for i in own
+                for rendering in data.images[i]
+            )
+
+
+def test_nan_loss_stops_names_the_step_and_keeps_the_last_good_weights(tmp_path: Path) -> None:
+    encoder = tiny_encoder()
+
+    def poison(step: int, loss: float) -> None:
+        if step == 2:
+            with torch.no_grad():
+                encoder.clip.visual.proj.fill_(float("nan"))
+
+    with pytest.raises(NonFiniteLossError, match=r"step 3.*last good weights were restored"):
+        train(
+            encoder, toy_data(), defence("clean"), Schedule(9, 4, 1e-3, checkpoint_every=1),
+            seed=0, keep_in=tmp_path, on_step=poison,
+        )  # fmt: skip
+    assert torch.isfinite(encoder.clip.visual.proj).all()
+    kept = tiny_encoder()
+    load_weights(kept, tmp_path / "last_good.safetensors")
+    assert torch.equal(kept.clip.visual.proj, encoder.clip.visual.proj)
+
+
+def test_finished_training_leaves_no_checkpoint_behind(tmp_path: Path) -> None:
+    train(
+        tiny_encoder(), toy_data(), defence("clean"), Schedule(2, 4, 1e-3), seed=0, keep_in=tmp_path
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((3, 1, 1e-3), "at least 2 pairs"),
+        ((3, 4, 2.0), "learning rate"),
+        ((0, 4, 1e-3), "one step"),
+    ],
+)
+def test_impossible_schedules_are_refused(arguments: tuple, message: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(ValueError, match=message):
+        Schedule(*arguments)
+
+
+def test_missing_attack_candidates_or_pairs_are_refused_before_training() -> None:
+    encoder, data, schedule = tiny_encoder(), toy_data(), Schedule(1, 4, 1e-3)
+    with pytest.raises(ValueError, match="pass the inner attack"):
+        train(encoder, data, defence("image-at"), schedule, seed=0)
+    with pytest.raises(ValueError, match="candidate edits"):
+        train(encoder, data, defence("mat"), schedule, seed=0, inner=INNER)
+    with pytest.raises(ValueError, match="a batch of 9"):
+        train(encoder, data, defence("clean"), Schedule(1, 9, 1e-3), seed=0)
+
+
+def test_weights_of_another_architecture_are_refused_by_name(tmp_path: Path) -> None:
+    save_weights(torch.nn.Linear(2, 3), tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"2 tensors do not fit.*bias"):
+        load_weights(torch.nn.Linear(2, 4), tmp_path / "w.safetensors")
