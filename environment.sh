@@ -19,6 +19,14 @@ find_python() {
   return 1
 }
 
+stage() {
+  if grep -q '^Installing collected' "$log"; then
+    echo "unpacking: $(du -sm "$env" | cut -f1) MB"
+  else
+    echo "downloading: $(grep -c '^Collecting' "$log") packages so far"
+  fi
+}
+
 fail() {
   printf 'matlib: %s\n' "$@" >&2
   exit 1
@@ -49,7 +57,7 @@ while kill -0 "$pip" 2>/dev/null; do
   sleep 1
   waited=$((waited + 1))
   if ((waited % 20 == 0)); then
-    printf '  %4d s  %s\n' "$waited" "$(grep -E '^(Collecting|Downloading|Installing)' "$log" | tail -n 1 | cut -c1-70)"
+    printf '  %4d s  %s\n' "$waited" "$(stage)"
   fi
 done
 wait "$pip" || {

@@ -122,6 +122,9 @@ class Evaluation(Budget):
     threats: tuple[Threat, ...] = ("bert_true", "typo", "bert_free")
     primary_threat: Threat = "bert_true"
     sga_scales: tuple[float, ...] = (0.5, 0.75, 1.25, 1.5)
+    unimodal_eps_255: float = Field(
+        default=2.0, description="C1: image budget at which PGD alone leaves 30-60 % of recall"
+    )
     curve_eps_255: tuple[float, ...] = ()
     n_boot: int = Field(default=2000, ge=100)
 

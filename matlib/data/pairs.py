@@ -189,12 +189,9 @@ class OneToMany:
 
     @classmethod
     def from_pairs(cls, pairs: ImageTextPairs) -> OneToMany:
-        """The 1:1 pairs themselves, without any variant."""
-        if pairs.n_captions != len(pairs):
-            raise ValueError(
-                f"expected one caption per image, got {pairs.n_captions} for {len(pairs)}; "
-                "call pairs.one_to_one(generator) first"
-            )
-        order = torch.argsort(pairs.image_of)
-        captions = tuple((pairs.captions[j],) for j in order.tolist())
-        return cls("none", captions, pairs.images.load(range(len(pairs)))[:, None])
+        """Every image with all the captions that were written for it."""
+        own: list[list[str]] = [[] for _ in range(len(pairs))]
+        for caption, image in zip(pairs.captions, pairs.image_of.tolist(), strict=True):
+            own[image].append(caption)
+        images = pairs.images.load(range(len(pairs)))
+        return cls("none", tuple(map(tuple, own)), images[:, None])

@@ -19,6 +19,7 @@ from transformers import (
     BertForMaskedLM,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import logging as transformers_logging
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _WORD = re.compile(r"[^\W\d_]+")
@@ -164,6 +165,7 @@ class MaskedLM:
 
     def save(self, folder: Path) -> None:
         """Weights as safetensors, the tokenizer as JSON."""
+        transformers_logging.disable_progress_bar()
         self.model.save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)
 
@@ -175,6 +177,7 @@ class MaskedLM:
             FileNotFoundError: neither a folder with a model here nor reachable on the hub.
         """
         source = str(folder_or_name)
+        transformers_logging.disable_progress_bar()
         try:
             tokenizer = AutoTokenizer.from_pretrained(source)
             model = BertForMaskedLM.from_pretrained(source, use_safetensors=True)

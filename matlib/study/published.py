@@ -44,7 +44,7 @@ def publish_outputs(executed: Path, source: Path) -> None:
                 f"{source.name}, cell {position}: the executed copy was made from another "
                 "version of this notebook; run the study again"
             )
-        cell.outputs = [_clean(o) for o in twin.outputs if not _is_progress_only(o)]
+        cell.outputs = _without_progress(twin.outputs)
         cell.execution_count = n_run
         _count(cell.outputs, n_run)
     target.metadata.language_info = {"name": "python"}
@@ -77,19 +77,24 @@ def check_published(notebook: NotebookNode) -> list[str]:
     return faults
 
 
-def _is_progress_only(output: NotebookNode) -> bool:
-    if output.output_type != "stream":
-        return False
-    return all(line.startswith(MARK) for line in output.text.splitlines())
+def without_progress(notebook: NotebookNode) -> NotebookNode:
+    """A copy whose outputs lack the lines that were for the person who waited."""
+    copied = copy.deepcopy(notebook)
+    for _, cell in code_cells(copied):
+        cell.outputs = _without_progress(cell.outputs)
+    return copied
 
 
-def _clean(output: NotebookNode) -> NotebookNode:
-    """A copy without progress lines."""
-    cleaned = copy.deepcopy(output)
-    if cleaned.output_type == "stream":
-        lines = cleaned.text.splitlines(keepends=True)
-        cleaned.text = "".join(line for line in lines if not line.startswith(MARK))
-    return cleaned
+def _without_progress(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    kept = []
+    for output in copy.deepcopy(outputs):
+        if output.output_type == "stream":
+            lines = output.text.splitlines(keepends=True)
+            output.text = "".join(line for line in lines if not line.startswith(MARK))
+            if not output.text:
+                continue
+        kept.append(output)
+    return kept
 
 
 def _count(outputs: list[NotebookNode], n_run: int) -> None:

@@ -7,7 +7,8 @@ objects analytically, so that nothing is resampled.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 import torch
@@ -84,10 +85,22 @@ def render(
         generator = torch.Generator().manual_seed(generator)
     style = style or Style()
     out = torch.empty(len(scenes), 3, size, size, dtype=torch.uint8)
-    for start in range(0, len(scenes), CHUNK):
-        chunk = scenes[start : start + CHUNK]
-        out[start : start + len(chunk)] = _render_chunk(chunk, generator, size, style)
+    with _one_thread():
+        for start in range(0, len(scenes), CHUNK):
+            chunk = scenes[start : start + CHUNK]
+            out[start : start + len(chunk)] = _render_chunk(chunk, generator, size, style)
     return out
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Many small operations: waiting for a second thread costs more than it brings."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 def _uniform(generator: torch.Generator, *shape: int) -> Tensor:

@@ -12,7 +12,6 @@ from matlib.data.scenes.reading import Reading
 from matlib.data.scenes.scene import python_random
 from matlib.data.scenes.templates import TEMPLATES, Template
 
-
 _CONVERSE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
 

@@ -49,9 +49,9 @@ def test_more_than_a_million_scenes_exist():
 @pytest.mark.parametrize("rule", TYPO_RULES)
 def test_typos_are_no_words_and_decode_to_their_word_alone(rule):
     for word in CONCEPT_OF:
-        for typo in typos_of(word, rule):
+        for typo in typos_of(word, rule)[::5]:
             assert typo not in VOCABULARY
-            assert {w for w in VOCABULARY if w in single_letter_edits(typo)} == {word}
+            assert single_letter_edits(typo) & VOCABULARY == {word}
 
 
 def test_every_content_word_has_typos_and_function_words_have_none():
@@ -62,8 +62,10 @@ def test_every_content_word_has_typos_and_function_words_have_none():
 
 def test_decode_equals_a_search_of_the_whole_vocabulary():
     for text in ["rde", "yelow", "starr", "sta", "blwe", "qqq", "", "x", "nigth", "cros", "hart"]:
-        near = [w for w in VOCABULARY if text in single_letter_edits(w)]
-        wanted = text if text in VOCABULARY else near[0] if len(near) == 1 and text != "x" else None
+        near = [w for w in VOCABULARY if text in single_letter_edits(w)]  # the long way round
+        wanted = text if text in VOCABULARY else None
+        if text not in VOCABULARY and len(near) == 1 and len(text) > 1:  # one letter says nothing
+            wanted = near[0]
         assert decode(text) == wanted, text
 
 

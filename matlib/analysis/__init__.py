@@ -1,0 +1,1 @@
+"""What makes an augmentation good: alignment, diversity, and shift, measured."""

@@ -1,0 +1,118 @@
+"""Embeddings of one-to-many sets under a reference model: what the analyses start from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from matlib.data.pairs import OneToMany
+from matlib.models.dual_encoder import DualEncoder, frozen
+
+Matrix = np.ndarray | Tensor
+"""(n, D), one embedding per row, of any floating type."""
+
+
+@dataclass(frozen=True)
+class VariantEmbeddings:
+    """Every caption and every image of N originals, embedded.
+
+    Attributes:
+        technique: what made the variants.
+        captions: N float (C_i, D), unit rows; row 0 is the original, C_i >= 1.
+        images: float (N, R, D), unit rows; rendering 0 is the original, R >= 1.
+    """
+
+    technique: str
+    captions: tuple[Tensor, ...]
+    images: Tensor
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    @property
+    def n_added_captions(self) -> int:
+        """Captions beyond the originals, over all images."""
+        return sum(len(c) for c in self.captions) - len(self)
+
+    @property
+    def n_added_images(self) -> int:
+        """Images beyond the originals, over all pairs."""
+        return len(self) * (self.images.shape[1] - 1)
+
+    def added_captions(self) -> tuple[Tensor, Tensor]:
+        """(T, D) embeddings of the added captions and int64 (T,) their originals."""
+        return _beyond_first(self.captions)
+
+    def added_images(self) -> tuple[Tensor, Tensor]:
+        """(T, D) embeddings of the added images and int64 (T,) their originals."""
+        return _beyond_first(tuple(self.images))
+
+
+def embed_variants(
+    encoder: DualEncoder, one_to_many: OneToMany, *, batch_size: int = 256
+) -> VariantEmbeddings:
+    """All captions and images of `one_to_many` under `encoder`, on the CPU, without gradients.
+
+    The reference model should be one that no compared technique has trained, such as the
+    base model; otherwise the measure favours the technique it was trained with.
+
+    Args:
+        encoder: the reference; its weights and mode stay untouched.
+        one_to_many: N originals with their variants.
+        batch_size: captions or images per forward pass.
+    """
+    n, n_images = one_to_many.images.shape[:2]
+    flat_images = one_to_many.images.flatten(0, 1)
+    flat_captions = [c for captions in one_to_many.captions for c in captions]
+    with torch.no_grad(), frozen(encoder):
+        image = [
+            encoder.encode_image(part.float().div(255).to(encoder.device)).cpu()
+            for part in flat_images.split(batch_size)
+        ]
+        text = [
+            encoder.encode_text(flat_captions[start : start + batch_size]).cpu()
+            for start in range(0, len(flat_captions), batch_size)
+        ]
+    sizes = [len(captions) for captions in one_to_many.captions]
+    return VariantEmbeddings(
+        one_to_many.technique,
+        torch.cat(text).float().split(sizes),
+        torch.cat(image).float().unflatten(0, (n, n_images)),
+    )
+
+
+def unit_rows(embeddings: Matrix) -> Tensor:
+    """float64 (n, D) with rows of norm 1.
+
+    Raises:
+        ValueError: not a non-empty matrix of finite numbers, or a row of zeros.
+    """
+    rows = float_rows(embeddings)
+    if bool((rows.norm(dim=1) == 0).any()):
+        raise ValueError("an embedding of zeros has no direction; cosine similarity needs one")
+    return F.normalize(rows, dim=1)
+
+
+def float_rows(embeddings: Matrix) -> Tensor:
+    """float64 (n, D) on the CPU.
+
+    Raises:
+        ValueError: not a non-empty matrix of finite numbers.
+    """
+    rows = torch.as_tensor(embeddings).detach().to("cpu", torch.float64)
+    if rows.ndim != 2 or 0 in rows.shape:
+        raise ValueError(f"expected embeddings (n, D) with n, D >= 1; got {tuple(rows.shape)}")
+    if not bool(torch.isfinite(rows).all()):
+        raise ValueError("embeddings contain NaN or infinity: check the model that made them")
+    return rows
+
+
+def _beyond_first(sets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    added = torch.cat([rows[1:] for rows in sets])
+    counts = torch.tensor([len(rows) - 1 for rows in sets])
+    return added, torch.repeat_interleave(torch.arange(len(sets)), counts)

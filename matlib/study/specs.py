@@ -1,0 +1,148 @@
+"""The identity of every artefact of a study, known before any of them exists.
+
+Hashes follow from the profile, the data and the code alone, so a finished evaluation is
+found again without the model that it judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from matlib.config import Profile, Run
+from matlib.study.artefacts import ArtefactSpec
+from matlib.training.loop import Schedule
+from matlib.training.objectives import defence
+
+DATA_CODE = ("matlib.data.scenes", "matlib.data.karpathy", "matlib.augmentations")
+MODEL_CODE = ("matlib.models.open_clip", "matlib.models.dual_encoder")
+TRAIN_CODE = (*MODEL_CODE, "matlib.attacks", "matlib.training")
+JUDGE_CODE = (*MODEL_CODE, "matlib.models.cached", "matlib.attacks", "matlib.evaluation")
+TABLE_CODE = ("matlib.study.threats", "matlib.models.masked_lm")
+
+Gallery = Literal["test", "val", "train-1", "test-1"]
+"""`test` and `val` with all captions; `train-1` and `test-1` with one caption per image and
+the same number of images, to compare training with held-out pairs."""
+
+ALL_ATTACKS = ("clean", "pgd", "bert", "sep", "sga", "joint")
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How a model is judged: the gallery, the threats, the attacks and the image budget."""
+
+    gallery: Gallery
+    threats: tuple[str, ...]
+    eps_255: float
+    attacks: tuple[str, ...] = ALL_ATTACKS
+    with_curve: bool = False
+
+
+def row_name(run: Run) -> str:
+    """Name of a row: the defence and, for mat+, its augmentation."""
+    return run.defence if run.augmentation == "none" else f"{run.defence}.{run.augmentation}"
+
+
+def attacks_anything(run: Run) -> bool:
+    """Whether training under this run needs an inner attack."""
+    how = defence(run.defence)
+    return how.attacks_image or how.attacks_text
+
+
+class Specs:
+    """Specifications of one profile's artefacts.
+
+    Args:
+        profile: what is studied.
+        data: identity of the data (`Source.identity()`).
+        device: `cpu` or `cuda`; numbers differ between them in the last digits.
+    """
+
+    def __init__(self, profile: Profile, data: Mapping[str, Any], device: str) -> None:
+        self.profile, self._data, self._device = profile, data, device
+
+    def _spec(
+        self,
+        kind: str,
+        name: str,
+        seed: int,
+        config: Mapping[str, Any],
+        inputs: Mapping[str, ArtefactSpec | None],
+        code: tuple[str, ...],
+    ) -> ArtefactSpec:
+        return ArtefactSpec(
+            kind=kind,
+            name=name,
+            seed=seed,
+            config={**config, "data": dict(self._data), "device": self._device},
+            inputs={key: spec.hash for key, spec in inputs.items() if spec is not None},
+            modules=(*DATA_CODE, *code),
+        )
+
+    def masked_lm(self) -> ArtefactSpec | None:
+        """The study's own masked language model; None where a pretrained one is used."""
+        config = self.profile.masked_lm
+        if config.kind == "pretrained":
+            return None
+        code = ("matlib.models.masked_lm",)
+        return self._spec("masked-lm", config.kind, 0, config.model_dump(), {}, code)
+
+    def base(self) -> ArtefactSpec | None:
+        """The undefended model; None where a pretrained one is used."""
+        profile = self.profile
+        if profile.base is None:
+            return None
+        schedule = asdict(Schedule(**profile.base.model_dump()))
+        config = {"model": profile.model.model_dump(), "schedule": schedule}
+        return self._spec("model", "base", 0, config, {}, TRAIN_CODE)
+
+    def defended(self, run: Run, seed: int) -> ArtefactSpec:
+        """A fine-tuned model."""
+        profile, how = self.profile, defence(run.defence)
+        assert profile.finetune is not None, "profile.runs without profile.finetune"
+        inputs = {"base": self.base(), "masked_lm": self.masked_lm() if how.attacks_text else None}
+        config = {
+            "model": profile.model.model_dump(),
+            "schedule": asdict(Schedule(**profile.finetune.model_dump())),
+            "defence": asdict(how),
+            "augmentation": run.augmentation,
+            "n_variants": profile.n_variants if how.uses_one_to_many else 1,
+            "attack": profile.train_attack.model_dump() if attacks_anything(run) else {},
+            "candidates": profile.candidates.model_dump() if how.attacks_text else {},
+            "masked_lm": profile.masked_lm.name,
+        }
+        return self._spec("model", row_name(run), seed, config, inputs, TRAIN_CODE)
+
+    def tables(self, gallery: Gallery, threats: tuple[str, ...]) -> ArtefactSpec:
+        """Candidate tables of a gallery's captions."""
+        config = {
+            "gallery": gallery,
+            "threats": threats,
+            "candidates": self.profile.candidates.model_dump(),
+            "masked_lm": self.profile.masked_lm.name,
+        }
+        inputs = {"masked_lm": self.masked_lm()}
+        return self._spec("candidates", gallery, 0, config, inputs, TABLE_CODE)
+
+    def judged(self, name: str, seed: int, how: Judging) -> ArtefactSpec:
+        """Per-query outcomes of one model."""
+        model = self.base() if name == "base" else self.defended(self.run(name), seed)
+        inputs = {"model": model, "tables": self.tables(how.gallery, how.threats)}
+        budget = self.profile.evaluation.model_dump(
+            exclude={"n_boot", "primary_threat", "threats", "eps_255", "unimodal_eps_255"}
+        )
+        config = {**asdict(how), "budget": budget, "model": self.profile.model.model_dump()}
+        return self._spec("judged", name, seed, config, inputs, JUDGE_CODE)
+
+    def run(self, name: str) -> Run:
+        """The run of that row name.
+
+        Raises:
+            ValueError: the profile has no such row.
+        """
+        for run in self.profile.runs:
+            if row_name(run) == name:
+                return run
+        known = ", ".join(["base", *map(row_name, self.profile.runs)])
+        raise ValueError(f"profile {self.profile.name} has no row {name!r}; it has: {known}")

@@ -1,0 +1,137 @@
+"""The study's results as tidy tables, and on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from matlib.config import Run
+from matlib.evaluation.retrieval import Direction
+from matlib.evaluation.robustness import Key
+from matlib.evaluation.statistics import MIN_SEEDS_FOR_INTERVAL, recall_estimate, t_interval
+from matlib.study.durable import write_durably
+from matlib.study.ledger import ledger
+from matlib.study.runs import Study
+from matlib.training.objectives import defence
+
+KS = (1, 5, 10)
+DIRECTIONS: tuple[Direction, Direction] = ("TR", "IR")
+COLUMNS = (
+    "dataset", "split", "defence", "augmentation", "seed", "train_eps_255", "attack",
+    "text_threat", "eps_255", "n_words", "source_model", "direction", "k", "recall", "ci_low",
+    "ci_high", "n_queries", "n_gallery",
+)  # fmt: skip
+
+
+def robustness_table(study: Study, split: Literal["test", "val"] = "test") -> pd.DataFrame:
+    """One row per model, seed, attack, threat, direction and k; recall in [0, 1].
+
+    `text_threat` is empty where no text is attacked; `eps_255` and `n_words` are what the
+    attack may use. Intervals resample images. Rows with seed `mean` average over seeds, with
+    a t-interval from three seeds on. `worst` is a per-query minimum: a pessimistic bound.
+    """
+    rows: list[dict[str, Any]] = []
+    pairs = study.pairs(split)
+    for name, seed in study.rows():
+        run = None if name == "base" else study.specs.run(name)
+        judged = study.judged(name, seed, study.main_judging(split))
+        for key, found in judged.outcomes.items():
+            for direction, k in product(DIRECTIONS, KS):
+                estimate = recall_estimate(
+                    found, pairs.image_of, direction, k, n_boot=study.profile.evaluation.n_boot
+                )
+                sizes = (len(pairs), pairs.n_captions)
+                queries, gallery = sizes if direction == "TR" else sizes[::-1]
+                rows.append(
+                    {
+                        "dataset": pairs.name,
+                        "split": split,
+                        **_about_model(study, run),
+                        "seed": seed,
+                        **_about_attack(study, key),
+                        "direction": direction,
+                        "k": k,
+                        "recall": estimate.value,
+                        "ci_low": estimate.low,
+                        "ci_high": estimate.high,
+                        "n_queries": queries,
+                        "n_gallery": gallery,
+                    }
+                )
+    return _with_means(pd.DataFrame(rows)[list(COLUMNS)])
+
+
+def _about_model(study: Study, run: Run | None) -> dict[str, Any]:
+    if run is None:
+        return {"defence": "base", "augmentation": "none", "train_eps_255": 0.0}
+    attacked = defence(run.defence).attacks_image
+    eps = study.profile.train_attack.eps_255 if attacked else 0.0
+    return {"defence": run.defence, "augmentation": run.augmentation, "train_eps_255": eps}
+
+
+def _about_attack(study: Study, key: Key) -> dict[str, Any]:
+    attack, threat = key
+    budget = study.profile.evaluation
+    return {
+        "attack": attack,
+        "text_threat": threat,
+        "eps_255": 0.0 if attack in ("clean", "bert") else budget.eps_255,
+        "n_words": 0 if attack in ("clean", "pgd") else budget.n_words,
+        "source_model": "self",
+    }
+
+
+def _with_means(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows averaged over seeds beside the single ones, where there are several seeds."""
+    table = table.astype({"seed": object})
+    per_model = [c for c in COLUMNS if c not in ("seed", "recall", "ci_low", "ci_high")]
+    means = []
+    for values, part in table.groupby(per_model, sort=False):
+        if len(part) < 2:
+            continue
+        row = dict(zip(per_model, values, strict=True))
+        recalls = part["recall"].to_list()
+        low = high = math.nan
+        if len(recalls) >= MIN_SEEDS_FOR_INTERVAL:
+            interval = t_interval(recalls)
+            low, high = max(0.0, interval.low), min(1.0, interval.high)
+        mean = sum(recalls) / len(recalls)
+        means.append({**row, "seed": "mean", "recall": mean, "ci_low": low, "ci_high": high})
+    if not means:
+        return table
+    return pd.concat([table, pd.DataFrame(means)], ignore_index=True)[list(COLUMNS)]
+
+
+def write_results(study: Study) -> dict[str, Path]:
+    """Write `robustness.csv`, `claims.json` and `provenance.json` of the whole study.
+
+    Returns:
+        name -> path of each file; each is written whole or not at all.
+    """
+    table = robustness_table(study)
+    claims = ledger(study)
+    records = study.store.records()
+    files = {
+        "robustness.csv": table.to_csv(index=False, float_format="%.6f", lineterminator="\n"),
+        "claims.json": json.dumps(claims, indent=1, ensure_ascii=False) + "\n",
+        "provenance.json": json.dumps(_provenance(study, records), indent=1) + "\n",
+    }
+    written = {}
+    for name, text in files.items():
+        write_durably(study.root / name, text)
+        written[name] = study.root / name
+    return written
+
+
+def _provenance(study: Study, records: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "profile": study.profile.model_dump(mode="json"),
+        "rows": [f"{name} s{seed}" for name, seed in study.rows()],
+        "partial": study.profile.limit > 0,
+        "artefacts": [record for record in records if record["hash"] in study.used],
+    }

@@ -1,0 +1,110 @@
+"""Candidate tables: what each text threat may replace, made once and shared by all attacks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from matlib.attacks.text import Edit, apply_edit
+from matlib.config import Candidates
+from matlib.models.masked_lm import MaskedLM
+from matlib.study.inputs import Source, content_words
+
+Table = list[list[Edit]]
+
+
+def free_edits(
+    captions: Sequence[str], words: list[list[list[str]]], stop_words: frozenset[str], k: int
+) -> Table:
+    """Threat `bert_free`: the masked LM's first `k` words at every content word.
+
+    Stop words are neither replaced nor used as replacements (BERT-Attack).
+    """
+    table = []
+    for caption, per_word in zip(captions, words, strict=True):
+        row = [
+            Edit(position, word)
+            for position in content_words(caption, stop_words)
+            for word in [w for w in per_word[position] if w not in stop_words][:k]
+        ]
+        table.append(row)
+    return table
+
+
+def true_edits(
+    captions: Sequence[str],
+    words: list[list[list[str]]],
+    stop_words: frozenset[str],
+    is_valid: Callable[[int, str], bool],
+    k: int,
+) -> Table:
+    """Threat `bert_true`: of the masked LM's first `k` words, those that keep the truth."""
+    free = free_edits(captions, words, stop_words, k)
+    return [
+        [edit for edit in row if is_valid(i, apply_edit(captions[i], edit))]
+        for i, row in enumerate(free)
+    ]
+
+
+def typo_table(
+    captions: Sequence[str],
+    per_word: int,
+    seed: int,
+    typos: Callable[[str, int, int], list[tuple[int, str]]],
+) -> Table:
+    """Threat `typo`: one-letter edits of content words that never form another word.
+
+    Args:
+        typos: (caption, seed, edits per word) -> edits, from `Source.typos`.
+    """
+    return [
+        [Edit(*edit) for edit in typos(caption, seed * 1_000_003 + i, per_word)]
+        for i, caption in enumerate(captions)
+    ]
+
+
+def make_tables(
+    captions: Sequence[str],
+    threats: Sequence[str],
+    masked_lm: MaskedLM,
+    config: Candidates,
+    source: Source,
+    *,
+    seed: int,
+    is_valid: Callable[[int, str], bool] | None,
+) -> dict[str, Table]:
+    """One table per threat.
+
+    Raises:
+        ValueError: `bert_true` without a truth check.
+    """
+    tables: dict[str, Table] = {}
+    stop_words = source.stop_words
+    k = max(config.k_true if "bert_true" in threats else 1, config.k_free)
+    needs_words = any(threat != "typo" for threat in threats)
+    words = masked_lm.candidates(captions, k) if needs_words else []
+    for threat in threats:
+        if threat == "typo":
+            tables[threat] = typo_table(captions, config.typos_per_word, seed, source.typos)
+        elif threat == "bert_free":
+            tables[threat] = free_edits(captions, words, stop_words, config.k_free)
+        elif is_valid is None:
+            raise ValueError("threat bert_true needs the truth, which only scenes has")
+        else:
+            tables[threat] = true_edits(captions, words, stop_words, is_valid, config.k_true)
+    return tables
+
+
+def save_tables(tables: dict[str, Table], path: Path) -> None:
+    """JSON: threat -> caption -> [position, replacement]."""
+    path.write_text(json.dumps(tables, ensure_ascii=False))
+
+
+def load_tables(path: Path) -> dict[str, Table]:
+    """What `save_tables` wrote."""
+    raw = json.loads(path.read_text())
+    return {
+        threat: [[Edit(position, word) for position, word in row] for row in table]
+        for threat, table in raw.items()
+    }

@@ -1,0 +1,148 @@
+"""The report: whole in itself, escaped, readable without a network."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nbformat.v4 import new_code_cell, new_output
+
+from matlib.study.report import (
+    COLUMNS,
+    Figure,
+    FrontPage,
+    build_report,
+    claim_rows,
+    claims_text,
+)
+from tests.study.toy_notebooks import toy_notebook, write_notebook
+
+CLAIM: Mapping[str, Any] = {
+    "id": "C2",
+    "claim": "MAT beats <script>alert(1)</script> defences",
+    "contrast": "MAT − TeCoA",
+    "scope": "scenes & co",
+    "estimate": 0.123,
+    "ci_low": 0.05,
+    "ci_high": 0.2,
+    "n": 250,
+    "unit": "query",
+    "n_seeds": 1,
+    "verdict": "supported",
+}
+UNTESTED = {**CLAIM, "id": "C8b", "verdict": "not yet tested", "scope": ""} | dict.fromkeys(
+    ("estimate", "ci_low", "ci_high", "n", "n_seeds")
+)
+PIXEL = bytes.fromhex("89504e470d0a1a0a")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A results folder with two executed notebooks and a picture."""
+    notebook = toy_notebook("table")
+    notebook.cells[2].outputs = [
+        new_output("stream", name="stdout", text="· train: 1/2\n0.5 <b>\n"),
+        new_output("display_data", {"image/png": "iVBORw0KGgo="}),
+    ]
+    injected = new_code_cell("results = '/home/me'", metadata={"tags": ["injected-parameters"]})
+    notebook.cells.insert(2, injected)
+    write_notebook(tmp_path / "notebooks/00_a.ipynb", notebook)
+    write_notebook(tmp_path / "notebooks/10_b.ipynb", toy_notebook())
+    write_notebook(tmp_path / "notebooks/10_b.failed.ipynb", toy_notebook())
+    (tmp_path / "bars.png").write_bytes(PIXEL)
+    return tmp_path
+
+
+def _front(folder: Path, **changes: Any) -> FrontPage:
+    content: dict[str, Any] = {
+        "title": "matlib: smoke",
+        "question": "Does <i>it</i> help?",
+        "profile": "smoke",
+        "claims": [CLAIM, UNTESTED],
+        "figures": [Figure(folder / "bars.png", 'Bars "with" intervals')],
+        "provenance": {"commit": "abc<def"},
+        "notes": ["Partial: limit 50."],
+    }
+    return FrontPage(**(content | changes))
+
+
+def test_the_front_page_carries_claims_figures_provenance_and_links(folder: Path) -> None:
+    index = build_report(folder, _front(folder))
+    text = index.read_text()
+    assert index == folder / "report" / "index.html"
+    assert "+12.3 [5.0, 20.0]" in text and "250 queries" in text
+    assert '<span class="verdict supported">supported</span>' in text
+    assert '<span class="verdict not-yet-tested">not yet tested</span>' in text
+    assert "data:image/png;base64,iVBORw0KGgo=" in text
+    assert "Partial: limit 50." in text
+    assert re.findall(r'<li><a href="([^"]+)">([^<]+)</a>', text) == [
+        ("00_a.html", "A toy"),
+        ("10_b.html", "A toy"),
+    ]
+
+
+def test_every_text_is_escaped(folder: Path) -> None:
+    text = build_report(folder, _front(folder)).read_text()
+    assert "&lt;script&gt;alert(1)" in text and "Does &lt;i&gt;it" in text
+    assert "abc&lt;def" in text and "scenes &amp; co" in text
+    assert 'alt="Bars &#34;with&#34; intervals"' in text
+
+
+def test_pages_need_no_network_and_forbid_scripts(folder: Path) -> None:
+    build_report(folder, _front(folder))
+    pages = sorted((folder / "report").glob("*.html"))
+    assert [page.name for page in pages] == ["00_a.html", "10_b.html", "index.html"]
+    for page in pages:
+        text = page.read_text()
+        assert not re.search(r"<script|<link|@import|url\(|(src|href)=\"(https?:)?//", text)
+        assert "default-src 'none'" in text
+        assert 'name="viewport" content="width=device-width' in text
+
+
+def test_notebook_pages_show_results_without_progress_and_injected_cells(folder: Path) -> None:
+    build_report(folder, _front(folder))
+    text = (folder / "report" / "00_a.html").read_text()
+    assert "0.5 &lt;b&gt;" in text and "data:image/png" in text
+    assert "train: 1/2" not in text and "/home/me" not in text
+    assert 'href="10_b.html"' in text and 'href="index.html"' in text
+
+
+def test_building_again_gives_the_same_bytes_and_removes_stale_pages(folder: Path) -> None:
+    first = build_report(folder, _front(folder)).read_bytes()
+    (folder / "report" / "99_old.html").write_text("old")
+    assert build_report(folder, _front(folder)).read_bytes() == first
+    assert not (folder / "report" / "99_old.html").exists()
+
+
+def test_a_missing_figure_is_told_before_anything_is_written(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"bars2\.png"):
+        build_report(folder, _front(folder, figures=[Figure(folder / "bars2.png", "")]))
+    with pytest.raises(ValueError, match=r"\.png, \.jpg, \.svg"):
+        build_report(folder, _front(folder, figures=[Figure(folder / "bars.tiff", "")]))
+    assert not (folder / "report").exists()
+
+
+def test_a_study_without_executed_notebooks_has_no_report(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="run the study first"):
+        build_report(tmp_path, _front(tmp_path, figures=[]))
+
+
+def test_what_is_not_known_is_a_dash() -> None:
+    (row,) = claim_rows([UNTESTED])
+    assert tuple(row) == COLUMNS
+    assert (row["estimate"], row["n"], row["seeds"], row["scope"]) == ("–", "–", "–", "–")
+
+
+def test_a_negative_estimate_has_a_minus_sign() -> None:
+    (row,) = claim_rows([{**CLAIM, "estimate": -0.1, "ci_low": -0.15, "ci_high": 0.004}])
+    assert row["estimate"] == "−10.0 [−15.0, 0.4]"
+
+
+def test_the_terminal_shows_the_same_estimates() -> None:
+    assert claims_text([CLAIM, UNTESTED]).splitlines()[::2] == [
+        "C2   supported: +12.3 [5.0, 20.0]",
+        "C8b  not yet tested: –",
+    ]
