@@ -1,0 +1,3 @@
+"""matlib: multimodal adversarial attacks and defences for vision-language models."""
+
+__version__ = "0.1.0"

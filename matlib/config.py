@@ -40,6 +40,15 @@ class Dataset(_Part):
     captions_per_image: int = Field(
         default=5, ge=1, description="scenes only: captions per test image"
     )
+    nuisance: float = Field(
+        default=0.5, ge=0, le=2, description="scenes only: strength of the renderer's nuisance"
+    )
+    omit_rate: float = Field(
+        default=0.4, ge=0, le=1, description="scenes only: how often captions omit an attribute"
+    )
+    three_rate: float = Field(
+        default=0.25, ge=0, le=1, description="scenes only: share of scenes with three objects"
+    )
     n_base: int = Field(default=0, ge=0, description="images of base pre-training; 0: none")
     base_captions: int = Field(default=5, ge=1)
     base_renderings: int = Field(default=1, ge=1)

@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from matlib.analysis.embeddings import Matrix, float_rows
-from matlib.evaluation.statistics import Estimate, bootstrap_ratio
+from matlib.evaluation.bootstrap import Estimate, percentile_estimate, resampled_ratios
 
 Groups = np.ndarray | Tensor | list[Any]
 """One label per row: the original that the row is a variant of."""
@@ -135,8 +135,8 @@ def mmd_test(
     sigma = median_bandwidth(a, b) if bandwidth is None else bandwidth
     kernel = _kernel(torch.cat([a, b]), sigma)
     is_x = torch.cat([torch.ones(len(a)), torch.zeros(len(b))]).double()
-    shuffled = [is_x[torch.randperm(len(is_x), generator=generator)] for _ in range(n_permutations)]
-    values = _mmd2_of_splits(kernel, torch.stack([is_x, *shuffled]))
+    shuffled = torch.rand(n_permutations, len(is_x), generator=generator).argsort(1)
+    values = _mmd2_of_splits(kernel, torch.cat([is_x[None], is_x[shuffled]]))
     observed = float(values[0])
     # rounding must not decide ties between the observed split and a permuted one
     p = float((values >= observed - 1e-12).double().mean())
@@ -196,9 +196,12 @@ def _balanced_accuracy(
     codes = np.unique(groups, return_inverse=True)[1]
     np.add.at(counts, codes, sides)
     np.add.at(right, codes, sides * is_right[:, None])
-    return bootstrap_ratio(
-        torch.from_numpy(right), torch.from_numpy(counts), seed=seed, n_boot=n_boot, threshold=0.5
-    )
+    top, bottom = torch.from_numpy(right), torch.from_numpy(counts)
+    samples = resampled_ratios(top, bottom, n_boot=n_boot, seed=(seed, 0))
+    # a resample of few originals can hold none of x or none of y; then there is no accuracy
+    samples = samples[~samples.isnan()]
+    value = float((top.sum(0) / bottom.sum(0)).mean())
+    return percentile_estimate(value, samples, len(counts), level=0.95, threshold=0.5)
 
 
 def _two_samples(x: Matrix, y: Matrix) -> tuple[Tensor, Tensor]:

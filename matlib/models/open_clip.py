@@ -72,6 +72,38 @@ class ClipTokenizer:
         return tokens
 
 
+class PatchProjection(nn.Conv2d):
+    """A convolution whose patches do not overlap, computed as one matrix product.
+
+    Same weights, same numbers; but the gradient with respect to the pixels, which every
+    image attack needs, is a matrix product too (on CPU the convolution's input gradient took
+    64 % of a PGD step).
+    """
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """float (B, C, H, W) -> (B, D, H / p, W / p)."""
+        (p, q), (b, c, h, w) = self.kernel_size, pixels.shape
+        patches = pixels.reshape(b, c, h // p, p, w // q, q).permute(0, 2, 4, 1, 3, 5)
+        flat = patches.reshape(b, h // p, w // q, c * p * q)
+        return (flat @ self.weight.flatten(1).T).permute(0, 3, 1, 2)
+
+
+def _project_patches_by_product(visual: nn.Module) -> None:
+    """Swap a ViT's patch convolution for `PatchProjection`; other towers stay as they are."""
+    conv = getattr(visual, "conv1", None)
+    if type(conv) is not nn.Conv2d or conv.kernel_size != conv.stride or conv.bias is not None:
+        return
+    side = getattr(visual, "image_size", (0, 0))
+    p = conv.kernel_size[0]
+    if conv.kernel_size != (p, p) or any(s % p for s in side) or conv.padding != (0, 0):
+        return
+    swapped = PatchProjection(  # on `meta` it draws no random numbers
+        conv.in_channels, conv.out_channels, p, p, bias=False, device="meta"
+    )
+    swapped.weight = conv.weight
+    visual.conv1 = swapped
+
+
 def _fit_mask(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -110,6 +142,7 @@ class OpenClipEncoder(nn.Module):
         self.image_size = image_size
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        _project_patches_by_product(clip.visual)  # type: ignore[arg-type]
         if isinstance(tokenize, ClipTokenizer):
             transformer: nn.Module = clip.text.transformer  # type: ignore[assignment,union-attr]
             transformer.register_forward_pre_hook(_fit_mask, with_kwargs=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +18,14 @@ from matlib.augmentations.text import drop_and_swap, mismatched
 from matlib.config import Augmentation, Dataset
 from matlib.data.karpathy import read_karpathy
 from matlib.data.pairs import ImageTextPairs, OneToMany
-from matlib.data.scenes import World, aligned_fraction, typo_edits
+from matlib.data.scenes import (
+    BASE_DIALS,
+    Dials,
+    Style,
+    World,
+    aligned_fraction,
+    typo_edits,
+)
 from matlib.data.scenes.lexicon import FUNCTION_WORDS
 from matlib.study.provenance import file_hash
 
@@ -66,8 +74,8 @@ def draw(seed: int, purpose: str) -> torch.Generator:
 class ScenesSource:
     """The embedded world of one seed."""
 
-    name = "scenes"
-    stop_words = frozenset(FUNCTION_WORDS)
+    name: str = "scenes"
+    stop_words: frozenset[str] = frozenset(FUNCTION_WORDS)
 
     def __init__(self, config: Dataset) -> None:
         self.config = config
@@ -78,6 +86,10 @@ class ScenesSource:
             n_val=config.n_val,
             n_test=config.n_test,
             captions_per_image=config.captions_per_image,
+            style=Style(*[config.nuisance] * 7),
+            base_dials=replace(BASE_DIALS, omit_rate=config.omit_rate),
+            dials=Dials(omit_rate=config.omit_rate),
+            three_rate=config.three_rate,
         )
 
     def identity(self) -> dict[str, Any]:
@@ -147,8 +159,9 @@ class KarpathySource:
         # deferred: scikit-learn is slow to import and only real captions need its list
         from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-        self.config, self.folder, self.name = config, folder, config.name
-        self.stop_words = frozenset(ENGLISH_STOP_WORDS)
+        self.config, self.folder = config, folder
+        self.name: str = config.name
+        self.stop_words: frozenset[str] = frozenset(ENGLISH_STOP_WORDS)
         self.pairs("test")  # missing files are found before any long work
 
     def identity(self) -> dict[str, Any]:

@@ -140,6 +140,7 @@ def train(
         _stop_if_not_finite(encoder, float(loss.detach()), step, keep_in)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(learning, 1.0)
         optimiser.step()
         plan.step()
         _clamp_scale(encoder)

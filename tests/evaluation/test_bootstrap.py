@@ -43,12 +43,12 @@ def test_the_spread_of_a_ratio_with_uneven_clusters_is_the_linearised_one() -> N
 
 def test_95_percent_intervals_cover_about_95_percent_of_the_time() -> None:
     """120 images with 5 captions of a common difficulty; the true recall is 0.5."""
-    g, n_trials = generator(2), 300
+    g, n_trials = generator(2), 250
     covered = 0
     for trial in range(n_trials):
         difficulty = torch.rand(120, 1, generator=g)
         hits = (torch.rand(120, 5, generator=g) < difficulty).double().sum(1)
-        found = bootstrap_ratio(hits, torch.full((120,), 5.0), n_boot=400, seed=trial)
+        found = bootstrap_ratio(hits, torch.full((120,), 5.0), n_boot=300, seed=trial)
         covered += found.low <= 0.5 <= found.high
     assert 0.91 <= covered / n_trials <= 0.98
 

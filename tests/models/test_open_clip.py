@@ -10,6 +10,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from matlib.models.dual_encoder import DualEncoder, check_pixels, frozen
 from matlib.models.open_clip import (
     ClipTokenizer,
+    PatchProjection,
     build_small,
     load_small,
     open_named,
@@ -51,6 +52,14 @@ def test_trimmed_tokens_give_the_embeddings_of_padded_tokens() -> None:
     padded = SimpleTokenizer(context_length=16)(short)
     expected = encoder.clip.encode_text(padded, normalize=True)
     assert torch.allclose(encoder.encode_text(short), expected, atol=1e-6)
+
+
+def test_patch_product_equals_open_clips_convolution() -> None:
+    encoder, pixels = tiny_encoder().double(), random_pixels(3).double()
+    projection = encoder.clip.visual.conv1
+    assert isinstance(projection, PatchProjection)
+    plain = torch.nn.functional.conv2d(pixels, projection.weight, stride=projection.stride)
+    assert torch.allclose(projection(pixels), plain, atol=1e-12)
 
 
 def test_embedding_does_not_depend_on_the_rest_of_the_batch() -> None:

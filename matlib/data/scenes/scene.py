@@ -1,9 +1,10 @@
 """Structured scenes: two or three objects on a background, and the relations among them.
 
-Positions are image fractions, x to the right and y downwards. Objects stand on a 4 × 4
-lattice, so that every relation is either plainly true or plainly false: along an axis two
-objects are either aligned or at least `MIN_OFFSET` apart, and the thresholds of "near" and
-"far" leave a gap in which neither is said. Objects never overlap.
+Positions are image fractions, x to the right and y downwards. Objects stand in the four
+quadrants, so that every relation is either plainly true or plainly false: along an axis two
+objects are either aligned or half an image apart, side by side is "near" and across the
+diagonal is "far". Objects never overlap. (On a 4 × 4 lattice the small model needed 300
+steps to tell objects apart at all; rows `lattice` of published/calibration.csv.)
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from matlib.data.scenes.lexicon import (
     TEXTURES,
 )
 
-LATTICE = (0.21875, 0.40625, 0.59375, 0.78125)  # 14, 26, 38, 50 px of 64
+LATTICE = (0.25, 0.75)  # 16 and 48 px of 64: one object per quadrant
 RADII: dict[str, float] = {"small": 7.5 / 64, "medium": 9.75 / 64, "large": 13 / 64}
 MIN_GAP = 1.5 / 64  # between the circles around two objects
-MIN_OFFSET = 0.15  # "left of" and "above" need at least this; the lattice offers 0 or 0.19
-NEAR_DISTANCE = 0.43
-FAR_DISTANCE = 0.55
+MIN_OFFSET = 0.15  # "left of" and "above" need at least this; the lattice offers 0 or 0.5
+NEAR_DISTANCE = 0.6
+FAR_DISTANCE = 0.65
 ATTRIBUTES = ("shape", "colour", "texture", "size")
 RELATION_NAMES = tuple(RELATIONS)
 MAX_OBJECTS = 3

@@ -56,6 +56,7 @@ class World:
         style: nuisance of all renderings.
         base_dials: how pre-training captions vary (rare synonyms, some typos).
         dials: how all other captions vary (canonical words, no typos).
+        three_rate: share of scenes with three objects instead of two.
     """
 
     def __init__(
@@ -70,18 +71,22 @@ class World:
         style: Style | None = None,
         base_dials: Dials = BASE_DIALS,
         dials: Dials = CANONICAL_DIALS,
+        three_rate: float = 0.35,
     ) -> None:
         if min(n_train, n_val, n_test, captions_per_image) < 1:
             raise ValueError("every split needs at least one scene and one caption per image")
         self.seed, self.image_size, self.style = seed, image_size, style or Style()
-        self.base_dials, self.dials = base_dials, dials
+        self.base_dials, self.dials, self.three_rate = base_dials, dials, three_rate
         self._captions = {"train": 1, "val": captions_per_image, "test": captions_per_image}
         self._sizes = {"train": n_train, "val": n_val, "test": n_test}
         # Evaluation comes first: its scenes stay the same when the training set grows.
         self._scenes: dict[str, list[Scene]] = {}
         for name in ("test", "val", "train"):
             self._scenes[name] = sample_scenes(
-                self._sizes[name], self.generator(f"{name} scenes"), exclude=self._contents()
+                self._sizes[name],
+                self.generator(f"{name} scenes"),
+                three_rate=three_rate,
+                exclude=self._contents(),
             )
 
     def _contents(self) -> set[tuple[object, ...]]:
@@ -134,7 +139,12 @@ class World:
         `MIN_SYNONYM_COUNT` times where the corpus has its concept that often; a few typos.
         `relevant` is left out by default (it would be large).
         """
-        scenes = sample_scenes(n_scenes, self.generator("base scenes"), exclude=self._contents())
+        scenes = sample_scenes(
+            n_scenes,
+            self.generator("base scenes"),
+            three_rate=self.three_rate,
+            exclude=self._contents(),
+        )
         shown = [scene for scene in scenes for _ in range(renderings)]
         written = write_captions(
             shown, self.generator("base captions"), captions, dials=self.base_dials
@@ -148,7 +158,10 @@ class World:
     def masked_lm_corpus(self, n_captions: int) -> list[str]:
         """Captions of scenes of their own, every word of a concept equally likely, no typos."""
         scenes = sample_scenes(
-            n_captions, self.generator("masked-LM scenes"), exclude=self._contents()
+            n_captions,
+            self.generator("masked-LM scenes"),
+            three_rate=self.three_rate,
+            exclude=self._contents(),
         )
         written = write_captions(
             scenes, self.generator("masked-LM captions"), 1, dials=MASKED_LM_DIALS

@@ -1,0 +1,7 @@
+"""Entry point of `python -m matlib`."""
+
+import sys
+
+from matlib.cli import main
+
+sys.exit(main())

@@ -1,0 +1,205 @@
+"""Pictures: images beside their adversarial versions, their captions, their neighbours.
+
+Tiles are placed to the pixel, so that a small image is enlarged by a whole factor and looks
+as the model sees it.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from matlib.analysis.figures.style import DPI, GREEN, WIDTH, label_of, styled
+from matlib.analysis.words import marked_text
+
+GAP = 6  # pixels between tiles
+LINE = 20  # pixels per line of text
+TOP = 6  # pixels above the first thing
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """What one caption finds before and after an attack.
+
+    Attributes:
+        caption, attacked_caption: the query before and after.
+        before, after: float (k, 3, H, W) in [0, 1], the first images found, best first.
+        is_right_before, is_right_after: k booleans, whether the caption is true of each.
+    """
+
+    caption: str
+    attacked_caption: str
+    before: Tensor
+    after: Tensor
+    is_right_before: tuple[bool, ...]
+    is_right_after: tuple[bool, ...]
+
+
+@styled
+def captioned_pictures(pixels: Tensor, captions: Sequence[str], *, n_columns: int = 5) -> Figure:
+    """Images in a grid with a caption under each.
+
+    Args:
+        pixels: float (N, 3, H, W) in [0, 1].
+        captions: N strings.
+        n_columns: images per line.
+
+    Raises:
+        ValueError: not one caption per image.
+    """
+    if len(pixels) != len(captions):
+        raise ValueError(f"{len(pixels)} images need as many captions; got {len(captions)}")
+    step = WIDTH * DPI // n_columns
+    side = tile_side(pixels, step - 2 * GAP)
+    wrapped = [textwrap.wrap(caption, step // 9) for caption in captions]
+    cell = side + LINE * max(map(len, wrapped)) + 2 * GAP
+    n_lines = -(-len(pixels) // n_columns)
+    page = _Page(n_lines * cell)
+    for i, (image, lines) in enumerate(zip(pixels, wrapped, strict=True)):
+        left, top = i % n_columns * step, i // n_columns * cell
+        page.tile(left + (step - side) // 2, top, side, image)
+        page.text(left + step / 2, top + side + 4, "\n".join(lines), size=10, ha="center")
+    return page.figure
+
+
+@styled
+def one_to_many_pictures(images: Tensor, captions: Sequence[str]) -> Figure:
+    """One original with its variants: the images in a row, the captions below as a list.
+
+    Args:
+        images: float (R, 3, H, W) in [0, 1]; the first is the original.
+        captions: the original caption, then the others.
+    """
+    step = WIDTH * DPI // max(len(images), 5)
+    side = tile_side(images, step - 2 * GAP)
+    lines = [line for caption in captions for line in textwrap.wrap(f"– {caption}", 95)]
+    page = _Page(2 * LINE + side + (LINE + 2) * len(lines))
+    for i, image in enumerate(images):
+        page.text(i * step, 0, "original" if i == 0 else f"variant {i}", size=11)
+        page.tile(i * step, LINE, side, image)
+    for i, line in enumerate(lines):
+        page.text(0, 1.5 * LINE + side + i * (LINE + 2), line, size=11)
+    return page.figure
+
+
+def amplification(eps_255: float) -> int:
+    """Largest whole factor at which a difference of `eps_255` / 255 still fits around grey."""
+    return max(1, int(127.5 / eps_255)) if eps_255 > 0 else 1
+
+
+@styled
+def adversarial_pictures(
+    clean: Tensor, adversarial: Tensor, *, eps_255: float, attack: str
+) -> Figure:
+    """Clean, adversarial and amplified difference, one column per image.
+
+    Args:
+        clean, adversarial: float (N, 3, H, W) in [0, 1].
+        eps_255: budget, which sets the factor of the difference (written beside it).
+        attack: name of the attack, for the heading.
+
+    Raises:
+        ValueError: different shapes.
+    """
+    if clean.shape != adversarial.shape:
+        raise ValueError(
+            "expected as many clean as adversarial images of one size; got "
+            f"{tuple(clean.shape)} and {tuple(adversarial.shape)}"
+        )
+    factor = amplification(eps_255)
+    difference = (0.5 + factor * (adversarial - clean)).clamp(0, 1)
+    margin = 112
+    side = tile_side(clean, (WIDTH * DPI - margin) // max(len(clean), 6) - GAP)
+    labels = ("clean", "adversarial", f"difference\n× {factor}")
+    page = _Page(int(1.5 * LINE) + 3 * (side + GAP))
+    heading = f"attack: {label_of(attack, 'attack')}; every pixel stays within {eps_255:g}/255"
+    page.text(margin, 0, heading + "; grey in the difference: no change", size=11)
+    for line, (label, images) in enumerate(
+        zip(labels, (clean, adversarial, difference), strict=True)
+    ):
+        top = int(1.5 * LINE) + line * (side + GAP)
+        page.text(margin - 8, top + side / 2, label, ha="right", va="center")
+        for i, image in enumerate(images):
+            page.tile(margin + i * (side + GAP), top, side, image)
+    return page.figure
+
+
+@styled
+def retrieval_strip(shelves: Sequence[Shelf], *, n_gallery: int) -> Figure:
+    """What captions find before and after the attack; right images are framed.
+
+    Args:
+        shelves: one per query caption, all with the same number of images.
+        n_gallery: images that were searched.
+
+    Raises:
+        ValueError: no shelf.
+    """
+    if not shelves:
+        raise ValueError("no query to draw")
+    k, margin = len(shelves[0].before), 70
+    step = (WIDTH * DPI - margin) // max(k, 5)
+    side = tile_side(shelves[0].before, step - 2 * GAP)
+    block = LINE + side + 2 * GAP
+    page = _Page(int(1.5 * LINE) + 2 * len(shelves) * block)
+    heading = f"first {k} of {n_gallery} images, best first; framed: the caption is true of it"
+    page.text(margin, 0, heading, size=11)
+    for q, shelf in enumerate(shelves):
+        marked = marked_text(shelf.caption, shelf.attacked_caption)
+        for half, (label, text, images, is_right) in enumerate(
+            (
+                ("before", shelf.caption, shelf.before, shelf.is_right_before),
+                ("after", marked, shelf.after, shelf.is_right_after),
+            )
+        ):
+            top = int(1.5 * LINE) + (2 * q + half) * block
+            page.text(margin, top, textwrap.shorten(text, 92, placeholder=" …"), size=11)
+            page.text(margin - 8, top + LINE + side / 2, label, ha="right", va="center")
+            for i, (image, right) in enumerate(zip(images, is_right, strict=True)):
+                page.tile(margin + i * step, top + LINE, side, image, is_framed=right)
+    return page.figure
+
+
+def tile_side(images: Tensor, room: int) -> int:
+    """Side in pixels at which images (N, 3, H, W) are shown in `room` pixels.
+
+    The largest whole multiple of their own side that fits, or `room` for larger ones.
+    """
+    own = int(images.shape[-1])
+    return max(1, room // own) * own if own <= room else room
+
+
+class _Page:
+    """A figure of the common width on which things are placed in pixels from the top left."""
+
+    def __init__(self, height: int) -> None:
+        self.width, self.height = WIDTH * DPI, TOP + height + GAP
+        self.figure = plt.figure(figsize=(WIDTH, self.height / DPI), layout="none")
+
+    def tile(
+        self, left: float, top: float, side: int, image: Tensor, *, is_framed: bool = False
+    ) -> Axes:
+        """One float (3, H, W) image in [0, 1]."""
+        bottom = self.height - TOP - top - side
+        axis = self.figure.add_axes(
+            (left / self.width, bottom / self.height, side / self.width, side / self.height)
+        )
+        axis.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy(), aspect="auto")
+        axis.set_xticks([])
+        axis.set_yticks([])
+        for edge in axis.spines.values():
+            edge.set(visible=is_framed, color=GREEN, linewidth=4)
+        return axis
+
+    def text(
+        self, left: float, top: float, text: str, *, size: int = 12, ha: str = "left",
+        va: str = "top",
+    ) -> None:  # fmt: skip
+        x, y = left / self.width, 1 - (TOP + top) / self.height
+        self.figure.text(x, y, text, fontsize=size, ha=ha, va=va)

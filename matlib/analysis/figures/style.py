@@ -1,0 +1,163 @@
+"""How all figures look: sizes, fonts, colours and the names that a reader sees."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import matplotlib.pyplot as plt
+import PIL.Image
+from IPython.display import Image
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+
+WIDTH, DPI = 8, 100
+"""Inches, and dots per inch: together the text column of a notebook."""
+
+STYLE: Any = {
+    "figure.dpi": DPI,
+    "figure.constrained_layout.use": True,
+    "font.size": 12,
+    "axes.titlesize": 12,
+    "axes.labelsize": 12,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 12,
+    "legend.fontsize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "legend.frameon": False,
+}
+
+# Okabe & Ito 2008, told apart with any colour vision
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+GREY = "#767676"
+
+_DEFENCES: dict[str, tuple[str, str]] = {
+    "base": ("undefended", GREY),
+    "clean": ("clean fine-tuning", BLACK),
+    "image-at": ("image-only AT", SKY),
+    "text-at": ("text-only AT", PURPLE),
+    "tecoa": ("TeCoA", ORANGE),
+    "mat": ("MAT", BLUE),
+    "mat+": ("MAT+", VERMILLION),
+}
+
+_ATTACKS = {
+    "pgd": SKY,
+    "bert": PURPLE,
+    "sep": BLUE,
+    "sga": BLUE,
+    "joint": BLUE,
+    "worst": VERMILLION,
+}
+
+_PLUS_COLOURS = (VERMILLION, GREEN, YELLOW)
+
+_WORDS = {
+    "clean": "no attack",
+    "pgd": "image (PGD)",
+    "bert": "text (one word)",
+    "sep": "both, separately",
+    "sga": "both, SGA",
+    "joint": "both, jointly",
+    "worst": "worst of all",
+    "bert_true": "a true synonym",
+    "typo": "a typo",
+    "bert_free": "any word",
+    "none": "originals",
+    "captions": "true captions",
+    "renderings": "true renderings",
+    "captions+renderings": "captions and renderings",
+    "randaugment": "RandAugment",
+    "drop-swap": "drop and swap",
+    "mismatched": "mismatched",
+}
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """The function drawing in the common style, whatever the caller's settings are."""
+
+    @wraps(draw)
+    def drawn(*arguments: P.args, **keywords: P.kwargs) -> Figure:
+        with plt.rc_context(STYLE):
+            return draw(*arguments, **keywords)
+
+    return drawn
+
+
+def label_of(name: str, kind: str = "row") -> str:
+    """The words for a row of the study, an attack, a threat or a technique.
+
+    Args:
+        name: as in the tables, e.g. `mat+.captions`, `worst`, `bert_true`.
+        kind: `row` for models; anything else for attacks, threats and techniques.
+    """
+    if kind != "row":
+        return _WORDS.get(name, name)
+    defence, _, technique = name.partition(".")
+    label = _DEFENCES.get(defence, (defence, ""))[0]
+    return f"{label} {_WORDS.get(technique, technique)}".strip()
+
+
+def colour_of(name: str, rows: list[str] | None = None) -> str:
+    """One colour per defence and per kind of attack, the same in every figure.
+
+    Args:
+        name: a row of the study, or an attack.
+        rows: all rows of the figure, so that several kinds of MAT+ differ.
+    """
+    defence = name.partition(".")[0]
+    if defence == "mat+" and rows is not None:
+        plus = [row for row in rows if row.startswith("mat+")]
+        return _PLUS_COLOURS[plus.index(name) % len(_PLUS_COLOURS)]
+    return _ATTACKS.get(name) or _DEFENCES.get(defence, ("", GREY))[1]
+
+
+def panels(n_columns: int, height: float, **keywords: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of the common width with `n_columns` panels beside each other."""
+    figure, axes = plt.subplots(1, n_columns, figsize=(WIDTH, height), squeeze=False, **keywords)
+    return figure, list(axes[0])
+
+
+def show(figure: Figure) -> Image:
+    """The figure for the end of a notebook's cell, as a small PNG; the figure is closed."""
+    return Image(data=_png(figure, DPI), format="png")
+
+
+def save_figure(figure: Figure, path: Path, dpi: int = 2 * DPI) -> Image:
+    """Write a figure as PNG, making its folder, and show it as `show` does.
+
+    The file names no software version and no time, so equal figures are equal files.
+
+    Args:
+        figure: closed afterwards.
+        path: of the PNG.
+        dpi: of the file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_png(figure, dpi, close=False))
+    return show(figure)
+
+
+def _png(figure: Figure, dpi: int, *, close: bool = True) -> bytes:
+    """The figure with a palette of 256 colours, a fifth of the bytes of the full one.
+
+    Maximum coverage keeps the colours of small things (an orange heart on grey stone), which
+    a median cut gives up.
+    """
+    full, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(full, dpi=dpi, facecolor="white", format="png")
+    if close:
+        plt.close(figure)
+    pixels = PIL.Image.open(full).convert("RGB")
+    pixels.quantize(
+        256, PIL.Image.Quantize.MAXCOVERAGE, kmeans=3, dither=PIL.Image.Dither.NONE
+    ).save(small, "PNG", optimize=True)
+    return small.getvalue()

@@ -1,0 +1,89 @@
+"""Results in words: numbers with intervals, comparisons, and captions with the change marked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+
+def percent(value: float, low: float = math.nan, high: float = math.nan) -> str:
+    """A share as `12.3 % [10.0, 14.6]`; without limits if they are NaN."""
+    if math.isnan(value):
+        return "not measured"
+    text = f"{100 * value:.1f} %"
+    if not (math.isnan(low) or math.isnan(high)):
+        text += f" [{100 * low:.1f}, {100 * high:.1f}]"
+    return text
+
+
+def compare(first: str, other: str, difference: float, low: float, high: float) -> str:
+    """What an interval of `first` minus `other` (shares of 1) says, in points.
+
+    >>> compare("MAT", "TeCoA", 0.12, 0.08, 0.16)
+    'MAT is above TeCoA by 12.0 points [8.0, 16.0]'
+    """
+    numbers = f"{100 * abs(difference):.1f} points"
+    if low > 0:
+        return f"{first} is above {other} by {numbers} [{100 * low:.1f}, {100 * high:.1f}]"
+    if high < 0:
+        return f"{first} is below {other} by {numbers} [{-100 * high:.1f}, {-100 * low:.1f}]"
+    signed = f"{100 * difference:+.1f} points [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{first} cannot be told from {other} ({signed})"
+
+
+def marked_text(before: str, after: str) -> str:
+    """`after` with each changed word as `[old→new]`; all of it if the lengths differ."""
+    old, new = before.split(" "), after.split(" ")
+    if len(old) != len(new):
+        return f"[{before}→{after}]"
+    return " ".join(a if a == b else f"[{a}→{b}]" for a, b in zip(old, new, strict=True))
+
+
+def marked_html(before: str, after: str) -> str:
+    """`after` as HTML with changed words struck out and the new ones bold and underlined."""
+    old, new = before.split(" "), after.split(" ")
+    if len(old) != len(new):
+        old, new = [before], [after]
+    return " ".join(
+        escape(a) if a == b else f"<del>{escape(a)}</del> <ins><b>{escape(b)}</b></ins>"
+        for a, b in zip(old, new, strict=True)
+    )
+
+
+def captions_html(before: Sequence[str], after: Mapping[str, Sequence[str]]) -> str:
+    """A table: one row per caption, one column per attack, the change marked.
+
+    Args:
+        before: n captions.
+        after: heading -> n adversarial captions.
+
+    Raises:
+        ValueError: a column of another length.
+    """
+    if any(len(column) != len(before) for column in after.values()):
+        raise ValueError(f"every column needs {len(before)} captions")
+    head = "".join(f"<th>{escape(name)}</th>" for name in after)
+    rows = [
+        "<tr>"
+        + "".join(f"<td>{marked_html(old, column[i])}</td>" for column in after.values())
+        + "</tr>"
+        for i, old in enumerate(before)
+    ]
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def claim_sentence(claim: Mapping[str, Any]) -> str:
+    """A decided claim of the ledger in one sentence.
+
+    Args:
+        claim: a row with `estimate`, as in claims.json.
+    """
+    numbers = [f"{100 * claim[key]:+.1f}" for key in ("estimate", "ci_low", "ci_high")]
+    plural = {"query": "images", "seed": "seeds"}[claim["unit"]]
+    return (
+        f"{claim['id']}: that {claim['claim']} is {claim['verdict']}. {claim['contrast']} is "
+        f"{numbers[0]} points [{numbers[1]}, {numbers[2]}], {claim['n']} {plural} resampled, "
+        f"{claim['n_seeds']} training seed{'' if claim['n_seeds'] == 1 else 's'}."
+    )

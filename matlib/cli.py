@@ -1,0 +1,125 @@
+"""`python -m matlib`: run a study, write its report, fetch and verify data."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from matlib.config import load_profile, profile_names
+from matlib.data.download import DownloadError
+from matlib.data.fetch import fetch
+from matlib.data.karpathy import read_karpathy
+from matlib.data.manifest import manifest_names
+from matlib.data.scenes import World
+from matlib.data.verify import verify
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 on success, 1 with one clear line on a known fault, 2 on bad usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, DownloadError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m matlib", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    study = commands.add_parser("study", help="run all notebooks of a profile and its report")
+    study.add_argument("--profile", default="demo", help=f"one of {', '.join(profile_names())}")
+    study.add_argument("--data", type=Path, help="folder of a data set on disk")
+    study.add_argument("--results", type=Path, help="folder of all results")
+    study.add_argument("--limit", type=_count, default=0, help="at most so many test images")
+    study.add_argument("--shard", type=_shard, help="i/n: train and judge every n-th row only")
+    study.add_argument("--publish-notebooks", action="store_true", help="copy the outputs back")
+    study.set_defaults(command=_study)
+
+    report = commands.add_parser("report", help="write a report from executed notebooks")
+    report.add_argument("--profile", default="demo")
+    report.add_argument("--results", type=Path)
+    report.set_defaults(command=_report)
+
+    data = commands.add_parser("data", help="fetch, verify or export data sets")
+    actions = data.add_subparsers(required=True, metavar="ACTION")
+    for name, action in (("fetch", _fetch), ("verify", _verify)):
+        one = actions.add_parser(name)
+        one.add_argument("name", choices=manifest_names())
+        one.add_argument("--root", type=Path, help="folder of this data set (data/NAME)")
+        one.set_defaults(command=action)
+        if name == "fetch":
+            one.add_argument("--accept-licence", action="store_true")
+    export = actions.add_parser("export", help="write the embedded world in the Karpathy format")
+    export.add_argument("folder", type=Path)
+    export.add_argument("--seed", type=int, default=0)
+    export.add_argument("--n-test", type=_count, default=250)
+    export.set_defaults(command=_export)
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or more; got {text!r}")
+    return int(text)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    first, _, second = text.partition("/")
+    if not (first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
+        raise argparse.ArgumentTypeError(f"expected i/n with 1 <= i <= n; got {text!r}")
+    return int(first), int(second)
+
+
+def _study(options: argparse.Namespace) -> int:
+    # deferred: the study imports torch and JupyterLab's machinery, `data` needs neither
+    from matlib.study.pipeline import run_shard, run_study
+    from matlib.study.session import results_folder
+
+    results = options.results or results_folder()
+    if options.shard:
+        run_shard(options.profile, results, options.data, options.limit, options.shard)
+    else:
+        run_study(
+            options.profile, results, options.data, options.limit,
+            publish=options.publish_notebooks,
+        )  # fmt: skip
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from matlib.study.pipeline import write_report
+    from matlib.study.session import results_folder
+
+    profile = load_profile(options.profile)
+    print(write_report(profile, (options.results or results_folder()) / profile.name))
+    return 0
+
+
+def _root(options: argparse.Namespace) -> Path:
+    return options.root or Path("data") / options.name
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    found = fetch(options.name, _root(options), options.accept_licence)
+    print(found)
+    return 0 if found.is_complete else 1
+
+
+def _verify(options: argparse.Namespace) -> int:
+    found = verify(options.name, _root(options))
+    print(found)
+    return 0 if found.is_complete else 1
+
+
+def _export(options: argparse.Namespace) -> int:
+    World(options.seed, n_test=options.n_test).export(options.folder)
+    pairs = read_karpathy(options.folder, "scenes", "test", 64)
+    print(f"wrote {options.folder}: {len(pairs)} test images, {pairs.n_captions} captions")
+    return 0

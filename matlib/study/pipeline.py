@@ -1,0 +1,154 @@
+"""The whole study in one call: notebooks in order, results, report, and copies to publish."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from matlib.config import Profile, load_profile
+from matlib.study.durable import write_durably
+from matlib.study.notebooks import find_notebooks, run_notebooks
+from matlib.study.provenance import PACKAGE_ROOT
+from matlib.study.published import publish_outputs
+from matlib.study.report import Figure, FrontPage, build_report, claims_text, read_claims
+from matlib.study.runs import Study
+from matlib.study.session import open_study
+from matlib.study.tables import write_results
+
+QUESTION = (
+    "An attacker changes a few pixels of an image and one word of its caption. How much of "
+    "the retrieval of a CLIP-like model survives, which way of adversarial training defends "
+    "it, and does it help to train with several captions per image and several images per "
+    "caption?"
+)
+FIGURES = {
+    "robustness": "Recall under each attack, with 95 % intervals.",
+    "adversarial": "Clean images, adversarial images and their difference.",
+    "augmentations": "Alignment, diversity and distribution shift of augmented pairs.",
+}
+NOTEBOOKS = PACKAGE_ROOT / "notebooks"
+PUBLISHED = PACKAGE_ROOT / "published"
+
+Say = Callable[[str], None]
+
+
+def run_study(
+    profile: str,
+    results: Path,
+    data: Path | None = None,
+    limit: int = 0,
+    *,
+    publish: bool = False,
+    say: Say = print,
+) -> Path:
+    """Run all notebooks of a profile and write its report; what is finished is not redone.
+
+    Args:
+        publish: copy outputs into `notebooks/` and results into `published/<profile>/`
+            (scenes only: photographs are never published).
+
+    Returns:
+        path of the report's front page.
+
+    Raises:
+        ProfileError, ValueError, FileNotFoundError: bad profile or data, before any work.
+        NotebookError: a notebook failed.
+    """
+    checked = load_profile(profile, limit)
+    if publish and checked.dataset.name != "scenes":
+        raise ValueError("only studies of the embedded world are published: photographs are not")
+    Study(checked, results, data)  # missing data and foreign results are found here
+    say(f"study {checked.name}: {checked.about}")
+    say(f"about {checked.minutes:g} minutes; results in {results / checked.name}")
+    folder = results / checked.name
+    done = run_notebooks(
+        find_notebooks(NOTEBOOKS),
+        folder / "notebooks",
+        {
+            "profile": profile,
+            "results": str(results.resolve()),
+            "data": str(data.resolve()) if data else "",
+            "limit": limit,
+        },
+        say=say,
+    )
+    page = write_report(checked, folder)
+    if publish:
+        for notebook in done:
+            publish_outputs(notebook.executed, notebook.source)
+        _publish(folder, PUBLISHED / checked.name)
+    claims = read_claims(folder / "claims.json")
+    say(f"\n{claims_text(claims)}\n\nreport: {page}")
+    return page
+
+
+def write_report(profile: Profile, folder: Path) -> Path:
+    """The report of executed notebooks in `folder` (`results/<profile>`)."""
+    notes = []
+    if profile.limit:
+        notes.append(f"Partial study: at most {profile.limit} test images.")
+    if len(profile.seeds) < 3:
+        notes.append("One training seed: every verdict holds for these weights only.")
+    front = FrontPage(
+        title=f"Multimodal adversarial robustness: {profile.name}",
+        question=QUESTION,
+        profile=profile.name,
+        claims=read_claims(folder / "claims.json"),
+        figures=[
+            Figure(folder / "figures" / f"{name}.png", caption)
+            for name, caption in FIGURES.items()
+            if (folder / "figures" / f"{name}.png").is_file()
+        ],
+        provenance=_summary(profile, folder),
+        notes=notes,
+    )
+    return build_report(folder, front)
+
+
+def _summary(profile: Profile, folder: Path) -> dict[str, Any]:
+    from matlib.study.provenance import checkout_state, versions
+
+    state = checkout_state()
+    return {
+        "profile": profile.name,
+        "about": profile.about,
+        "commit": f"{state['commit'] or 'none'}{' (changed since)' if state['dirty'] else ''}",
+        "seeds": ", ".join(map(str, profile.seeds)),
+        "gallery": f"{profile.dataset.n_test} images",
+        **versions(),
+    }
+
+
+def _publish(folder: Path, target: Path) -> None:
+    """Copy the tables and the figures of a finished study."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("claims.json", "robustness.csv", "provenance.json"):
+        write_durably(target / name, (folder / name).read_text())
+    for figure in FIGURES:
+        shutil.copyfile(folder / "figures" / f"{figure}.png", target / f"{figure}.png")
+
+
+def run_shard(
+    profile: str,
+    results: Path,
+    data: Path | None,
+    limit: int,
+    shard: tuple[int, int],
+    say: Say = print,
+) -> None:
+    """Train and judge every n-th row of a profile, counted from i; no notebooks.
+
+    Args:
+        shard: (i, n), 1 <= i <= n.
+    """
+    study = open_study(profile, str(results), str(data) if data else "", limit)
+    i, n = shard
+    mine = study.rows()[i - 1 :: n]
+    for position, (name, seed) in enumerate(mine, start=1):
+        say(f"[{position}/{len(mine)}] {name} s{seed}")
+        study.judged(name, seed)
+    if i == n and n == 1:
+        write_results(study)
+    say(f"shard {i}/{n} is finished; run without --shard when all are")

@@ -1,0 +1,54 @@
+"""What every notebook starts with: the study of its parameters, announced in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matlib.config import load_profile
+from matlib.study.provenance import PACKAGE_ROOT, checkout_state
+from matlib.study.runs import Study
+
+
+def open_study(profile: str, results: str = "", data: str = "", limit: int = 0) -> Study:
+    """The study that a notebook's parameters name.
+
+    Prints one line before anything is computed: profile, commit, expected time.
+
+    Args:
+        profile: name of a profile, or path of a YAML file.
+        results: folder of all results; empty: `results` beside the package (in a checkout),
+            or in the working folder.
+        data: folder of a data set on disk; empty where the profile needs none.
+        limit: at most so many test images; 0: all.
+
+    Raises:
+        ProfileError: unknown profile or bad key.
+        ValueError, FileNotFoundError: the data are missing.
+        StoreVersionError: the results were made by another version.
+    """
+    if limit < 0:
+        raise ValueError(f"limit is the number of test images at most, 0 for all; got {limit}")
+    chosen = load_profile(profile, limit)
+    study = Study(chosen, results_folder(results), Path(data) if data else None)
+    partial = f", partial: at most {limit} test images" if limit else ""
+    print(
+        f"profile {chosen.name}{partial} · {_commit()} · the whole study takes about "
+        f"{chosen.minutes:g} min; what is finished is loaded",
+        flush=True,
+    )
+    return study
+
+
+def results_folder(results: str = "") -> Path:
+    """The folder that a `results` parameter means."""
+    if results:
+        return Path(results)
+    root = PACKAGE_ROOT if (PACKAGE_ROOT / "pyproject.toml").is_file() else Path.cwd()
+    return root / "results"
+
+
+def _commit() -> str:
+    state = checkout_state()
+    if state["commit"] is None:
+        return "not a git checkout"
+    return f"commit {state['commit'][:10]}" + (" (changed since)" if state["dirty"] else "")

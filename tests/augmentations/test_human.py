@@ -1,0 +1,86 @@
+"""Given captions and images as one-to-many sets."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+import torch
+
+from matlib.augmentations import TECHNIQUES
+from matlib.augmentations.human import combine, other_captions, with_captions, with_images
+from matlib.config import Augmentation
+from tests.augmentations.pairs import CAPTIONS, toy_pairs
+from tests.toys import generator
+
+EXTRA = (("one", "two"), (), ("three",), (), ("four", "five", "six"))
+
+
+def extra_images(n: int = 5, renderings: int = 2) -> torch.Tensor:
+    shape = (n, renderings, 3, 16, 16)
+    return torch.randint(256, shape, generator=generator(1), dtype=torch.uint8)
+
+
+def test_extra_captions_follow_their_original() -> None:
+    found = with_captions(toy_pairs(), EXTRA)
+    assert found.technique == "captions"
+    assert found.captions == tuple((c, *e) for c, e in zip(CAPTIONS, EXTRA, strict=True))
+    assert found.images.shape[1] == 1
+
+
+def test_extra_images_follow_their_original() -> None:
+    pairs, extra = toy_pairs(), extra_images()
+    found = with_images(pairs, extra)
+    assert torch.equal(found.images[:, 0], pairs.images.load(range(5)))
+    assert torch.equal(found.images[:, 1:], extra)
+
+
+def test_combining_keeps_each_original_once() -> None:
+    pairs, extra = toy_pairs(), extra_images()
+    found = combine(with_captions(pairs, EXTRA), with_images(pairs, extra))
+    assert found.technique == "captions+renderings"
+    assert found.captions == with_captions(pairs, EXTRA).captions
+    assert torch.equal(found.images, with_images(pairs, extra).images)
+    twice = combine(with_captions(pairs, EXTRA), with_captions(pairs, EXTRA), "twice")
+    assert twice.captions[0] == (CAPTIONS[0], "one", "two", "one", "two")
+    assert (twice.technique, twice.images.shape[1]) == ("twice", 1)
+
+
+def test_combining_different_originals_is_refused() -> None:
+    a = with_captions(toy_pairs(), EXTRA)
+    with pytest.raises(ValueError, match="different originals"):
+        combine(a, with_captions(toy_pairs(CAPTIONS[::-1]), EXTRA))
+    with pytest.raises(ValueError, match="different originals"):
+        combine(a, with_images(toy_pairs(CAPTIONS[:4]), extra_images(4)))
+
+
+def test_other_captions_are_those_that_one_to_one_left_out() -> None:
+    captions = ("a", "b", "c", "same", "same", "d")
+    full = toy_pairs(captions, per_image=3)
+    chosen = full.one_to_one(generator(3))
+    left = other_captions(full, chosen)
+    assert [len(own) for own in left] == [2, 2]
+    for i, own in enumerate(left):
+        whole = sorted(captions[3 * i : 3 * i + 3])
+        assert sorted((*own, chosen.captions[i])) == whole  # a repeated sentence leaves once
+
+
+def test_other_captions_of_other_images_are_refused() -> None:
+    with pytest.raises(ValueError, match="same images"):
+        other_captions(toy_pairs(), toy_pairs(CAPTIONS[:4]))
+    with pytest.raises(ValueError, match="has no caption"):
+        other_captions(toy_pairs(), toy_pairs(CAPTIONS[::-1]))
+
+
+def test_every_augmentation_of_a_profile_is_described() -> None:
+    assert set(get_args(Augmentation)) - {"none"} <= set(TECHNIQUES)
+
+
+def test_extras_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="as many sets"):
+        with_captions(toy_pairs(), EXTRA[:3])
+    with pytest.raises(ValueError, match="bare string"):
+        with_captions(toy_pairs(), ["a caption"] * 5)
+    for bad in (extra_images(4), extra_images().float(), extra_images()[..., :8]):
+        with pytest.raises(ValueError, match="extra images are expected as uint8"):
+            with_images(toy_pairs(), bad)
