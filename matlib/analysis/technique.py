@@ -27,7 +27,7 @@ N_FOLDS = 5
 
 
 @dataclass(frozen=True)
-class TestSample:
+class HeldOut:
     """Embeddings of test pairs that the added variants are compared with.
 
     Attributes:
@@ -43,16 +43,16 @@ class TestSample:
         return self.image if modality == "image" else self.text
 
 
-def embed_test(encoder: DualEncoder, test: ImageTextPairs) -> TestSample:
+def embed_test(encoder: DualEncoder, test: ImageTextPairs) -> HeldOut:
     """Every test image and the first of its captions under `encoder`."""
     found = embed_variants(encoder, OneToMany.from_pairs(test))
-    return TestSample(found.images[:, 0], torch.stack([rows[0] for rows in found.captions]))
+    return HeldOut(found.images[:, 0], torch.stack([rows[0] for rows in found.captions]))
 
 
 def measure_technique(
     encoder: DualEncoder,
     variants: OneToMany,
-    test: TestSample,
+    test: HeldOut,
     *,
     truth: Truth | None,
     seed: int = 0,
@@ -77,7 +77,7 @@ def measure_technique(
     embedded = embed_variants(encoder, variants)
     rows = _alignment_rows(embedded, variants, truth, seed, n_boot)
     rows += _diversity_rows(embedded, variants, seed, n_boot)
-    rows += _shift_rows(embedded, test, seed, n_boot)
+    rows += _shift_rows(embedded, variants, test, seed, n_boot)
     table = pd.DataFrame([{"technique": variants.technique, **row} for row in rows])
     return table.reindex(columns=list(COLUMNS))
 
@@ -137,7 +137,7 @@ def _diversity_rows(
 
 
 def _shift_rows(
-    embedded: VariantEmbeddings, test: TestSample, seed: int, n_boot: int
+    embedded: VariantEmbeddings, variants: OneToMany, test: HeldOut, seed: int, n_boot: int
 ) -> list[dict[str, Any]]:
     """MMD^2 and two-sample accuracy against the test sample, per modality with variants.
 
@@ -147,7 +147,7 @@ def _shift_rows(
     rows = []
     first_captions = torch.stack([own[0] for own in embedded.captions])
     for modality, originals, (added, group) in (
-        ("text", first_captions, embedded.added_captions()),
+        ("text", first_captions, _once_each(embedded, variants)),
         ("image", embedded.images[:, 0], embedded.added_images()),
     ):
         if len(added) == 0 and not _is_reference(embedded):
@@ -168,6 +168,21 @@ def _shift_rows(
         )  # fmt: skip
         rows.append(_row(("shift", "accuracy", modality), told.accuracy))
     return rows
+
+
+def _once_each(embedded: VariantEmbeddings, variants: OneToMany) -> tuple[Tensor, Tensor]:
+    """`embedded.added_captions()` with each sentence once, under the original it was written for.
+
+    A sentence added to several originals (a mismatched caption is) would stand on both sides
+    of a split, and the classifier would know it by heart.
+    """
+    added, group = embedded.added_captions()
+    sentences = [caption for own in variants.captions for caption in own[1:]]
+    first = {caption: row for row, caption in reversed(list(enumerate(sentences)))}
+    kept = sorted(first.values())
+    written_for = {own[0]: i for i, own in enumerate(variants.captions)}
+    groups = [written_for.get(sentences[row], int(group[row])) for row in kept]
+    return added[kept], torch.tensor(groups)
 
 
 def _one_of_each(group: Tensor, generator: torch.Generator) -> Tensor:

@@ -83,7 +83,7 @@ def claim_sentence(claim: Mapping[str, Any]) -> str:
     numbers = [f"{100 * claim[key]:+.1f}" for key in ("estimate", "ci_low", "ci_high")]
     plural = {"query": "images", "seed": "seeds"}[claim["unit"]]
     return (
-        f"{claim['id']}: that {claim['claim']} is {claim['verdict']}. {claim['contrast']} is "
-        f"{numbers[0]} points [{numbers[1]}, {numbers[2]}], {claim['n']} {plural} resampled, "
+        f"{claim['id']} ({claim['claim']}): {claim['verdict']}. {claim['contrast']}: "
+        f"{numbers[0]} points [{numbers[1]}, {numbers[2]}], over {claim['n']} {plural}, "
         f"{claim['n_seeds']} training seed{'' if claim['n_seeds'] == 1 else 's'}."
     )

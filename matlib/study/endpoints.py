@@ -71,6 +71,8 @@ def curve_table(study: Study, names: Sequence[str] | None = None) -> pd.DataFram
     Returns:
         columns row, eps_255, value, low, high, n_seeds.
     """
+    if not study.profile.evaluation.curve_eps_255:
+        return pd.DataFrame(columns=["row", "eps_255", "value", "low", "high", "n_seeds"])
     rows: list[dict[str, Any]] = []
     own = study.pairs("test").image_of
     for name in names or row_names(study):
@@ -80,8 +82,7 @@ def curve_table(study: Study, names: Sequence[str] | None = None) -> pd.DataFram
             outcomes = [curve[eps] for curve in curves]
             estimate = _over_seeds(outcomes, own, study.profile.evaluation.n_boot)
             rows.append({"row": name, "eps_255": eps, **_numbers(estimate, outcomes)})
-    table = pd.DataFrame(rows)
-    return table if study.profile.evaluation.curve_eps_255 else table.iloc[:0]
+    return pd.DataFrame(rows)
 
 
 def gap_table(study: Study, names: Sequence[str]) -> pd.DataFrame:

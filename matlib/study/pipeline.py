@@ -12,6 +12,7 @@ from matlib.study.durable import write_durably
 from matlib.study.notebooks import find_notebooks, run_notebooks
 from matlib.study.provenance import PACKAGE_ROOT
 from matlib.study.published import publish_outputs
+from matlib.study.readme import update_readme
 from matlib.study.report import Figure, FrontPage, build_report, claims_text, read_claims
 from matlib.study.runs import Study
 from matlib.study.session import open_study
@@ -79,6 +80,7 @@ def run_study(
         for notebook in done:
             publish_outputs(notebook.executed, notebook.source)
         _publish(folder, PUBLISHED / checked.name)
+        update_readme(PACKAGE_ROOT / "README.md", read_claims(folder / "claims.json"))
     claims = read_claims(folder / "claims.json")
     say(f"\n{claims_text(claims)}\n\nreport: {page}")
     return page

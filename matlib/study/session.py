@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
 from matlib.config import load_profile
 from matlib.study.provenance import PACKAGE_ROOT, checkout_state
 from matlib.study.runs import Study
@@ -12,7 +14,8 @@ from matlib.study.runs import Study
 def open_study(profile: str, results: str = "", data: str = "", limit: int = 0) -> Study:
     """The study that a notebook's parameters name.
 
-    Prints one line before anything is computed: profile, commit, expected time.
+    Prints one line before anything is computed: profile, commit, expected time. Tables are
+    shown whole from here on.
 
     Args:
         profile: name of a profile, or path of a YAML file.
@@ -30,6 +33,8 @@ def open_study(profile: str, results: str = "", data: str = "", limit: int = 0) 
         raise ValueError(f"limit is the number of test images at most, 0 for all; got {limit}")
     chosen = load_profile(profile, limit)
     study = Study(chosen, results_folder(results), Path(data) if data else None)
+    pd.set_option("display.max_colwidth", None)
+    pd.set_option("display.max_columns", None)
     partial = f", partial: at most {limit} test images" if limit else ""
     print(
         f"profile {chosen.name}{partial} · {_commit()} · the whole study takes about "

@@ -124,7 +124,8 @@ def interval_dots(
         )
         for y in np.flatnonzero(np.isnan(value)).tolist():
             axis.text(0.5, y, "not touched", transform=axis.get_yaxis_transform(), color=GREY,
-                      ha="center", va="center", fontsize=10)  # fmt: skip
+                      ha="center", va="center", fontsize=10, zorder=3,
+                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
         if lines and key in lines:
             axis.axvline(lines[key], color=VERMILLION, ls="--", lw=1.5)
         axis.set_xlabel(x_labels[key])

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from matlib.analysis.figures.style import colour_of, label_of, panels, styled
 
@@ -75,6 +76,7 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], *, smooth: int = 10) 
         mean = history["loss"].rolling(smooth, min_periods=1).mean()
         axis.plot(np.asarray(history["step"]) + 1, mean, color=colour_of(row, rows), lw=2,
                   label=label_of(row))  # fmt: skip
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("optimiser step")
     axis.set_ylabel(f"loss in nats (mean of {smooth} steps)")
     axis.set_ylim(bottom=0)

@@ -35,13 +35,13 @@ STYLE: Any = {
 }
 
 # Okabe & Ito 2008, told apart with any colour vision
-BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 GREY = "#767676"
 
 _DEFENCES: dict[str, tuple[str, str]] = {
-    "base": ("undefended", GREY),
-    "clean": ("clean fine-tuning", BLACK),
+    "base": ("undefended", "#4D4D4D"),
+    "clean": ("clean fine-tuning", "#AAAAAA"),
     "image-at": ("image-only AT", SKY),
     "text-at": ("text-only AT", PURPLE),
     "tecoa": ("TeCoA", ORANGE),
@@ -68,7 +68,7 @@ _WORDS = {
     "sga": "both, SGA",
     "joint": "both, jointly",
     "worst": "worst of all",
-    "bert_true": "a true synonym",
+    "bert_true": "a true word",
     "typo": "a typo",
     "bert_free": "any word",
     "none": "originals",

@@ -1,0 +1,264 @@
+"""Figures show the numbers they are given, with their labels."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import PIL.Image
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from matlib.analysis import figures
+from matlib.analysis.figures.maps import map_points
+from matlib.analysis.figures.pictures import amplification, tile_side
+from matlib.analysis.figures.style import STYLE
+from tests.toys import generator
+
+ROWS = ["base", "tecoa", "mat", "mat+.captions"]
+
+
+@pytest.fixture(autouse=True)
+def no_screen() -> Iterator[None]:
+    mpl.use("Agg")
+    yield
+    plt.close("all")
+
+
+def texts(figure: Figure) -> str:
+    """Everything written on a figure."""
+    figure.draw_without_rendering()
+    found = figure.findobj(mpl.text.Text)
+    return "\n".join(text.get_text() for text in found)
+
+
+def robustness() -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"row": row, "text_threat": threat, "attack": "worst", "value": value, "low": value / 2,
+             "high": value * 1.5}
+            for threat, scale in (("bert_true", 1.0), ("typo", 0.5))
+            for row, value in zip(ROWS, [0.02 * scale, 0.1, 0.3, 0.4], strict=True)
+        ]
+    )  # fmt: skip
+
+
+def pictures(n: int, seed: int = 0, side: int = 16) -> torch.Tensor:
+    return torch.rand(n, 3, side, side, generator=generator(seed))
+
+
+def test_bars_are_as_long_as_the_recalls_and_say_what_was_searched() -> None:
+    figure = figures.robustness_bars(
+        robustness(), panel="text_threat", chance=0.01, gallery="250 images", title="Left",
+        clean=dict.fromkeys(ROWS, 0.8),
+    )  # fmt: skip
+    first, second = figure.axes
+    assert [bar.get_width() for bar in first.patches] == pytest.approx([2, 10, 30, 40])
+    assert [bar.get_width() for bar in second.patches] == pytest.approx([1, 10, 30, 40])
+    written = texts(figure)
+    for label in ("undefended", "TeCoA", "MAT", "a true word", "a typo", "250 images", "%"):
+        assert label in written
+    diamonds = next(line for line in first.lines if line.get_marker() == "D")
+    assert list(diamonds.get_xdata()) == [80.0] * 4
+
+
+def test_bars_of_attacks_take_the_attacks_as_rows() -> None:
+    table = pd.DataFrame(
+        {
+            "attack": ["clean", "pgd", "worst"],
+            "text_threat": "typo",
+            "value": [0.9, 0.5, 0.1],
+            "low": [0.8, 0.4, 0.0],
+            "high": [1.0, 0.6, 0.2],
+        }
+    )
+    figure = figures.robustness_bars(
+        table, panel="text_threat", bars="attack", chance=0.01, gallery="g", title="t"
+    )
+    assert "image (PGD)" in texts(figure) and "worst of all" in texts(figure)
+
+
+def test_whiskers_end_where_the_intervals_end() -> None:
+    figure = figures.robustness_bars(
+        robustness(), panel="text_threat", chance=0.01, gallery="g", title="t"
+    )
+    whiskers = figure.axes[0].collections[0].get_segments()  # type: ignore[attr-defined]
+    assert [segment[:, 0].tolist() for segment in whiskers] == [
+        pytest.approx([1, 3]),
+        pytest.approx([5, 15]),
+        pytest.approx([15, 45]),
+        pytest.approx([20, 60]),
+    ]
+
+
+def test_strength_curves_pass_through_the_points_and_show_chance() -> None:
+    table = pd.DataFrame(
+        {
+            "row": ["base"] * 3 + ["mat"] * 3,
+            "eps_255": [0.0, 2.0, 8.0] * 2,
+            "value": [0.9, 0.3, 0.0, 0.8, 0.6, 0.2],
+        }
+    )
+    table = table.assign(low=table["value"] - 0.05, high=table["value"] + 0.05)
+    figure = figures.strength_curves(
+        table, chance=0.004, gallery="g", budgets={"training": 2.0, "evaluation": 2.0}
+    )
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    assert np.allclose(np.asarray(lines["MAT"].get_ydata()), [80, 60, 20])
+    assert np.allclose(np.asarray(lines["undefended"].get_xdata()), [0, 2, 8])
+    assert "1/255" in texts(figure) and "training and evaluation" in texts(figure)
+    assert any(np.allclose(np.asarray(line.get_ydata()), 0.4) for line in figure.axes[0].lines)
+    with pytest.raises(ValueError, match="curve_eps_255"):
+        figures.strength_curves(table.iloc[:0], chance=0.1, gallery="g")
+
+
+def test_learning_curves_are_running_means() -> None:
+    history = pd.DataFrame({"step": [0, 1, 2, 3], "loss": [4.0, 2.0, 2.0, 0.0]})
+    figure = figures.learning_curves({"mat": history}, smooth=2)
+    assert list(np.asarray(figure.axes[0].lines[0].get_ydata())) == [4, 3, 2, 1]
+    assert list(np.asarray(figure.axes[0].lines[0].get_xdata())) == [1, 2, 3, 4]
+
+
+def measured() -> pd.DataFrame:
+    rows = [("none", "similarity", "pair", 0.6)]
+    for name, modality, similarity, vendi, accuracy in (
+        ("captions", "text", 0.58, 2.5, 0.55),
+        ("randaugment", "image", 0.4, 3.0, 0.9),
+        ("mismatched", "text", 0.1, 4.0, 0.5),
+    ):
+        rows += [
+            (name, "similarity", "pair", similarity),
+            (name, "vendi", modality, vendi),
+            (name, "accuracy", modality, accuracy),
+        ]
+    table = pd.DataFrame(rows, columns=["technique", "measure", "modality", "value"])
+    return table.assign(low=table["value"] - 0.05, high=table["value"] + 0.05)
+
+
+def test_map_puts_each_technique_at_its_diversity_and_alignment() -> None:
+    points = map_points(measured()).set_index("technique")
+    assert points.loc["captions", ["diversity", "alignment", "shift"]].tolist() == [2.5, 0.58, 0.55]
+    figure = figures.augmentation_map(measured(), model="undefended")
+    offsets = [
+        tuple(offset)
+        for dots in figure.axes[0].collections
+        if hasattr(dots, "get_array") and dots.get_array() is not None
+        for offset in dots.get_offsets()  # type: ignore[union-attr]
+    ]
+    assert sorted(offsets) == [(2.5, 0.58), (3.0, 0.4), (4.0, 0.1)]
+    for label in ("true captions", "RandAugment", "mismatched", "original pairs", "undefended"):
+        assert label in texts(figure)
+
+
+def test_names_on_the_map_do_not_cover_each_other() -> None:
+    figure = figures.augmentation_map(measured(), model="undefended")
+    figure.draw_without_rendering()
+    names = {"true captions", "RandAugment", "mismatched"}
+    boxes = [t.get_window_extent() for t in figure.axes[0].texts if t.get_text() in names]
+    assert len(boxes) == 3
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_dots_show_values_and_say_what_is_not_touched() -> None:
+    keys = {("similarity", "pair"): "cosine", ("vendi", "text"): "Vendi score"}
+    table = measured()
+    figure = figures.interval_dots(
+        table, panels_by=list(keys), x_labels=keys, lines={("similarity", "pair"): 0.6},
+        line_label="originals",
+    )  # fmt: skip
+    assert np.allclose(np.asarray(figure.axes[0].lines[0].get_xdata()), [0.6, 0.58, 0.4, 0.1])
+    assert texts(figure).count("not touched") == 2  # originals, RandAugment
+    assert figure.axes[1].get_xlabel() == "Vendi score"
+
+
+def test_adversarial_pictures_amplify_the_difference_around_grey() -> None:
+    clean = pictures(3) * 0.8 + 0.1
+    adversarial = clean.clone()
+    adversarial[0, 0, 0, 0] += 4 / 255
+    figure = figures.adversarial_pictures(clean, adversarial, eps_255=4, attack="pgd")
+    shown = [np.asarray(axis.images[0].get_array()) for axis in figure.axes]
+    assert len(shown) == 9
+    assert np.allclose(shown[0], clean[0].permute(1, 2, 0))
+    difference = shown[6]
+    assert difference[0, 0, 0] == pytest.approx(0.5 + 31 * 4 / 255)
+    assert np.allclose(difference[1:], 0.5)
+    assert "× 31" in texts(figure) and "4/255" in texts(figure)
+    with pytest.raises(ValueError, match="one size"):
+        figures.adversarial_pictures(clean, adversarial[:2], eps_255=4, attack="pgd")
+
+
+@pytest.mark.parametrize(("eps", "factor"), [(0, 1), (1, 127), (4, 31), (200, 1)])
+def test_amplification_keeps_the_largest_change_in_range(eps: float, factor: int) -> None:
+    assert amplification(eps) == factor
+
+
+def test_small_images_are_enlarged_by_whole_factors() -> None:
+    assert tile_side(pictures(1, side=64), 148) == 128
+    assert tile_side(pictures(1, side=16), 100) == 96
+    assert tile_side(pictures(1, side=224), 148) == 148
+
+
+def test_strip_frames_right_images_only_and_marks_the_changed_word() -> None:
+    shelf = figures.Shelf(
+        "a red star", "a crimson star", pictures(5), pictures(5, 1),
+        (True, False, False, False, False), (False, False, True, False, False),
+    )  # fmt: skip
+    figure = figures.retrieval_strip([shelf], n_gallery=250)
+    framed = [axis.spines["left"].get_visible() for axis in figure.axes]
+    assert framed == [True, False, False, False, False, False, False, True, False, False]
+    assert "a [red→crimson] star" in texts(figure) and "250" in texts(figure)
+
+
+def test_captions_stand_below_their_images() -> None:
+    figure = figures.captioned_pictures(pictures(7), [f"caption number {i}" for i in range(7)])
+    assert len(figure.axes) == 7
+    assert "caption\nnumber 6" in texts(figure) or "caption number 6" in texts(figure)
+    with pytest.raises(ValueError, match="7 images need as many captions; got 1"):
+        figures.captioned_pictures(pictures(7), ["one"])
+
+
+def test_one_to_many_pictures_show_every_image_and_caption() -> None:
+    figure = figures.one_to_many_pictures(pictures(3), ["first words", "other words"])
+    assert len(figure.axes) == 3
+    assert "original" in texts(figure) and "other words" in texts(figure)
+
+
+def test_shown_figures_are_small_png_and_closed(tmp_path: Path) -> None:
+    figure = figures.captioned_pictures(pictures(4), ["a"] * 4)
+    before = plt.get_fignums()
+    image = figures.save_figure(figure, tmp_path / "new" / "figure.png")
+    assert len(plt.get_fignums()) == len(before) - 1
+    with PIL.Image.open(io.BytesIO(image.data)) as shown:
+        assert shown.format == "PNG" and shown.mode == "P" and shown.width == 800
+    with PIL.Image.open(tmp_path / "new" / "figure.png") as saved:
+        assert saved.width == 1600
+        assert "Software" not in saved.info
+
+
+def test_style_of_the_caller_is_left_alone() -> None:
+    before = mpl.rcParams["font.size"]
+    figures.captioned_pictures(pictures(1), ["a"])
+    assert mpl.rcParams["font.size"] == before != STYLE["font.size"]
+
+
+def test_every_defence_has_its_own_colour_and_words() -> None:
+    rows = [
+        "base",
+        "clean",
+        "image-at",
+        "text-at",
+        "tecoa",
+        "mat",
+        "mat+.captions",
+        "mat+.renderings",
+    ]
+    assert len({figures.colour_of(row, rows) for row in rows}) == len(rows)
+    assert figures.label_of("mat+.captions") == "MAT+ true captions"
+    assert figures.label_of("sga", "attack") == "both, SGA"
+    assert figures.label_of("something else") == "something else"

@@ -1,0 +1,69 @@
+"""Results in words say what the numbers say."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from matlib.analysis.words import (
+    captions_html,
+    claim_sentence,
+    compare,
+    marked_html,
+    marked_text,
+    percent,
+)
+
+
+def test_changed_words_are_marked_and_only_they() -> None:
+    before, after = "a red star", "a crimson star"
+    assert marked_text(before, after) == "a [red→crimson] star"
+    assert marked_html(before, after) == "a <del>red</del> <ins><b>crimson</b></ins> star"
+    assert marked_text(before, before) == marked_html(before, before) == before
+
+
+def test_captions_of_another_length_are_marked_whole() -> None:
+    assert marked_text("a star", "a big star") == "[a star→a big star]"
+    assert marked_html("a", "b c") == "<del>a</del> <ins><b>b c</b></ins>"
+
+
+def test_captions_cannot_bring_markup_with_them() -> None:
+    html = captions_html(["a <b>"], {"<i>": ["a <script>"]})
+    assert "<script>" not in html and "<i>" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_a_table_of_captions_needs_as_many_of_each() -> None:
+    with pytest.raises(ValueError, match="needs 2 captions"):
+        captions_html(["a", "b"], {"attack": ["a"]})
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.01, 0.3, "is above"), (-0.3, -0.01, "is below"), (-0.1, 0.3, "cannot be told from")],
+)
+def test_comparison_follows_the_interval(low: float, high: float, expected: str) -> None:
+    assert expected in compare("MAT", "TeCoA", (low + high) / 2, low, high)
+
+
+def test_below_is_said_with_positive_points() -> None:
+    assert compare("a", "b", -0.2, -0.3, -0.1) == "a is below b by 20.0 points [10.0, 30.0]"
+
+
+def test_percent_leaves_out_limits_that_are_unknown() -> None:
+    assert percent(0.1234, 0.1, 0.2) == "12.3 % [10.0, 20.0]"
+    assert percent(0.5) == "50.0 %"
+    assert percent(math.nan) == "not measured"
+
+
+def test_claim_sentence_says_number_interval_and_verdict() -> None:
+    claim = {
+        "id": "C0", "claim": "MAT helps", "contrast": "mat - base", "estimate": 0.123,
+        "ci_low": 0.1, "ci_high": 0.15, "n": 250, "unit": "query", "n_seeds": 1,
+        "verdict": "favourable, for these weights only",
+    }  # fmt: skip
+    assert claim_sentence(claim) == (
+        "C0 (MAT helps): favourable, for these weights only. mat - base: +12.3 points "
+        "[+10.0, +15.0], over 250 images, 1 training seed."
+    )

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from matlib.config import PROFILES, ProfileError, load_profile, profile_names
+
+SMOKE = yaml.safe_load((PROFILES / "smoke.yaml").read_text())
+
+
+def written(tmp_path: Path, **changes: object) -> Path:
+    path = tmp_path / "p.yaml"
+    path.write_text(yaml.safe_dump({**SMOKE, **changes}))
+    return path
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_profile_is_valid_and_named_after_its_file(name: str) -> None:
+    assert load_profile(name).name == name
+
+
+def test_the_profiles_that_the_readme_speaks_of_exist() -> None:
+    wanted = {"smoke", "demo", "demo-full", "flickr8k", "flickr30k", "flickr30k-check", "coco"}
+    assert wanted <= set(profile_names())
+
+
+def test_unknown_profile_names_the_known_ones() -> None:
+    with pytest.raises(ProfileError, match="no profile 'dmeo'.*demo"):
+        load_profile("dmeo")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epz": 3}, "epz"),
+        ({"evaluation": {**SMOKE["evaluation"], "eps_255": 4 / 255}}, "divided by 255"),
+        ({"evaluation": {**SMOKE["evaluation"], "eps_255": 128}}, "0 to 64"),
+        ({"runs": [{"defence": "mta"}]}, "unknown defence 'mta'"),
+        ({"runs": [{"defence": "mat+"}]}, "needs augmentation"),
+        ({"runs": [{"defence": "mat", "augmentation": "captions"}]}, "takes no augmentation"),
+        ({"finetune": {"n_steps": 3, "batch_size": 99, "lr": 1e-3}}, "larger than dataset.n_train"),
+        ({"base": None}, "give `base`"),
+        ({"dataset": {**SMOKE["dataset"], "name": "flickr8k"}}, "bert_true needs the truth"),
+        ({"model": {"kind": "open_clip"}}, "needs model.name"),
+    ],
+)
+def test_bad_profiles_are_refused_with_the_key(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ProfileError, match=message):
+        load_profile(written(tmp_path, **changes))
+
+
+def test_a_list_instead_of_keys_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("- a\n- b\n")
+    with pytest.raises(ProfileError, match="expected keys and values"):
+        load_profile(tmp_path / "p.yaml")
+
+
+def test_limit_makes_a_study_partial_and_says_so() -> None:
+    limited = load_profile("smoke", limit=5)
+    assert limited.dataset.n_test == 5 and limited.limit == 5
+    assert load_profile("smoke").limit == 0
