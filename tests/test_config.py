@@ -27,7 +27,7 @@ def test_the_profiles_that_the_readme_speaks_of_exist() -> None:
 
 
 def test_unknown_profile_names_the_known_ones() -> None:
-    with pytest.raises(ProfileError, match="no profile 'dmeo'.*demo"):
+    with pytest.raises(ProfileError, match=r"no profile 'dmeo'.*demo"):
         load_profile("dmeo")
 
 

@@ -116,9 +116,7 @@ def _differences(study: Study, first: str, others: Sequence[str]) -> list[Contra
     def outcomes(name: str, seed: int) -> Outcomes:
         return study.judged(name, 0 if name == "base" else seed).outcomes[key]
 
-    return [
-        _contrast(study, f"{first} - {other}", outcomes, first, other, own) for other in others
-    ]
+    return [_contrast(study, f"{first} - {other}", outcomes, first, other, own) for other in others]
 
 
 def _contrast(
@@ -138,7 +136,8 @@ def _contrast(
         return Contrast(name, found, len(seeds), "seed", floor)
     n_boot = study.profile.evaluation.n_boot
     found = primary_difference(pairs[0][0], pairs[0][1], own, n_boot=n_boot)
-    return Contrast(name, found, len(seeds), "query", floor)
+    # below three seeds the interval is over queries and speaks of the first seed's weights
+    return Contrast(name, found, 1, "query", floor)
 
 
 def _at_floor(study: Study, outcomes: Outcomes, own: Tensor) -> bool:
@@ -243,6 +242,7 @@ def _entry(
             estimate.low,
             estimate.high,
             n_seeds=found.n_seeds,
+            unit=found.unit,  # type: ignore[arg-type]
             p_adjusted=p_adjusted,
             at_floor=found.at_floor,
         ),

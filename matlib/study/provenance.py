@@ -88,7 +88,9 @@ def code_hash(modules: Iterable[str], root: Path = PACKAGE_ROOT) -> str:
         ValueError: a module that does not exist.
     """
     files = sorted(_closure(list(modules), root))
-    trees = [f"{path.relative_to(root).as_posix()}:{_tree_of(path)}" for path in files]
+    trees = [
+        f"{path.relative_to(root).as_posix()}:{_tree_of(path, _signature(path))}" for path in files
+    ]
     return text_hash("\n".join(trees))
 
 
@@ -108,7 +110,7 @@ def _closure(modules: Sequence[str], root: Path) -> set[Path]:
         if path in found or path in inert:
             continue
         found.add(path)
-        for name in _imports_of(path, root):
+        for name in _imports_of(path, root, _signature(path)):
             waiting += _files_of(name, root)
     return found
 
@@ -120,21 +122,25 @@ def _files_of(name: str, root: Path) -> list[Path]:
     return [path for path in candidates if path.is_file()]
 
 
-def _imports_of(path: Path, root: Path) -> Iterator[str]:
+@lru_cache(maxsize=512)
+def _imports_of(path: Path, root: Path, signature: tuple[int, int]) -> tuple[str, ...]:
     """Dotted names that a file imports; `from a import b` gives `a` and `a.b`."""
     package = path.parent.relative_to(root).parts
-    for node in ast.walk(_parse(path, _signature(path))):
+    names: list[str] = []
+    for node in ast.walk(_parse(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
             stem = ".".join([*base, *([node.module] if node.module else [])])
-            yield stem
-            yield from (f"{stem}.{alias.name}" for alias in node.names)
+            names += [stem, *(f"{stem}.{alias.name}" for alias in node.names)]
+    return tuple(names)
 
 
-def _tree_of(path: Path) -> str:
-    return json.dumps(_plain(_parse(path, _signature(path))))
+@lru_cache(maxsize=512)
+def _tree_of(path: Path, signature: tuple[int, int]) -> str:
+    """The code of a file; `signature` makes an edited file be read again."""
+    return json.dumps(_plain(_parse(path)))
 
 
 def _signature(path: Path) -> tuple[int, int]:
@@ -142,9 +148,8 @@ def _signature(path: Path) -> tuple[int, int]:
     return stat.st_mtime_ns, stat.st_size
 
 
-@lru_cache(maxsize=512)
-def _parse(path: Path, signature: tuple[int, int]) -> ast.Module:
-    """The syntax tree of a file; `signature` makes an edited file be read again."""
+def _parse(path: Path) -> ast.Module:
+    """The syntax tree of a file."""
     return ast.parse(path.read_text(encoding="utf-8"), filename=path.name)
 
 

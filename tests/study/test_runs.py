@@ -42,7 +42,9 @@ def test_table_has_every_row_once_and_worst_is_never_above_its_parts(study: Stud
     }
     assert len(table) == 4 * (2 + 5 * 3) * 2 * 3  # models x attacks x directions x k
     assert table["recall"].between(0, 1).all()
-    assert (table["ci_low"] <= table["recall"]).all() and (table["recall"] <= table["ci_high"]).all()
+    assert (table["ci_low"] <= table["recall"]).all() and (
+        table["recall"] <= table["ci_high"]
+    ).all()
     one = table[(table["defence"] == "mat") & (table["direction"] == "IR") & (table["k"] == 5)]
     for threat in ("bert_true", "typo", "bert_free"):
         part = one[one["text_threat"].isin([threat, ""])].set_index("attack")["recall"]
