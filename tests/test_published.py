@@ -40,12 +40,17 @@ def test_table_is_tidy_and_complete(table: pd.DataFrame) -> None:
     assert table["recall"].between(0, 1).all()
 
 
-def test_demo_world_discriminates(table: pd.DataFrame) -> None:
+def test_demo_world_is_neither_too_easy_nor_at_the_floor(table: pd.DataFrame) -> None:
     assert table["n_gallery"].min() >= 250
     assert recall(table, "base", "clean") >= 0.70
     assert recall(table, "base", "worst", "bert_true") <= 0.10
+
+
+def test_readme_admits_that_the_demos_target_is_missed_while_it_is() -> None:
     claims = {c["id"]: c for c in json.loads((DEMO / "claims.json").read_text())}
-    assert claims["C0"]["contrast"] == "mat - base" and claims["C0"]["ci_low"] > 0
+    missed = claims["C0"]["ci_low"] <= 0.05
+    readme = (PUBLISHED.parent / "README.md").read_text(encoding="utf-8")
+    assert missed == ("interval above 5 points" in readme and "not on this one" in readme)
 
 
 def test_claims_agree_with_the_table(table: pd.DataFrame) -> None:
