@@ -1,59 +1,81 @@
-"""Projected gradient ascent on pixels in an L-infinity ball (Madry et al. 2018)."""
+"""Projected gradient ascent on pixels (Madry et al. 2018), in L-infinity or L2 balls."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from matlib.attacks.objectives import ImageObjective
-from matlib.models.dual_encoder import DualEncoder, check_pixels, frozen
+from matlib.attacks.ascent import (
+    AttackReport,
+    ImageAttack,
+    Vanished,
+    attack_in_chunks,
+    check_start,
+    checked,
+    lowest_if_nan,
+    score_and_gradient,
+    score_of,
+    take_better,
+)
+from matlib.attacks.balls import Ball, Norm, Start, check_eps
+from matlib.attacks.image_objectives import ImageObjective
+from matlib.attacks.views import ScaleViews, Views
+from matlib.models.dual_encoder import DualEncoder, frozen
 
-Views = Callable[[Tensor, torch.Generator], list[Tensor]]
-"""Differentiable views of a batch whose scores are added, e.g. several scales."""
-
-
-def check_eps(eps_255: float) -> None:
-    """Refuse a budget in the wrong unit.
-
-    Raises:
-        ValueError: outside [0, 64], or between 0 and 0.05 (an eps already divided by 255).
-    """
-    if not 0 <= eps_255 <= 64:
-        raise ValueError(f"eps_255 is in 1/255 of the pixel range, 0 to 64; got {eps_255}")
-    if 0 < eps_255 < 0.05:
-        raise ValueError(
-            f"eps_255 is in 1/255 of the pixel range; got {eps_255}, which looks like a value "
-            f"already divided by 255 (did you mean {eps_255 * 255:.3g}?)"
-        )
+__all__ = [
+    "PGD",
+    "AttackReport",
+    "ImageAttack",
+    "ScaleViews",
+    "Views",
+    "attack_in_chunks",
+    "check_eps",
+]
 
 
 @dataclass(frozen=True)
 class PGD:
-    """Sign-gradient ascent, projected to the ball and to [0, 1] after every step.
+    """Steepest ascent, projected to the ball and to [0, 1] after every step.
 
     Attributes:
-        eps_255: radius of the L-infinity ball in 1/255 of the pixel range.
+        eps_255: radius of the ball in 1/255 of the pixel range; for `norm="l2"` the Euclidean
+            length over the whole image in that unit (0.5 in pixel units is 127.5), at most
+            64 * sqrt(3 * H * W).
         n_steps: gradient steps.
         step_255: step in 1/255; by default 1.25 * eps / n_steps as in Co-Attack's code
             (0.25/255 at eps 2/255 and 10 steps), at least eps / 4 so that few steps suffice.
         start: `uniform` in the ball (SGA; Madry et al.), `positive` in [0, eps] (Co-Attack's
-            code, although its paper describes the ball), or `none`.
+            code, although its paper describes the ball; L-infinity only), or `none`.
+        norm: `linf` (step by the sign) or `l2` (step by the gradient at length 1).
+        momentum: mu in velocity = mu * velocity + direction(gradient); the step is along
+            direction(velocity), its sign or itself at length 1. FARE's code: 0.9.
+        renormalise_velocity: keep direction(velocity) instead of the velocity, as FARE's code
+            does. For L-infinity this undoes the momentum: the kept entries are +1 or -1, and
+            sign(0.9 * (+-1) + sign(g)) = sign(g) wherever g is not 0. So the default
+            accumulates, as momentum is meant: 0.9 * 1.9 - 1 = 0.71 still goes the old way.
+        n_restarts: runs in all, each from a start of its own drawn from the same generator in
+            order; per image the final point with the highest score is kept (the earlier of
+            two equal ones). One run scores nothing afterwards.
     """
 
     eps_255: float
     n_steps: int = 10
     step_255: float | None = None
-    start: Literal["uniform", "positive", "none"] = "uniform"
+    start: Start = "uniform"
+    norm: Norm = "linf"
+    momentum: float = 0.0
+    renormalise_velocity: bool = False
+    n_restarts: int = 1
 
     def __post_init__(self) -> None:
-        check_eps(self.eps_255)
+        check_eps(self.eps_255, self.norm)
+        check_start(self.start, self.norm, self.n_restarts)
         if self.n_steps < 0:
             raise ValueError(f"n_steps must be 0 or more; got {self.n_steps}")
+        if not 0 <= self.momentum <= 1:
+            raise ValueError(f"momentum must be in [0, 1]; got {self.momentum}")
 
     @property
     def step(self) -> float:
@@ -61,6 +83,11 @@ class PGD:
         if self.step_255 is not None:
             return self.step_255 / 255
         return max(1.25 * self.eps_255 / max(self.n_steps, 1), self.eps_255 / 4) / 255
+
+    @property
+    def ball(self) -> Ball:
+        """The allowed perturbations, in pixel units."""
+        return Ball(self.eps_255 / 255, self.norm)
 
     def __call__(
         self,
@@ -70,81 +97,80 @@ class PGD:
         *,
         generator: torch.Generator,
         views: Views | None = None,
+        report: AttackReport | None = None,
     ) -> Tensor:
         """Adversarial pixels, same shape, within eps of `pixels` and within [0, 1].
 
         Args:
-            encoder: the attacked model; its weights, `.grad` and mode stay untouched.
+            encoder: the attacked model, in evaluation mode; its weights, `.grad` and mode stay
+                untouched.
             pixels: float (B, 3, H, W) in [0, 1].
-            objective: score per image of the batch to ascend.
+            objective: score per image of the batch to ascend. Restarts need one whose score of
+                an image depends on that image alone.
             generator: CPU generator for the start (and the views' noise).
             views: extra differentiable views; scores of all views are added (SGA).
+            report: counts the gradients that vanish.
 
         Raises:
-            ValueError: pixels that are not float (B, 3, H, W) in [0, 1].
+            ValueError: pixels that are not float (B, 3, H, W) in [0, 1], no image, an encoder
+                in training mode, an objective of another batch.
         """
-        check_pixels(pixels)
-        clean = pixels.to(encoder.device)
+        clean = checked(encoder, pixels, self.eps_255, self.norm)
         if self.eps_255 == 0 or self.n_steps == 0:
             return clean.clone()
-        adversarial = self._project(clean + self._start(clean, generator), clean)
+        vanished = Vanished(len(clean), clean.device)
         with frozen(encoder):
-            for _ in range(self.n_steps):
-                gradient = self._gradient(encoder, adversarial, objective, generator, views)
-                adversarial = self._project(adversarial + self.step * gradient.sign(), clean)
-        return adversarial
+            run = encoder, clean, objective, generator, views
+            best = self._run(*run, vanished)
+            if self.n_restarts > 1:
+                best = self._restart(best, *run, vanished)
+        vanished.tell(report)
+        return best
 
-    def _start(self, clean: Tensor, generator: torch.Generator) -> Tensor:
-        if self.start == "none":
-            return torch.zeros_like(clean)
-        unit = torch.rand(clean.shape, generator=generator, dtype=clean.dtype).to(clean.device)
-        eps = self.eps_255 / 255
-        return unit * eps if self.start == "positive" else (2 * unit - 1) * eps
-
-    def _project(self, moved: Tensor, clean: Tensor) -> Tensor:
-        eps = self.eps_255 / 255
-        return torch.minimum(torch.maximum(moved, clean - eps), clean + eps).clamp(0, 1)
-
-    @staticmethod
-    def _gradient(
+    def _run(
+        self,
         encoder: DualEncoder,
-        current: Tensor,
+        clean: Tensor,
         objective: ImageObjective,
         generator: torch.Generator,
         views: Views | None,
+        vanished: Vanished,
     ) -> Tensor:
-        point = current.detach().requires_grad_(True)
-        with torch.enable_grad():
-            seen = [point] if views is None else views(point, generator)
-            features = encoder.encode_image(torch.cat(seen))
-            total = torch.stack([objective(part).sum() for part in features.chunk(len(seen))])
-            (gradient,) = torch.autograd.grad(total.sum(), point)
-        return gradient
+        """One ascent from a fresh start to its final point."""
+        ball = self.ball
+        point = ball.project(clean + ball.draw(clean, self.start, generator), clean)
+        velocity: Tensor | None = None
+        for _ in range(self.n_steps):
+            _, gradient = score_and_gradient(encoder, point, objective, generator, views)
+            gradient, stays = vanished.check(gradient)
+            direction = ball.direction(gradient)
+            if self.momentum:
+                velocity = direction if velocity is None else self.momentum * velocity + direction
+                direction = ball.direction(velocity)
+                velocity = direction if self.renormalise_velocity else velocity
+                direction = direction.masked_fill(stays, 0)
+            point = ball.project(point + self.step * direction, clean)
+        return point
 
+    def _restart(
+        self,
+        first: Tensor,
+        encoder: DualEncoder,
+        clean: Tensor,
+        objective: ImageObjective,
+        generator: torch.Generator,
+        views: Views | None,
+        vanished: Vanished,
+    ) -> Tensor:
+        """The best final point per image of `first` and of n_restarts - 1 further runs."""
 
-@dataclass(frozen=True)
-class ScaleViews:
-    """SGA's views: the image, and per scale a noisy copy resized there and back.
+        @torch.no_grad()
+        def scored(point: Tensor) -> tuple[Tensor, Tensor]:
+            scores = score_of(encoder, point, objective, generator, views)
+            return point, lowest_if_nan(scores)
 
-    Attributes:
-        scales: factors of the side (SGA's code: 0.5, 0.75, 1.25, 1.5).
-        noise: standard deviation of the pixel noise added before resizing (SGA's code: 0.05,
-            fresh at every step).
-    """
-
-    scales: tuple[float, ...] = (0.5, 0.75, 1.25, 1.5)
-    noise: float = 0.05
-
-    def __call__(self, pixels: Tensor, generator: torch.Generator) -> list[Tensor]:
-        """float (B, 3, H, W) -> 1 + len(scales) tensors of that shape in [0, 1]."""
-        side = pixels.shape[-1]
-        seen = [pixels]
-        for scale in self.scales:
-            noise = torch.randn(pixels.shape, generator=generator, dtype=pixels.dtype)
-            noisy = pixels + self.noise * noise.to(pixels.device)
-            small = F.interpolate(
-                noisy, size=int(scale * side), mode="bicubic", antialias=True
-            ).clamp(0, 1)
-            back = F.interpolate(small, size=side, mode="bicubic", antialias=True)
-            seen.append(back.clamp(0, 1))
-        return seen
+        point, score = scored(first)
+        for _ in range(self.n_restarts - 1):
+            found = scored(self._run(encoder, clean, objective, generator, views, vanished))
+            point, score = take_better(found[1] > score, found, (point, score))
+        return point

@@ -4,76 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ImageObjective = Callable[[Tensor], Tensor]
-"""(B, D) unit image embeddings of the current batch -> (B,) score to ascend."""
+from matlib.attacks.image_objectives import (
+    ImageObjective,
+    away_from_captions,
+    contrastive,
+    kl_from_image,
+    kl_from_image_and_captions,
+    margin,
+    squared_distance,
+    symmetric_contrastive,
+)
+
+__all__ = [
+    "ImageObjective",
+    "TextObjective",
+    "away_from_captions",
+    "away_from_image",
+    "caption_contrastive",
+    "contrastive",
+    "kl_from",
+    "kl_from_image",
+    "kl_from_image_and_captions",
+    "squared_distance",
+    "squared_distance_from",
+    "symmetric_contrastive",
+]
 
 TextObjective = Callable[[Tensor, Tensor], Tensor]
 """(R, D) unit caption embeddings and int64 (R,) caption index -> (R,) score to ascend."""
-
-
-def away_from_captions(text: Tensor, mask: Tensor) -> ImageObjective:
-    """Negative similarity to all captions of the own image (SGA, image step).
-
-    Args:
-        text: (M, D) unit caption embeddings.
-        mask: bool (B, M), the captions of each image of the batch.
-    """
-    weight = mask.to(text.dtype)
-
-    def score(image: Tensor) -> Tensor:
-        return -((image @ text.T) * weight).sum(1)
-
-    return score
-
-
-def contrastive(text: Tensor, mask: Tensor, scale: Tensor | float) -> ImageObjective:
-    """Image-to-text cross-entropy, any number of true captions per image, in margin form.
-
-    m = log sum over the false captions of exp(s) - log sum over the true ones of exp(s).
-    The cross-entropy is log(1 + exp(m)): it rises exactly when m rises, so sign-gradient
-    steps are the same; but where the model is confident its gradient underflows (at scale
-    100 a cosine gap of 0.9 leaves exp(-90)), and an attack would stand still. For one true
-    caption this is TeCoA's inner loss; for several it can only be raised by pushing all of
-    them below a false one, which is what TR@1 counts.
-
-    Args:
-        text: (M, D) unit embeddings of the gallery's captions.
-        mask: bool (B, M), True where the caption is true of the image.
-        scale: the model's logit scale.
-    """
-
-    def score(image: Tensor) -> Tensor:
-        return _margin(scale * image @ text.T, mask)
-
-    return score
-
-
-def _margin(logits: Tensor, mask: Tensor) -> Tensor:
-    """(B, M) logits and bool (B, M) -> (B,) log-sum-exp of the false minus of the true ones."""
-    true = logits.masked_fill(~mask, float("-inf")).logsumexp(1)
-    if bool(mask.all(1).any()):  # nothing false to move towards: only away from the true ones
-        return -true
-    return logits.masked_fill(mask, float("-inf")).logsumexp(1) - true
-
-
-def symmetric_contrastive(text: Tensor, scale: Tensor | float) -> ImageObjective:
-    """Both halves of CLIP's loss for aligned pairs (image i, caption i) of one batch.
-
-    This is the loss that MAT and image-only adversarial training descend in the weights.
-    """
-    target = torch.arange(text.shape[0], device=text.device)
-
-    def score(image: Tensor) -> Tensor:
-        logits = scale * image @ text.T  # (B, B)
-        to_text = F.cross_entropy(logits, target, reduction="none")
-        to_image = F.cross_entropy(logits.T, target, reduction="none")
-        return (to_text + to_image) / 2
-
-    return score
 
 
 def kl_from(clean: Tensor) -> TextObjective:
@@ -90,6 +51,23 @@ def kl_from(clean: Tensor) -> TextObjective:
     def score(text: Tensor, caption: Tensor) -> Tensor:
         own = reference[caption]
         return (own.exp() * (own - F.log_softmax(text, dim=1))).sum(1)
+
+    return score
+
+
+def squared_distance_from(clean: Tensor) -> TextObjective:
+    """Squared distance to the original embedding (LEAF).
+
+    LEAF measures it between embeddings that are not normalised. Between the unit vectors that a
+    `DualEncoder` gives it is 2 - 2 cos, so it ranks edits as the cosine does.
+
+    Args:
+        clean: (M, D) unit embeddings of the unedited captions; of another model (the one
+            before a defence was trained) where the defence's own training loss is wanted.
+    """
+
+    def score(text: Tensor, caption: Tensor) -> Tensor:
+        return (text - clean[caption]).square().sum(1)
 
     return score
 
@@ -116,7 +94,10 @@ def caption_contrastive(image: Tensor, mask: Tensor, scale: Tensor | float) -> T
         scale: the model's logit scale.
     """
 
+    all_true = mask.all(1)
+
     def score(text: Tensor, caption: Tensor) -> Tensor:
-        return _margin(scale * text @ image.T, mask[caption])  # (R, N)
+        logits = scale * text @ image.T  # (R, N)
+        return margin(logits, mask[caption], all_true[caption])
 
     return score

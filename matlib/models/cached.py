@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,12 @@ class CachedText(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         return self.encoder.encode_image(pixels)
+
+    @property
+    def word_saliency(self) -> Callable[..., list[list[float]]]:
+        """The encoder's own, if it has one: gradients are not kept."""
+        found: Callable[..., list[list[float]]] = self.encoder.word_saliency  # type: ignore[attr-defined]
+        return found
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """B strings -> unit (B, D), detached."""

@@ -58,6 +58,27 @@ def check_pixels(pixels: Tensor) -> None:
         )
 
 
+def check_evaluation_mode(encoder: DualEncoder) -> None:
+    """Refuse an encoder whose dropout or batch statistics would make an attack's target move.
+
+    The modules without children decide: a wrapper made around an encoder in evaluation mode
+    starts in training mode itself, which changes nothing.
+
+    Raises:
+        ValueError: a part of it is in training mode.
+    """
+    if not isinstance(encoder, nn.Module):
+        training = bool(getattr(encoder, "training", False))
+    else:
+        leaves = (module for module in encoder.modules() if not any(module.children()))
+        training = any(module.training for module in leaves)
+    if training:
+        raise ValueError(
+            "expected an encoder in evaluation mode; it is in training mode, where dropout and "
+            "batch statistics differ from the model that will be judged. Call encoder.eval()."
+        )
+
+
 @contextmanager
 def frozen(encoder: DualEncoder) -> Iterator[None]:
     """Weights without gradients and evaluation mode inside the block, both restored after it.

@@ -3,50 +3,41 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
-from tokenizers import Tokenizer, models, normalizers, processors
-from tokenizers.pre_tokenizers import BertPreTokenizer
 from torch import Tensor
-from transformers import (
-    AutoTokenizer,
-    BertConfig,
-    BertForMaskedLM,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoTokenizer, BertForMaskedLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+from matlib.models.masked_lm_training import SPECIAL, MaskedLMConfig, train_bert
+from matlib.models.subwords import by_pseudo_perplexity, first_products
+
+__all__ = ["MaskedLM", "MaskedLMConfig", "train_masked_lm"]
+
+Alignment = Literal["correct", "as_released"]
 _WORD = re.compile(r"[^\W\d_]+")
 
 
-@dataclass(frozen=True)
-class MaskedLMConfig:
-    """Shape and training of the small masked language model.
+class _Asked(NamedTuple):
+    k: int
+    alignment: Alignment
+    multi_token: Literal["mask", "as_released"]
+    k_counts: Literal["kept", "predicted"]
 
-    Attributes:
-        width, layers, heads: of the BERT encoder.
-        vocab_size: WordPiece vocabulary learnt from the corpus.
-        n_steps, batch_size, lr: training; captions per step.
-        mask_rate: share of the words predicted per caption; of these 60 % are masked, 20 %
-            replaced by a random word and 20 % kept (Devlin et al. use 15 % and 80/10/10;
-            BERT-Attack reads predictions at *unmasked* words, so those get more practice).
-    """
+    @property
+    def shift(self) -> int:
+        """Added to a token's position to get the position whose predictions are read.
 
-    width: int = 128
-    layers: int = 2
-    heads: int = 4
-    vocab_size: int = 2000
-    n_steps: int = 400
-    batch_size: int = 128
-    lr: float = 1e-3
-    mask_rate: float = 0.25
-    max_tokens: int = 64
+        The sequence is [CLS] w0 w1 ...: word j of one token each sits at 1 + j, and there BERT
+        predicts what may stand at word j. BERT-Attack's own code drops the row of [CLS] first
+        and then reads row j. The code released with Co-Attack, SGA, DRA and MMCoA reads row j
+        without dropping it: 1 + j - 1, the preceding token's predictions; word 0 gets those of
+        [CLS]. For "a red star" the candidates of `star` are then words for `red`.
+        """
+        return 0 if self.alignment == "correct" else -1
 
 
 class MaskedLM:
@@ -65,32 +56,46 @@ class MaskedLM:
         self.max_tokens = max_tokens
 
     def candidates(
-        self, captions: Sequence[str], k: int, batch_size: int = 256
+        self,
+        captions: Sequence[str],
+        k: int,
+        batch_size: int = 256,
+        *,
+        alignment: Alignment = "correct",
+        multi_token: Literal["mask", "as_released"] = "mask",
+        k_counts: Literal["kept", "predicted"] = "kept",
     ) -> list[list[list[str]]]:
         """For each caption and each of its words, up to `k` words that may replace it.
 
-        One forward per batch with nothing masked, as BERT-Attack does. The candidates of
-        word j are the predictions *at* word j: BERT puts [CLS] before the first word, so
-        word j's first token sits at 1 + the number of tokens before it. (The code released
-        with Co-Attack, SGA and DRA indexes without that 1 and so takes the predictions of
-        the preceding token.) A word of several tokens is replaced as a whole, by the
-        predictions at a single [MASK] in its place.
+        One forward per batch with nothing masked, as BERT-Attack does.
+
+        Args:
+            alignment: `correct`: the predictions at the word; `as_released`: those at the
+                token before it (`_Asked.shift` has the arithmetic).
+            multi_token: a word of several tokens is replaced as a whole; `mask`: by the
+                predictions at a single [MASK] in its place; `as_released`: by combinations of
+                the predictions at its sub-tokens (see `subwords`), those that form one word.
+                (The released code also takes combinations that read as several words.)
+            k_counts: whether `k` counts the words given (`kept`) or, as released, the
+                predictions looked at before sub-words, marks and the word itself are dropped.
+                (The released limit on raw logits, 0.3, hardly ever binds; it is left out.)
 
         Returns:
             `out[caption][word]`: whole words, most likely first, the word itself left out;
             empty for words beyond `max_tokens`.
         """
+        asked = _Asked(k, alignment, multi_token, k_counts)
         order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
         found: list[list[list[str]]] = [[] for _ in captions]
         for at in range(0, len(order), batch_size):
             rows = order[at : at + batch_size]
-            for i, words in zip(rows, self._batch([captions[i] for i in rows], k), strict=True):
+            for i, words in zip(rows, self._batch([captions[i] for i in rows], asked), strict=True):
                 found[i] = words
         return found
 
-    def _batch(self, captions: list[str], k: int) -> list[list[list[str]]]:
+    def _batch(self, captions: list[str], asked: _Asked) -> list[list[list[str]]]:
         ids, owners = self._encode(captions)
-        top = self._top(ids, 2 * k + 2)
+        top = self._top(ids, asked.k)
         out: list[list[list[str]]] = []
         split: list[tuple[int, int]] = []  # (caption, word) of words of several tokens
         for row, caption in enumerate(captions):
@@ -98,17 +103,22 @@ class MaskedLM:
             per_word: list[list[str]] = [[] for _ in words]
             for j, positions in owners[row].items():
                 if len(positions) == 1:
-                    per_word[j] = self._words(top[row][positions[0]], words[j], k)
+                    here = top[row][positions[0] + asked.shift]
+                    per_word[j] = self._words(here, words[j], asked)
                 else:
                     split.append((row, j))
             out.append(per_word)
-        for row, j, words in self._masked_words(captions, split, k):
+        if asked.multi_token == "mask":
+            replaced = self._masked_words(captions, split, asked)
+        else:
+            replaced = self._combined_words(captions, split, asked, top, owners)
+        for (row, j), words in zip(split, replaced, strict=True):
             out[row][j] = words
         return out
 
     def _masked_words(
-        self, captions: list[str], where: list[tuple[int, int]], k: int
-    ) -> list[tuple[int, int, list[str]]]:
+        self, captions: list[str], where: list[tuple[int, int]], asked: _Asked
+    ) -> list[list[str]]:
         if not where:
             return []
         masked, originals = [], []
@@ -118,12 +128,37 @@ class MaskedLM:
             words[j] = self.tokenizer.mask_token
             masked.append(" ".join(words))
         ids, _ = self._encode(masked)
-        top = self._top(ids, 2 * k + 2)
+        top = self._top(ids, asked.k)
         results = []
-        for n, (row, j) in enumerate(where):
+        for n, original in enumerate(originals):
             at = (ids[n] == self.tokenizer.mask_token_id).nonzero().flatten()
-            words = self._words(top[n][int(at[0])], originals[n], k) if len(at) else []
-            results.append((row, j, words))
+            here = top[n][int(at[0]) + asked.shift] if len(at) else []
+            results.append(self._words(here, original, asked))
+        return results
+
+    def _combined_words(
+        self,
+        captions: list[str],
+        where: list[tuple[int, int]],
+        asked: _Asked,
+        top: list[list[list[int]]],
+        owners: list[dict[int, list[int]]],
+    ) -> list[list[str]]:
+        products = [
+            first_products([top[row][position + asked.shift] for position in owners[row][j]])
+            for row, j in where
+        ]
+        results = []
+        for (row, j), ranked in zip(where, by_pseudo_perplexity(self.model, products), strict=True):
+            original = captions[row].split(" ")[j].lower()
+            pieces = [[str(self.tokenizer.convert_ids_to_tokens(i)) for i in ids] for ids in ranked]
+            words = [
+                p[0] + "".join(part.removeprefix("##") for part in p[1:])
+                for p in pieces
+                if all(part.startswith("##") for part in p[1:])
+            ]
+            kept = [word for word in words if word != original and _WORD.fullmatch(word)]
+            results.append(list(dict.fromkeys(kept))[: asked.k])
         return results
 
     def _encode(self, captions: list[str]) -> tuple[Tensor, list[dict[int, list[int]]]]:
@@ -146,7 +181,8 @@ class MaskedLM:
         return encoded["input_ids"], owners
 
     def _top(self, ids: Tensor, k: int) -> list[list[list[int]]]:
-        device = self.model.device
+        """Ids by likelihood, `out[row][position]`: enough for `k` words after the filters."""
+        k, device = 2 * k + 2, self.model.device
         with torch.no_grad():
             logits = self.model(
                 input_ids=ids.to(device),
@@ -154,14 +190,15 @@ class MaskedLM:
             ).logits
         return logits.topk(min(k, logits.shape[-1]), dim=-1).indices.tolist()
 
-    def _words(self, ids: list[int], original: str, k: int) -> list[str]:
-        tokens = self.tokenizer.convert_ids_to_tokens(ids)
+    def _words(self, ids: list[int], original: str, asked: _Asked) -> list[str]:
+        looked_at = ids if asked.k_counts == "kept" else ids[: asked.k]
+        tokens = self.tokenizer.convert_ids_to_tokens(looked_at)
         kept = [
             token
             for token in tokens
             if token != original.lower() and token not in SPECIAL and _WORD.fullmatch(token)
         ]
-        return kept[:k]
+        return kept[: asked.k]
 
     def save(self, folder: Path) -> None:
         """Weights as safetensors, the tokenizer as JSON."""
@@ -202,92 +239,4 @@ def train_masked_lm(
     """
     if not corpus:
         raise ValueError("the masked LM needs at least one caption to train on")
-    tokenizer = train_tokenizer(corpus, config.vocab_size)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = BertForMaskedLM(
-            BertConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=config.width,
-                num_hidden_layers=config.layers,
-                num_attention_heads=config.heads,
-                intermediate_size=4 * config.width,
-                max_position_embeddings=config.max_tokens,
-                hidden_dropout_prob=0.0,
-                attention_probs_dropout_prob=0.0,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        )
-    generator = torch.Generator().manual_seed(seed)
-    encoded = tokenizer(list(corpus), truncation=True, max_length=config.max_tokens)["input_ids"]
-    optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0.01, fused=True)
-    plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=config.n_steps + 1)
-    model.train()
-    for step in range(config.n_steps):
-        rows = torch.randint(len(encoded), (config.batch_size,), generator=generator).tolist()
-        ids = _pad([encoded[i] for i in rows], tokenizer.pad_token_id)
-        inputs, target = _corrupt(ids, tokenizer, config.mask_rate, generator)
-        hidden = model.bert(inputs, attention_mask=(ids != tokenizer.pad_token_id).long())
-        chosen = target >= 0  # only the predicted words pass the large output layer
-        loss = F.cross_entropy(model.cls(hidden.last_hidden_state[chosen]), target[chosen])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        plan.step()
-        if on_step is not None:
-            on_step(step, float(loss.detach()))
-    return MaskedLM(model, tokenizer, config.max_tokens)
-
-
-def train_tokenizer(corpus: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """WordPiece over the corpus' most frequent words and all its letters, BERT's special tokens.
-
-    The library's own trainer breaks ties by hash order, so two processes learn different
-    vocabularies; counting words is enough here and the same everywhere.
-    """
-    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), BertPreTokenizer()
-    counts: Counter[str] = Counter()
-    for caption in corpus:
-        text = normalizer.normalize_str(caption)
-        counts.update(word for word, _ in splitter.pre_tokenize_str(text))
-    letters = sorted({letter for word in counts for letter in word})
-    words = sorted(counts, key=lambda word: (-counts[word], word))
-    pieces = [*SPECIAL, *letters, *(f"##{letter}" for letter in letters), *words]
-    vocab = {piece: i for i, piece in enumerate(dict.fromkeys(pieces[:vocab_size]))}
-    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = splitter
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        special_tokens=[(t, tokenizer.token_to_id(t)) for t in ("[CLS]", "[SEP]")],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    )
-
-
-def _pad(rows: list[list[int]], pad: int) -> Tensor:
-    padded = torch.full((len(rows), max(map(len, rows))), pad, dtype=torch.long)
-    for i, row in enumerate(rows):
-        padded[i, : len(row)] = torch.tensor(row)
-    return padded
-
-
-def _corrupt(
-    ids: Tensor, tokenizer: PreTrainedTokenizerFast, rate: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Inputs (B, T) with words masked, replaced or kept, and targets (-1: not predicted)."""
-    words = ids >= len(SPECIAL)  # the special tokens come first in the vocabulary
-    chosen = (torch.rand(ids.shape, generator=generator) < rate) & words
-    if not bool(chosen.any()):
-        chosen = words.clone()
-    fate = torch.rand(ids.shape, generator=generator)
-    others = torch.randint(len(SPECIAL), len(tokenizer), ids.shape, generator=generator)
-    inputs = torch.where(chosen & (fate < 0.6), tokenizer.mask_token_id, ids)
-    inputs = torch.where(chosen & (fate >= 0.6) & (fate < 0.8), others, inputs)
-    return inputs, torch.where(chosen, ids, -1)
+    return MaskedLM(*train_bert(corpus, config, seed, on_step), config.max_tokens)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,15 +10,19 @@ from typing import Any
 
 import open_clip
 import torch
+import torch.nn.functional as F
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from matlib.models.clip_tokenizer import ClipTokenizer
+from matlib.models.dual_encoder import frozen
+from matlib.models.prefix_sharing import can_share, encode_shared
+from matlib.models.saliency import word_saliency
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-_PLAIN = re.compile(r"[a-z]+( [a-z]+)*")
-
 Tokenize = Callable[[Sequence[str]], Tensor]
 
 
@@ -36,40 +39,6 @@ class SmallModel:
     context_length: int = 32
     head_width: int = 32
     embed_dim: int = 128
-
-
-class ClipTokenizer:
-    """CLIP's byte-pair tokens, trimmed to the longest caption of the batch.
-
-    The text tower is causal and pools at the end-of-text token, so padding after it cannot
-    change an embedding; leaving it out saves most of the text encoder's work on captions.
-    """
-
-    def __init__(self, context_length: int) -> None:
-        self.context_length = context_length
-        self._bpe = SimpleTokenizer(context_length=context_length)
-        self._words: dict[str, list[int]] = {}
-
-    def ids(self, text: str) -> list[int]:
-        """Token ids of one caption without start and end; any string is accepted."""
-        if not _PLAIN.fullmatch(text):  # accents, digits, other scripts: open_clip's own way
-            return list(self._bpe.encode(text))
-        found: list[int] = []
-        for word in text.split(" "):
-            if word not in self._words:
-                self._words[word] = list(self._bpe.encode(word))
-            found.extend(self._words[word])
-        return found
-
-    def __call__(self, texts: Sequence[str]) -> Tensor:
-        """B strings -> int64 (B, T), T <= context_length; long captions are cut as CLIP does."""
-        room = self.context_length - 2
-        start, end = self._bpe.sot_token_id, self._bpe.eot_token_id
-        rows = [[start, *self.ids(text)[:room], end] for text in texts]
-        tokens = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
-        for i, row in enumerate(rows):
-            tokens[i, : len(row)] = torch.tensor(row)
-        return tokens
 
 
 class PatchProjection(nn.Conv2d):
@@ -143,6 +112,7 @@ class OpenClipEncoder(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         _project_patches_by_product(clip.visual)  # type: ignore[arg-type]
+        self._shares_prefixes = can_share(clip.text)  # type: ignore[arg-type]
         if isinstance(tokenize, ClipTokenizer):
             transformer: nn.Module = clip.text.transformer  # type: ignore[assignment,union-attr]
             transformer.register_forward_pre_hook(_fit_mask, with_kwargs=True)
@@ -165,11 +135,41 @@ class OpenClipEncoder(nn.Module):
         return self.clip.encode_image(normalised, normalize=True)  # type: ignore[operator]
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """B strings -> unit (B, D). An empty string is the embedding of no words."""
+        """B strings -> unit (B, D). An empty string is the embedding of no words.
+
+        Without gradients the strings share what they can (see `prefix_sharing`).
+        """
         if isinstance(texts, str):
             raise ValueError("expected a list of captions; got one string")
+        if self._shares_prefixes and not torch.is_grad_enabled():
+            return F.normalize(encode_shared(self.clip.text, self.tokenize(texts)), dim=-1)
         tokens = self.tokenize(texts).to(self.device)
         return self.clip.encode_text(tokens, normalize=True)  # type: ignore[operator]
+
+    def word_saliency(
+        self, texts: Sequence[str], score: Callable[[Tensor], Tensor]
+    ) -> list[list[float]]:
+        """Per text and word of `text.split(" ")`, the norm of the score's gradient there.
+
+        Args:
+            score: (B, D) unit embeddings of `texts` -> (B,), each row from its own embedding.
+
+        Raises:
+            ValueError: the model does not read CLIP's byte pairs.
+        """
+        tokenizer = self.tokenize
+        if not isinstance(tokenizer, ClipTokenizer):
+            raise ValueError("word saliency needs a model with CLIP's tokenizer; use masking")
+
+        def encode(tokens: Tensor) -> Tensor:
+            return self.clip.encode_text(tokens.to(self.device), normalize=True)  # type: ignore[operator]
+
+        rows = [[tokenizer.word_ids(word) for word in text.split(" ")] for text in texts]
+        embedding: nn.Module = self.clip.text.token_embedding  # type: ignore[assignment,union-attr]
+        with frozen(self):
+            counts = [[len(word) for word in row] for row in rows]
+            tokens = tokenizer.framed([t for word in row for t in word] for row in rows)
+            return word_saliency(encode, embedding, tokens, counts, score)
 
     def tower(self, name: str) -> list[nn.Parameter]:
         """Parameters of the `image` tower, the `text` tower, or the `scale`.

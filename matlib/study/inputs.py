@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 import torch
 
-from matlib.attacks.characters import one_letter_edits
+from matlib.attacks.candidates import content_words, english_stop_words
+from matlib.attacks.typos import one_letter_edits
 from matlib.augmentations.human import combine, with_captions, with_images
 from matlib.augmentations.image import randaugment
 from matlib.augmentations.text import drop_and_swap, mismatched
@@ -156,12 +157,9 @@ class KarpathySource:
     """A data set on disk in the Karpathy format: Flickr8k, Flickr30k or COCO."""
 
     def __init__(self, config: Dataset, folder: Path) -> None:
-        # deferred: scikit-learn is slow to import and only real captions need its list
-        from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
-
         self.config, self.folder = config, folder
         self.name: str = config.name
-        self.stop_words: frozenset[str] = frozenset(ENGLISH_STOP_WORDS)
+        self.stop_words: frozenset[str] = english_stop_words()
         self.pairs("test")  # missing files are found before any long work
 
     def identity(self) -> dict[str, Any]:
@@ -262,12 +260,3 @@ def open_source(config: Dataset, folder: Path | None) -> ScenesSource | Karpathy
     if not folder.is_dir():
         raise FileNotFoundError(f"no data folder at {folder}")
     return KarpathySource(config, folder)
-
-
-def content_words(caption: str, stop_words: Sequence[str] | frozenset[str]) -> list[int]:
-    """Positions in `caption.split(" ")` that are words and not stop words."""
-    return [
-        i
-        for i, word in enumerate(caption.split(" "))
-        if word.isalpha() and word.lower() not in stop_words
-    ]

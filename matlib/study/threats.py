@@ -6,30 +6,11 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from matlib.attacks.candidates import Table, free_edits
 from matlib.attacks.text import Edit, apply_edit
 from matlib.config import Candidates
 from matlib.models.masked_lm import MaskedLM
-from matlib.study.inputs import Source, content_words
-
-Table = list[list[Edit]]
-
-
-def free_edits(
-    captions: Sequence[str], words: list[list[list[str]]], stop_words: frozenset[str], k: int
-) -> Table:
-    """Threat `bert_free`: the masked LM's first `k` words at every content word.
-
-    Stop words are neither replaced nor used as replacements (BERT-Attack).
-    """
-    table = []
-    for caption, per_word in zip(captions, words, strict=True):
-        row = [
-            Edit(position, word)
-            for position in content_words(caption, stop_words)
-            for word in [w for w in per_word[position] if w not in stop_words][:k]
-        ]
-        table.append(row)
-    return table
+from matlib.study.inputs import Source
 
 
 def true_edits(

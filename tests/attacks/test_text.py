@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matlib.attacks.objectives import away_from_image, caption_contrastive, kl_from
+from matlib.attacks.objectives import (
+    away_from_image,
+    caption_contrastive,
+    kl_from,
+    squared_distance_from,
+)
 from matlib.attacks.text import (
-    MASK,
     Edit,
     WordSubstitution,
     apply_edit,
@@ -19,57 +25,9 @@ from matlib.models.open_clip import OpenClipEncoder
 from tests.toys import generator, random_captions, random_edits, tiny_encoder
 
 
-def naive_importance(
-    encoder: OpenClipEncoder, captions: list[str], table: list[list[Edit]], n_words: int, score
-) -> list[str]:  # type: ignore[no-untyped-def]
-    """One caption, one word and one candidate at a time."""
-    out = []
-    for i, caption in enumerate(captions):
-        kl = kl_from(embed_texts(encoder, [caption]))
-        positions = sorted({edit.position for edit in table[i]})
-        weights = {}
-        for position in positions:
-            masked = embed_texts(encoder, [apply_edit(caption, Edit(position, MASK))])
-            weights[position] = float(kl(masked, torch.zeros(1, dtype=torch.long)))
-        current, changed = caption, 0
-        for position in sorted(positions, key=lambda p: -weights[p]):
-            if changed == n_words:
-                break
-            best, best_value = current, None
-            for text in [
-                current,
-                *(apply_edit(current, e) for e in table[i] if e.position == position),
-            ]:
-                value = float(score(embed_texts(encoder, [text]), torch.tensor([i])))
-                if best_value is None or value > best_value:
-                    best, best_value = text, value
-            changed += best != current
-            current = best
-        out.append(current)
-    return out
-
-
-@given(
-    counts=st.lists(st.integers(1, 7), min_size=1, max_size=4),
-    n_words=st.integers(0, 3),
-    seed=st.integers(0, 50),
-    guided=st.booleans(),
-    chunk=st.sampled_from([3, 512]),
-)
-def test_batched_search_equals_one_caption_at_a_time(
-    counts: list[int], n_words: int, seed: int, guided: bool, chunk: int
-) -> None:
-    encoder = tiny_encoder().double()
-    captions, own = random_captions(counts, seed)
-    table = random_edits(captions, seed)
-    image = torch.nn.functional.normalize(
-        torch.randn(len(counts), 16, generator=generator(seed), dtype=torch.float64), dim=1
-    )
-    score = away_from_image(image[own]) if guided else kl_from(embed_texts(encoder, captions))
-    attack = WordSubstitution(n_words, chunk=chunk)
-    assert attack(encoder, captions, table, score) == naive_importance(
-        encoder, captions, table, n_words, score
-    )
+@cache
+def encoder() -> OpenClipEncoder:
+    return tiny_encoder()
 
 
 @given(
@@ -81,10 +39,9 @@ def test_batched_search_equals_one_caption_at_a_time(
 def test_edits_come_from_the_table_and_stay_within_the_budget(
     counts: list[int], n_words: int, seed: int, search: str
 ) -> None:
-    encoder = tiny_encoder()
     captions, _ = random_captions(counts, seed)
     table = random_edits(captions, seed)
-    attacked = WordSubstitution(n_words, search=search)(encoder, captions, table)  # type: ignore[arg-type]
+    attacked = WordSubstitution(n_words, search=search)(encoder(), captions, table)  # type: ignore[arg-type]
     for before, after, row in zip(captions, attacked, table, strict=True):
         changed = [
             Edit(p, new)
@@ -92,6 +49,25 @@ def test_edits_come_from_the_table_and_stay_within_the_budget(
             if old != new
         ]
         assert len(changed) <= n_words and set(changed) <= set(row)
+
+
+def test_budgets_that_make_no_sense_are_refused() -> None:
+    for wrong in ({"n_words": -1}, {"chunk": 0}, {"max_kept": -1}):
+        with pytest.raises(ValueError, match="expected n_words >= 0"):
+            WordSubstitution(**wrong)  # type: ignore[arg-type]
+
+
+def test_one_string_instead_of_captions_is_refused() -> None:
+    with pytest.raises(ValueError, match="got one string"):
+        WordSubstitution(1)(encoder(), "a", [[]])
+
+
+def test_captions_that_cannot_be_attacked_are_counted() -> None:
+    captions = ["red star", "circle", "a b"]
+    table = [[Edit(0, "blue")], [], [Edit(1, "b")]]
+    prepared = WordSubstitution(1).prepare(encoder(), captions, table)
+    assert prepared.n_unattackable == 2
+    assert prepared()[1:] == captions[1:]
 
 
 def test_exhaustive_search_finds_the_best_single_edit() -> None:
@@ -160,6 +136,15 @@ def test_kl_is_zero_for_the_clean_caption_and_positive_otherwise() -> None:
     assert float(score(clean[1:2], torch.tensor([0]))) == pytest.approx(
         float((p * (p / q).log()).sum()), abs=1e-6
     )
+
+
+def test_squared_distance_ranks_as_the_cosine_does() -> None:
+    clean = torch.nn.functional.normalize(torch.randn(3, 8, generator=generator()), dim=1)
+    text = torch.nn.functional.normalize(torch.randn(5, 8, generator=generator(1)), dim=1)
+    own = torch.tensor([0, 1, 1, 2, 2])
+    value = squared_distance_from(clean)(text, own)
+    assert torch.allclose(value, 2 - 2 * (text * clean[own]).sum(1), atol=1e-6)
+    assert torch.equal(squared_distance_from(clean)(clean, torch.arange(3)), torch.zeros(3))
 
 
 def test_caption_contrastive_is_cross_entropy_over_images() -> None:

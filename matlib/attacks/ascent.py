@@ -1,0 +1,232 @@
+"""What every image attack shares: score and gradient, vanished gradients, restarts, chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from matlib.attacks.balls import Norm, Start, check_eps, largest
+from matlib.attacks.image_objectives import ImageObjective
+from matlib.attacks.views import Views
+from matlib.models.dual_encoder import DualEncoder, check_evaluation_mode, check_pixels
+
+
+@dataclass
+class AttackReport:
+    """Gradients that vanished; an attack adds to it, the caller reads it afterwards.
+
+    An image whose gradient is exactly zero or not finite stays where it is for that step. The
+    counts stay on the device until one is read, so that counting costs no synchronisation.
+    One report may be handed to several calls; images are then counted once per call.
+
+    Attributes:
+        n_gradients: images times steps so far.
+    """
+
+    n_gradients: int = 0
+    _zero: list[Tensor] = field(default_factory=list, repr=False)
+    _non_finite: list[Tensor] = field(default_factory=list, repr=False)
+
+    @property
+    def n_images(self) -> int:
+        """Images attacked."""
+        return sum(map(len, self._zero))
+
+    @property
+    def n_zero(self) -> int:
+        """Gradients, of `n_gradients`, that were exactly zero."""
+        return sum(int(part.sum()) for part in self._zero)
+
+    @property
+    def n_non_finite(self) -> int:
+        """Gradients, of `n_gradients`, with a NaN or an infinity."""
+        return sum(int(part.sum()) for part in self._non_finite)
+
+    @property
+    def n_images_vanished(self) -> int:
+        """Images, of `n_images`, that stood still for at least one step."""
+        both = zip(self._zero, self._non_finite, strict=True)
+        return sum(int(((zero + bad) > 0).sum()) for zero, bad in both)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_zero} zero and {self.n_non_finite} non-finite of {self.n_gradients} "
+            f"gradients; {self.n_images_vanished} of {self.n_images} images stood still"
+        )
+
+
+class Vanished:
+    """Per image, the steps of one call at which its gradient was zero or not finite."""
+
+    def __init__(self, n_images: int, device: torch.device) -> None:
+        self._n_steps = 0
+        self._zero = torch.zeros(n_images, dtype=torch.int64, device=device)
+        self._non_finite = torch.zeros_like(self._zero)
+
+    def check(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Count, and put zeros where a gradient is not finite.
+
+        Args:
+            gradient: float (B, 3, H, W).
+
+        Returns:
+            the gradient without NaN and infinities, and bool (B, 1, 1, 1), True where the
+            image stays.
+        """
+        peak = largest(gradient)  # one pass finds zeros, NaN and infinities
+        zero, non_finite = peak == 0, ~peak.isfinite()
+        self._n_steps += 1
+        self._zero += zero.flatten()
+        self._non_finite += non_finite.flatten()
+        return gradient.masked_fill(non_finite, 0), zero | non_finite
+
+    def tell(self, report: AttackReport | None) -> None:
+        """Add what was counted to the caller's report, if there is one."""
+        if report is not None:
+            report.n_gradients += self._n_steps * len(self._zero)
+            report._zero.append(self._zero)
+            report._non_finite.append(self._non_finite)
+
+
+class ImageAttack(Protocol):
+    """What `PGD` and `APGD` have in common."""
+
+    def __call__(
+        self,
+        encoder: DualEncoder,
+        pixels: Tensor,
+        objective: ImageObjective,
+        *,
+        generator: torch.Generator,
+        views: Views | None = None,
+        report: AttackReport | None = None,
+    ) -> Tensor:
+        """float (B, 3, H, W) in [0, 1] -> adversarial pixels of that shape."""
+        ...
+
+
+def checked(encoder: DualEncoder, pixels: Tensor, eps_255: float, norm: Norm) -> Tensor:
+    """The clean pixels on the encoder's device, after everything that can be wrong is checked.
+
+    Raises:
+        ValueError: pixels that are not float (B, 3, H, W) in [0, 1], no image, a budget beyond
+            the limit for this size of image, or an encoder in training mode.
+    """
+    check_pixels(pixels)
+    check_eps(eps_255, norm, pixels[0].numel())
+    check_evaluation_mode(encoder)
+    return pixels.detach().to(encoder.device)
+
+
+def check_start(start: Start, norm: Norm, n_restarts: int) -> None:
+    """Refuse a start that does not exist, and restarts that would repeat one run.
+
+    Raises:
+        ValueError: an unknown start, `positive` in an L2 ball, fewer than one run, or several
+            runs from the same point.
+    """
+    if start not in ("uniform", "positive", "none"):
+        raise ValueError(f"start must be 'uniform', 'positive' or 'none'; got {start!r}")
+    if start == "positive" and norm == "l2":
+        raise ValueError("start='positive' is a box [0, eps]; with norm='l2' use 'uniform'")
+    if n_restarts < 1:
+        raise ValueError(f"n_restarts counts all runs, 1 or more; got {n_restarts}")
+    if n_restarts > 1 and start == "none":
+        raise ValueError(
+            f"{n_restarts} runs from start='none' would all be the same; use start='uniform'"
+        )
+
+
+def score_of(
+    encoder: DualEncoder,
+    point: Tensor,
+    objective: ImageObjective,
+    generator: torch.Generator,
+    views: Views | None,
+) -> Tensor:
+    """(B,) score of each image, added over its views; differentiable in `point`.
+
+    Raises:
+        ValueError: an objective that does not give one score per image.
+    """
+    seen = [point] if views is None else views(point, generator)
+    features = encoder.encode_image(torch.cat(seen))
+    scores = torch.stack([objective(part) for part in features.chunk(len(seen))])
+    if scores.shape != (len(seen), len(point)):
+        raise ValueError(
+            f"an image objective gives one score per image, here ({len(point)},); "
+            f"got {tuple(scores.shape[1:])}. Build it for the images of this batch."
+        )
+    return scores.sum(0)
+
+
+def score_and_gradient(
+    encoder: DualEncoder,
+    point: Tensor,
+    objective: ImageObjective,
+    generator: torch.Generator,
+    views: Views | None,
+) -> tuple[Tensor, Tensor]:
+    """(B,) scores and the gradient of their sum in the pixels, both detached."""
+    leaf = point.detach().requires_grad_(True)
+    with torch.enable_grad():
+        scores = score_of(encoder, leaf, objective, generator, views)
+        (gradient,) = torch.autograd.grad(scores.sum(), leaf)
+    return scores.detach(), gradient
+
+
+def take_better(
+    better: Tensor, found: tuple[Tensor, ...], kept: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """Per image, `found` where bool (B,) `better`, else `kept`."""
+    return tuple(
+        torch.where(better.view(-1, *[1] * (new.ndim - 1)), new, old)
+        for new, old in zip(found, kept, strict=True)
+    )
+
+
+def lowest_if_nan(scores: Tensor) -> Tensor:
+    """(B,) scores, minus infinity for NaN, so that any number is better."""
+    return torch.where(scores.isnan(), torch.full_like(scores, -torch.inf), scores)
+
+
+def attack_in_chunks(
+    attack: ImageAttack,
+    encoder: DualEncoder,
+    pixels: Tensor,
+    objective_of: Callable[[Tensor], ImageObjective],
+    *,
+    generator: torch.Generator,
+    views: Views | None = None,
+    report: AttackReport | None = None,
+    chunk: int = 128,
+) -> Tensor:
+    """Attack any number of images, `chunk` at a time: memory is bounded by the chunk.
+
+    Objectives are not sliced, they are built per chunk:
+    `lambda rows: contrastive(text, relevant[rows], scale)`.
+
+    Args:
+        pixels: float (N, 3, H, W) in [0, 1], on any device.
+        objective_of: int64 (B,) rows of `pixels` -> the objective of these images.
+        generator: chunks draw from it in order.
+
+    Returns:
+        adversarial pixels (N, 3, H, W), on the encoder's device.
+    """
+    parts = [
+        attack(
+            encoder,
+            pixels[rows],
+            objective_of(rows),
+            generator=generator,
+            views=views,
+            report=report,
+        )
+        for rows in torch.arange(len(pixels)).split(chunk)
+    ]
+    return torch.cat(parts)

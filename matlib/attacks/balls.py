@@ -1,0 +1,115 @@
+"""The L-infinity and L2 balls that image attacks stay in: budgets, starts, steps, projections."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Norm = Literal["linf", "l2"]
+Start = Literal["uniform", "positive", "none"]
+
+MAX_EPS_255 = 64.0
+"""Largest L-infinity budget, and largest root-mean-square change of an L2 budget."""
+
+
+def check_eps(eps_255: float, norm: Norm = "linf", n_values: int | None = None) -> None:
+    """Refuse a budget in the wrong unit.
+
+    Both norms count in 1/255 of the pixel range: an L2 radius of 0.5 in pixel units is
+    `eps_255=127.5`. The limit for L-infinity is 64. For L2 it is 64 * sqrt(number of values),
+    the radius of the ball around the L-infinity ball of 64: 64 * sqrt(3 * 224 * 224) = 24,832
+    at 224 px. The image is not known when an attack is built, so this limit is checked when
+    it is called.
+
+    Args:
+        n_values: values of one image (3 * H * W), where they are known.
+
+    Raises:
+        ValueError: negative, not finite or above the limit, or between 0 and 0.05 (an eps
+            already divided by 255).
+    """
+    if norm not in ("linf", "l2"):
+        raise ValueError(f"norm must be 'linf' or 'l2'; got {norm!r}")
+    if norm == "linf" and not 0 <= eps_255 <= MAX_EPS_255:
+        raise ValueError(f"eps_255 is in 1/255 of the pixel range, 0 to 64; got {eps_255}")
+    limit = math.inf if n_values is None else MAX_EPS_255 * math.sqrt(n_values)
+    if norm == "l2" and not (0 <= eps_255 < math.inf and eps_255 <= limit):
+        raise ValueError(
+            "eps_255 of an L2 ball is a Euclidean length in 1/255 of the pixel range, "
+            f"0 to 64 * sqrt(3 * H * W), here {limit:.6g}; got {eps_255}"
+        )
+    if 0 < eps_255 < 0.05:
+        raise ValueError(
+            f"eps_255 is in 1/255 of the pixel range; got {eps_255}, which looks like a value "
+            f"already divided by 255 (did you mean {eps_255 * 255:.3g}?)"
+        )
+
+
+def largest(values: Tensor) -> Tensor:
+    """float (B, ...) -> (B, 1, 1, 1), the largest magnitude of each image; NaN if one is NaN."""
+    return values.abs().flatten(1).amax(1).view(-1, 1, 1, 1)
+
+
+def length(values: Tensor) -> Tensor:
+    """float (B, ...) -> (B, 1, 1, 1), the Euclidean norm of each image."""
+    return torch.linalg.vector_norm(values.flatten(1), dim=1).view(-1, 1, 1, 1)
+
+
+@dataclass(frozen=True)
+class Ball:
+    """All images within `eps` of a clean one, and within [0, 1].
+
+    Attributes:
+        eps: radius in pixel units; for L2 the Euclidean norm over all 3 * H * W values.
+        norm: `linf` or `l2`.
+    """
+
+    eps: float
+    norm: Norm = "linf"
+
+    def draw(self, clean: Tensor, start: Start, generator: torch.Generator) -> Tensor:
+        """Perturbation to begin with, shaped like `clean`: drawn on the CPU, then moved.
+
+        `uniform` in the ball, `positive` in [0, eps] (L-infinity only), or `none` (zeros).
+        """
+        if start == "none":
+            return torch.zeros_like(clean)
+        if self.norm == "linf":
+            unit = torch.rand(clean.shape, generator=generator, dtype=clean.dtype)
+            unit = unit.to(clean.device)
+            return unit * self.eps if start == "positive" else (2 * unit - 1) * self.eps
+        # A uniform point of a d-ball has a uniform direction and radius u^(1/d), u uniform
+        # in [0, 1]. At 224 px d is 150,528, so that practically all starts lie on the sphere.
+        direction = torch.randn(clean.shape, generator=generator, dtype=clean.dtype)
+        u = torch.rand(len(clean), 1, 1, 1, generator=generator, dtype=clean.dtype)
+        radius = self.eps * u ** (1 / clean[0].numel())
+        return (direction * (radius / length(direction))).to(clean.device)
+
+    def project(self, moved: Tensor, clean: Tensor) -> Tensor:
+        """The nearest point of the ball, then of [0, 1] (which never leaves the ball)."""
+        if self.norm == "linf":
+            low, high = clean - self.eps, clean + self.eps
+            return torch.minimum(torch.maximum(moved, low), high).clamp(0, 1)
+        offset = moved - clean
+        factor = (self.eps / length(offset).clamp_min(_tiny(offset))).clamp(max=1)
+        return (clean + offset * factor).clamp(0, 1)
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """Steepest ascent of unit size per image: the sign, or the gradient at length 1.
+
+        A gradient of zeros gives zeros. The L2 length is taken after division by the largest
+        magnitude: squares of 1e-23 are zero in float32, and confident models have such
+        gradients.
+        """
+        if self.norm == "linf":
+            return gradient.sign()
+        scaled = gradient / largest(gradient).clamp_min(_tiny(gradient))
+        return scaled / length(scaled).clamp_min(_tiny(gradient))
+
+
+def _tiny(values: Tensor) -> float:
+    return torch.finfo(values.dtype).tiny

@@ -1,0 +1,228 @@
+"""A word substitution made ready for its captions: what several passes share is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from matlib.attacks.edits import CandidateTable, Edit, apply_edit, by_position, check_table
+from matlib.attacks.importance import Order, order_by_gradient, order_by_masking
+from matlib.attacks.objectives import TextObjective, kl_from
+from matlib.attacks.scoring import (
+    best_rows,
+    embed_in_order,
+    embed_texts,
+    gather_values,
+    is_better,
+    score_texts,
+)
+from matlib.models.dual_encoder import DualEncoder
+
+if TYPE_CHECKING:
+    from matlib.attacks.text import WordSubstitution
+
+
+class PreparedSubstitution:
+    """`WordSubstitution` bound to an encoder, captions and their candidates.
+
+    Attacks of several passes (SGA, the contrastive judge) meet the same captions with another
+    guide each time. Importances and the embeddings of captions with *one* edit do not depend
+    on the guide: the first pass computes them, a later pass costs one matrix product with
+    them, and a forward only for edits it is the first to ask for. The encoder's weights must
+    stay as they are for as long as this object is used.
+
+    Memory: at most `attack.max_kept` rows of D floats (one per edit that was ever scored; at
+    k candidates per word a pass by importance asks for about k rows per caption), M clean
+    rows, and one chunk. Captions with two edits and more are scored and forgotten.
+
+    Attributes:
+        n_unattackable: captions without an edit that changes them; they come back unchanged.
+        n_embedded: sentences embedded so far.
+        n_kept: rows kept.
+    """
+
+    def __init__(
+        self,
+        attack: WordSubstitution,
+        encoder: DualEncoder,
+        captions: Sequence[str],
+        candidates: CandidateTable,
+    ) -> None:
+        check_table(captions, candidates)
+        self.attack, self.encoder, self.captions = attack, encoder, list(captions)
+        self._edits: list[Edit] = []  # the allowed edits of all captions, numbered
+        self._span: list[dict[int, range]] = []  # per caption: position -> numbers of its edits
+        owner: list[int] = []
+        for i, (caption, row) in enumerate(zip(captions, candidates, strict=True)):
+            spans: dict[int, range] = {}
+            for position, words in by_position(caption, row).items():
+                spans[position] = range(len(self._edits), len(self._edits) + len(words))
+                self._edits += [Edit(position, word) for word in words]
+                owner += [i] * len(words)
+            self._span.append(spans)
+        self._owner = torch.tensor(owner, dtype=torch.long)
+        self.n_edits = len(owner)
+        self.n_unattackable = sum(not spans for spans in self._span)
+        self.n_embedded = self.n_kept = 0
+        self._kept: list[tuple[Tensor, Tensor]] = []  # (numbers of edits, their embeddings)
+
+    @cached_property
+    def clean(self) -> Tensor:
+        """(M, D) unit embeddings of the captions."""
+        clean = embed_texts(self.encoder, self.captions, self.attack.chunk)
+        self.n_embedded += len(clean)
+        return clean
+
+    @cached_property
+    def order(self) -> Order:
+        """Per caption its attackable positions by importance, measured by masking."""
+        positions = [list(spans) for spans in self._span]
+        self.n_embedded += sum(len(own) for own in positions if len(own) > 1)
+        return order_by_masking(
+            self.encoder, self.captions, positions, self.clean, self.attack.chunk
+        )
+
+    def __call__(self, objective: TextObjective | None = None) -> list[str]:
+        """Adversarial captions under an objective (KL from the clean captions by default).
+
+        Raises:
+            ValueError: importance by gradient where it cannot be had.
+        """
+        if self.attack.n_words == 0 or not self.n_edits:
+            return list(self.captions)
+        return _Pass(self, objective).run()
+
+    def queues(self, objective: TextObjective | None) -> list[list[list[int]]]:
+        """Per caption the groups of positions that are tried one after the other."""
+        if self.attack.search == "exhaustive":  # all positions again for every further word
+            return [[list(spans)] * self.attack.n_words if spans else [] for spans in self._span]
+        if self.attack.importance == "masking":
+            order = self.order
+        elif objective is None:
+            raise ValueError(
+                "importance by gradient needs an objective: KL from the clean caption, the "
+                "default, has no slope there"
+            )
+        else:
+            positions = [list(spans) for spans in self._span]
+            order = order_by_gradient(
+                self.encoder, self.captions, positions, objective, self.attack.chunk
+            )
+        return [[[position] for position in own] for own in order]
+
+    def edits_at(self, caption: int, positions: Sequence[int]) -> list[int]:
+        """Numbers of the edits of a caption at some of its positions."""
+        return [edit for position in positions for edit in self._span[caption][position]]
+
+    def edited(self, edit: int, text: str) -> str:
+        """`text` with an edit applied, `text` being the edit's caption, perhaps edited already."""
+        return apply_edit(text, self._edits[edit])
+
+    def position(self, edit: int) -> int:
+        return self._edits[edit].position
+
+    def score_clean(self, score: TextObjective) -> list[float]:
+        """The objective's value of every unchanged caption."""
+        parts = torch.arange(len(self.captions)).split(self.attack.chunk)
+        rows = [score(self.clean[part], part.to(self.clean.device)) for part in parts]
+        return torch.cat(rows).tolist()
+
+    def score_kept(self, score: TextObjective) -> tuple[Tensor, Tensor]:
+        """Values of all edits (0 where unknown) and bool, whether they are known."""
+        scored = [
+            (edits, score(features, self._owner[edits].to(features.device)))
+            for edits, features in self._kept
+        ]
+        known = torch.zeros(self.n_edits, dtype=torch.bool)
+        for edits, _ in scored:
+            known[edits] = True
+        return gather_values(scored, self.n_edits), known
+
+    def score_new(self, edits: Tensor, score: TextObjective) -> Tensor:
+        """Values of captions with one edit each; their embeddings are kept up to the limit.
+
+        Args:
+            edits: int64 (R,), numbers of edits not kept so far.
+        """
+        numbers, owner = edits.tolist(), self._owner[edits]
+        captions = [self.captions[i] for i in owner.tolist()]
+        parts = embed_in_order(
+            self.encoder,
+            lambda row: self.edited(numbers[row], captions[row]),
+            [len(caption) for caption in captions],
+            self.attack.chunk,
+        )
+        scored = []
+        for rows, features in parts:
+            scored.append((rows, score(features, owner[rows].to(features.device))))
+            if self.n_kept + len(rows) <= self.attack.max_kept:
+                self._kept.append((edits[rows], features))
+                self.n_kept += len(rows)
+        self.n_embedded += len(numbers)
+        return gather_values(scored, len(numbers))
+
+
+class _Pass:
+    """One search over all captions at once, in rounds; a round tries one group per caption."""
+
+    def __init__(self, prepared: PreparedSubstitution, objective: TextObjective | None) -> None:
+        self.prepared = prepared
+        self.score = objective or kl_from(prepared.clean)
+        self.queues = prepared.queues(objective)
+        self.current = list(prepared.captions)
+        self.value = prepared.score_clean(self.score)
+        self.edited: list[set[int]] = [set() for _ in self.current]
+        self.values, self.known = prepared.score_kept(self.score)
+
+    def run(self) -> list[str]:
+        active = [i for i, queue in enumerate(self.queues) if queue]
+        while active:
+            self._round(active)
+            limit = self.prepared.attack.n_words
+            active = [i for i in active if self.queues[i] and len(self.edited[i]) < limit]
+        return self.current
+
+    def _round(self, active: list[int]) -> None:
+        """The best edit of each caption's next group, taken if it beats the caption as it is."""
+        edits: list[int] = []
+        group: list[int] = []
+        for n, i in enumerate(active):
+            positions = [p for p in self.queues[i].pop(0) if p not in self.edited[i]]
+            own = self.prepared.edits_at(i, positions)
+            edits += own
+            group += [n] * len(own)
+        values = self._score(edits, [active[n] for n in group])
+        rows = best_rows(values, torch.tensor(group), len(active)).tolist()
+        for i, row in zip(active, rows, strict=True):
+            if row >= 0 and is_better(float(values[row]), self.value[i], values.dtype):
+                self.current[i] = self.prepared.edited(edits[row], self.current[i])
+                self.edited[i].add(self.prepared.position(edits[row]))
+                self.value[i] = float(values[row])
+            elif self.prepared.attack.search == "exhaustive":
+                self.queues[i] = []  # nothing beats it: trying again would find the same
+
+    def _score(self, edits: list[int], owner: list[int]) -> Tensor:
+        """Values of edits of the captions as they are now: first edits by number, others anew."""
+        prepared, numbers = self.prepared, torch.tensor(edits, dtype=torch.long)
+        is_first = torch.tensor([not self.edited[i] for i in owner], dtype=torch.bool)
+        values = self.values[numbers]
+        new = is_first & ~self.known[numbers]
+        if bool(new.any()):
+            found = prepared.score_new(numbers[new], self.score)
+            values = values.to(found.dtype)
+            values[new] = found
+        later = (~is_first).nonzero().flatten().tolist()
+        if later:
+            texts = [prepared.edited(edits[row], self.current[owner[row]]) for row in later]
+            own = [owner[row] for row in later]
+            lengths = [len(prepared.captions[i]) for i in own]
+            chunk = prepared.attack.chunk
+            found = score_texts(prepared.encoder, texts, own, lengths, self.score, chunk)
+            values = values.to(found.dtype)
+            values[later] = found
+            prepared.n_embedded += len(texts)
+        return values

@@ -1,0 +1,99 @@
+"""Scoring many sentences in bounded memory: what every text search does most of its time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from matlib.attacks.objectives import TextObjective
+from matlib.models.dual_encoder import DualEncoder, frozen
+
+
+def embed_texts(encoder: DualEncoder, texts: Sequence[str], chunk: int = 512) -> Tensor:
+    """(len(texts), D) unit embeddings without gradients, `chunk` rows at a time."""
+    with torch.no_grad(), frozen(encoder):
+        parts = [
+            encoder.encode_text(list(texts[i : i + chunk])) for i in range(0, len(texts), chunk)
+        ]
+    return torch.cat(parts)
+
+
+def embed_in_order(
+    encoder: DualEncoder, text: Callable[[int], str], key: Sequence[int], chunk: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Embeddings of many sentences, `chunk` rows at a time, in ascending `key`.
+
+    The key is the length of the caption a sentence was made from. Then a chunk holds sentences
+    of like length (a forward costs as many positions as its longest sentence has), and the
+    variants of one caption stay together (models may compute what they share once). Sentences
+    are written out one chunk at a time.
+
+    Args:
+        text: row -> sentence.
+        key: per row; rows of equal key stay in their order.
+
+    Yields:
+        int64 (R,) rows on the CPU and their (R, D) unit embeddings, R <= chunk.
+    """
+    order = sorted(range(len(key)), key=key.__getitem__)
+    with torch.no_grad(), frozen(encoder):
+        for i in range(0, len(order), chunk):
+            rows = order[i : i + chunk]
+            yield torch.tensor(rows), encoder.encode_text([text(row) for row in rows])
+
+
+def score_texts(
+    encoder: DualEncoder,
+    texts: Sequence[str],
+    owner: Sequence[int],
+    lengths: Sequence[int],
+    score: TextObjective,
+    chunk: int,
+) -> Tensor:
+    """(R,) values on the CPU of R sentences; only `chunk` embeddings exist at a time.
+
+    Args:
+        owner: per sentence the index of the caption it was made from, for the objective.
+        lengths: per sentence the length of that caption in characters.
+    """
+    index = torch.tensor(owner, dtype=torch.long)
+    parts = embed_in_order(encoder, texts.__getitem__, lengths, chunk)
+    scored = [(rows, score(features, index[rows].to(features.device))) for rows, features in parts]
+    return gather_values(scored, len(texts))
+
+
+def gather_values(scored: Sequence[tuple[Tensor, Tensor]], n: int) -> Tensor:
+    """(n,) values on the CPU from parts (rows, values), with one transfer from the device."""
+    if not scored:
+        return torch.zeros(n)
+    found = torch.cat([part for _, part in scored]).cpu()
+    values = torch.zeros(n, dtype=found.dtype)
+    values[torch.cat([rows for rows, _ in scored])] = found
+    return values
+
+
+def best_rows(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
+    """int64 (n_groups,): the row of each group's highest value, the first of equal ones.
+
+    Args:
+        values: (R,) on the CPU, not NaN.
+        group: int64 (R,) in [0, n_groups); groups without rows get -1.
+    """
+    top = torch.full((n_groups,), float("-inf"), dtype=values.dtype)
+    top = top.scatter_reduce(0, group, values, "amax")
+    n = len(values)
+    rows = torch.where(values == top[group], torch.arange(n), n)
+    first = torch.full((n_groups,), n).scatter_reduce(0, group, rows, "amin")
+    return torch.where(first < n, first, -1)
+
+
+def is_better(new: float, old: float, dtype: torch.dtype) -> bool:
+    """Whether `new` exceeds `old` by more than rounding.
+
+    An edit behind the model's last position leaves the embedding as it was, but a forward of
+    another batch moves its last digits. 8 units in the last place of max(1, |old|): 1e-6 in
+    float32, where a changed word moves a cosine by some 1e-2 and the KL by some 1e-4.
+    """
+    return new - old > 8 * torch.finfo(dtype).eps * max(1.0, abs(old))

@@ -1,0 +1,96 @@
+"""Peak memory of the text attack against its chunk and against the number of captions.
+
+Each figure comes from a process of its own: `python -m matlib.bench.memory CHUNK CAPTIONS`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from matlib.attacks.text import WordSubstitution
+from matlib.bench.load import Load, edit_table, scenes_load
+from matlib.models.open_clip import SmallModel
+
+MIB = 2**20
+TOY = SmallModel(
+    image_size=32,
+    patch_size=16,
+    image_width=32,
+    image_layers=1,
+    text_width=32,
+    text_layers=1,
+    head_width=16,
+    embed_dim=16,
+)
+
+
+def peak_mib() -> float:
+    """Highest resident memory of this process so far, in MiB.
+
+    From Linux's VmHWM where there is one: `getrusage` would count what the parent process held
+    when it started this one.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (MIB if sys.platform == "darwin" else 1024)  # bytes there, KiB elsewhere
+
+
+def growth(chunk: int, n_captions: int, load: Load) -> float:
+    """MiB by which a text attack raises the peak, after a small one has loaded everything."""
+    captions = [load.captions[i % len(load.captions)] for i in range(n_captions)]
+    table = edit_table(captions)
+    attack = WordSubstitution(chunk=chunk)
+    attack(load.encoder, captions[:2], table[:2])
+    before = peak_mib()
+    attack(load.encoder, captions, table)
+    return peak_mib() - before
+
+
+def bench_memory(
+    chunks: tuple[int, ...], n_captions: tuple[int, ...], *, toy: bool = False
+) -> dict[str, dict[str, float]]:
+    """MiB by chunk (at the most captions) and by captions (at the middle chunk).
+
+    Args:
+        toy: on a tiny model, for tests.
+    """
+    most, middle = max(n_captions), sorted(chunks)[len(chunks) // 2]
+    measured = {
+        pair: _in_a_process(*pair, toy)
+        for pair in [(c, most) for c in chunks] + [(middle, n) for n in n_captions]
+    }
+    return {
+        f"by_chunk_at_{most}_captions": {str(c): measured[c, most] for c in chunks},
+        f"by_captions_at_chunk_{middle}": {str(n): measured[middle, n] for n in n_captions},
+    }
+
+
+def _in_a_process(chunk: int, n_captions: int, toy: bool) -> float:
+    command = [sys.executable, "-m", "matlib.bench.memory", str(chunk), str(n_captions)]
+    found = subprocess.run(
+        [*command, *(["toy"] if toy else [])], capture_output=True, text=True, check=False
+    )
+    if found.returncode:
+        raise RuntimeError(f"{' '.join(command[1:])} failed:\n{found.stderr[-2000:]}")
+    return float(found.stdout.split()[-1])
+
+
+def main(arguments: list[str]) -> None:
+    """Print MiB; arguments: chunk, captions and, for a tiny model, `toy`."""
+    torch.set_flush_denormal(True)
+    load = scenes_load(40, 5, TOY if "toy" in arguments else None)
+    print(f"{growth(int(arguments[0]), int(arguments[1]), load):.1f}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,139 @@
+"""`make bench`: everything measured side by side in one run, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from matlib.bench.accelerator import bench_accelerator, bf16_captions_equal
+from matlib.bench.image import bench_images
+from matlib.bench.load import scenes_load
+from matlib.bench.machine import describe_machine
+from matlib.bench.memory import TOY, bench_memory
+from matlib.bench.text import bench_text
+from matlib.models.open_clip import OpenClipEncoder, SmallModel, build_small, open_named
+from matlib.progress import Progress
+
+
+@dataclass(frozen=True)
+class BenchSize:
+    """How much is measured.
+
+    Attributes:
+        n_images, captions_per_image: of the text attack.
+        n_attacked_images: of the image attacks.
+        n_steps: of the image attacks.
+        n_repeats: runs of each contender; medians are reported.
+        chunks, n_captions: of the memory measurement.
+        shape: of the model; the demo profile's by default.
+        pgd_batch, peak_side: on an accelerator.
+    """
+
+    n_images: int = 60
+    captions_per_image: int = 5
+    n_attacked_images: int = 64
+    n_steps: int = 10
+    n_repeats: int = 5
+    chunks: tuple[int, ...] = (64, 256, 1024)
+    n_captions: tuple[int, ...] = (500, 5000)
+    shape: SmallModel | None = None
+    pgd_batch: int = 256
+    peak_side: int = 8192
+
+
+TOY_SIZE = BenchSize(
+    n_images=16,
+    captions_per_image=1,
+    n_attacked_images=16,
+    n_steps=2,
+    n_repeats=1,
+    chunks=(8,),
+    n_captions=(8,),
+    shape=TOY,
+    pgd_batch=2,
+    peak_side=64,
+)
+
+
+def bench(size: BenchSize | None = None) -> dict[str, Any]:
+    """Measure; equal outputs are checked before any time is taken.
+
+    Raises:
+        UnequalOutputs: the contenders did not find the same.
+    """
+    size = size or BenchSize()
+    torch.set_flush_denormal(True)
+    found: dict[str, Any] = {"machine": describe_machine()}
+    load = scenes_load(size.n_images, size.captions_per_image, size.shape)
+    n_attacked = min(size.n_attacked_images, size.n_images)
+    with Progress("bench", 4) as progress:
+        found["model"] = _about(load.encoder)
+        found["n_captions"], found["n_images"] = len(load.captions), n_attacked
+        found["n_repeats"] = size.n_repeats
+        found |= bench_text(load, size.n_repeats)
+        progress.advance(1, "text")
+        found |= bench_images(load.first(n_attacked), size.n_repeats, size.n_steps)
+        progress.advance(1, "images")
+        found["text_peak_memory_mib"] = bench_memory(
+            size.chunks, size.n_captions, toy=size.shape is not None
+        )
+        progress.advance(1, "memory")
+        if torch.cuda.is_available():
+            encoder = open_named("ViT-B-16", None, "cuda") if size.shape is None else load.encoder
+            found["accelerator"] = {
+                "model": _about(encoder),
+                **bench_accelerator(encoder, size.pgd_batch, size.n_repeats, side=size.peak_side),
+                "bf16_captions_equal": bf16_captions_equal(load),
+            }
+        progress.advance(1, "accelerator")
+    return found
+
+
+def toy_accelerator() -> dict[str, Any]:
+    """The accelerator's measurement at toy size on whatever device there is, for tests."""
+    encoder = build_small(TOY, 0).eval()
+    return bench_accelerator(encoder, 2, 1, n_steps=2, side=64)
+
+
+def write_bench(path: Path, size: BenchSize | None = None) -> dict[str, Any]:
+    """Measure, write the JSON whole, print the table."""
+    found = rounded(bench(size))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(json.dumps(found, indent=1) + "\n")
+    beside.replace(path)
+    print(table(found))
+    return found
+
+
+def table(found: dict[str, Any]) -> str:
+    """The measurements, one a line."""
+    rows = list(_flat(found))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows)
+
+
+def _flat(found: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in found.items():
+        name = f"{before}{key}"
+        if isinstance(value, dict):
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def rounded(value: Any) -> Any:
+    """Four significant digits: a measurement has no more."""
+    if isinstance(value, dict):
+        return {key: rounded(each) for key, each in value.items()}
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def _about(encoder: OpenClipEncoder) -> dict[str, Any]:
+    counts = {name: sum(p.numel() for p in encoder.tower(name)) for name in ("image", "text")}
+    return {"image_size": encoder.image_size, "n_parameters": counts}

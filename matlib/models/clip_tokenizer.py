@@ -1,0 +1,57 @@
+"""CLIP's byte-pair tokens, fast for the many near-equal sentences of a text attack."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import torch
+from open_clip.tokenizer import SimpleTokenizer
+from torch import Tensor
+
+_PRINTABLE = re.compile(r"[!-%'-~ ]+")  # ASCII without `&`, which may begin an HTML entity
+_MOST_WORDS = 50_000
+
+
+class ClipTokenizer:
+    """CLIP's byte-pair tokens, trimmed to the longest caption of the batch.
+
+    The text tower is causal and pools at the end-of-text token, so padding after it cannot
+    change an embedding; leaving it out saves most of the text encoder's work on captions.
+    """
+
+    def __init__(self, context_length: int) -> None:
+        self.context_length = context_length
+        self._bpe = SimpleTokenizer(context_length=context_length)
+        self._words: dict[str, list[int]] = {}
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of one caption without start and end; any string is accepted.
+
+        Byte pairs never reach across a space, so printable ASCII can be looked up word by
+        word; open_clip's repair of other text (accents, entities) sees the whole string.
+        """
+        if not _PRINTABLE.fullmatch(text):
+            return list(self._bpe.encode(text))
+        return [token for word in text.split() for token in self.word_ids(word)]
+
+    def word_ids(self, word: str) -> list[int]:
+        """Token ids of one word, remembered."""
+        found = self._words.get(word)
+        if found is None:
+            if len(self._words) >= _MOST_WORDS:  # character attacks make words without end
+                self._words.clear()
+            found = self._words[word] = list(self._bpe.encode(word))
+        return found
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """B strings -> int64 (B, T), T <= context_length; long captions are cut as CLIP does."""
+        return self.framed(self.ids(text) for text in texts)
+
+    def framed(self, rows: Iterable[Sequence[int]]) -> Tensor:
+        """Token ids of B captions -> int64 (B, T): start and end added, cut and padded."""
+        room = self.context_length - 2
+        start, end = self._bpe.sot_token_id, self._bpe.eot_token_id
+        framed = [[start, *row[:room], end] for row in rows]
+        longest = max(map(len, framed))
+        return torch.tensor([row + [0] * (longest - len(row)) for row in framed])
