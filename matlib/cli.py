@@ -47,6 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--results", type=Path)
     report.set_defaults(command=_report)
 
+    readme = commands.add_parser("readme", help="write the README's generated parts again")
+    readme.set_defaults(command=_readme)
+
     data = commands.add_parser("data", help="fetch, verify or export data sets")
     actions = data.add_subparsers(required=True, metavar="ACTION")
     for name, action in (("fetch", _fetch), ("verify", _verify)):
@@ -99,6 +102,14 @@ def _report(options: argparse.Namespace) -> int:
 
     profile = load_profile(options.profile)
     print(write_report(profile, (options.results or results_folder()) / profile.name))
+    return 0
+
+
+def _readme(options: argparse.Namespace) -> int:
+    from matlib.study.pipeline import PUBLISHED
+    from matlib.study.readme import update_readme
+
+    update_readme(PUBLISHED.parent / "README.md", PUBLISHED / "demo")
     return 0
 
 

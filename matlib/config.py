@@ -85,8 +85,9 @@ class MaskedLanguageModel(_Part):
     n_captions: int = Field(default=20_000, ge=1)
     width: int = 96
     layers: int = 2
-    n_steps: int = Field(default=300, ge=1)
+    n_steps: int = Field(default=600, ge=1)
     batch_size: int = Field(default=128, ge=1)
+    lr: float = Field(default=2e-3, gt=0, le=1)
 
     @model_validator(mode="after")
     def _named(self) -> MaskedLanguageModel:
@@ -123,6 +124,11 @@ class TrainAttack(Budget):
 
     threats: tuple[Threat, ...] = ("bert_true", "typo")
     search: Literal["importance", "exhaustive"] = "importance"
+    max_edits: int | None = Field(
+        default=None,
+        ge=1,
+        description="edits tried per caption and step, drawn afresh; null: all",
+    )
 
 
 class Evaluation(Budget):

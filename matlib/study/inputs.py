@@ -27,6 +27,7 @@ from matlib.data.scenes import (
     aligned_fraction,
     typo_edits,
 )
+from matlib.data.scenes.edits import EditChecker
 from matlib.data.scenes.lexicon import FUNCTION_WORDS
 from matlib.study.provenance import file_hash
 
@@ -143,9 +144,7 @@ class ScenesSource:
             captions: true captions of scenes of the split.
             own: the scene of each.
         """
-        checker = self.world.split(split).checker
-        already = [checker.described(caption) for caption in captions]
-        return lambda i, edited: checker.is_valid_edit(edited, own[i], already[i])
+        return EditChecker(self.world.split(split).checker, captions, own)
 
     def is_false(self, split: str, caption: int, edited: str) -> bool:
         """Whether an edited caption no longer describes its own scene."""

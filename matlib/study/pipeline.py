@@ -80,7 +80,7 @@ def run_study(
         for notebook in done:
             publish_outputs(notebook.executed, notebook.source)
         _publish(folder, PUBLISHED / checked.name)
-        update_readme(PACKAGE_ROOT / "README.md", read_claims(folder / "claims.json"))
+        update_readme(PACKAGE_ROOT / "README.md", PUBLISHED / "demo")
     claims = read_claims(folder / "claims.json")
     say(f"\n{claims_text(claims)}\n\nreport: {page}")
     return page

@@ -1,15 +1,24 @@
-"""The README's claims table: generated from the published ledger, never typed."""
+"""The README's generated parts: the claims table and what made it, never typed."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matlib.study.durable import write_durably
-from matlib.study.report import claim_rows
+from matlib.study.provenance import stale_kinds
+from matlib.study.report import claim_rows, read_claims
 
-BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
+KINDS = {
+    "masked-lm": "the attacker's language model",
+    "candidates": "the candidate words",
+    "model": "the models",
+    "judged": "the evaluations",
+    "sanity": "the sanity checks",
+}
+"""Kinds of artefacts, as a reader would call them."""
 
 
 def claims_markdown(claims: Sequence[Mapping[str, Any]]) -> str:
@@ -28,18 +37,47 @@ def claims_markdown(claims: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def with_claims(readme: str, claims: Sequence[Mapping[str, Any]]) -> str:
-    """The README's text with its table replaced.
+def origin_markdown(provenance: Mapping[str, Any]) -> str:
+    """Which commit made the published numbers, and whether their code has changed since."""
+    artefacts = provenance["artefacts"]
+    commits = sorted({str(a["commit"])[:7] + ("+" if a["dirty"] else "") for a in artefacts})
+    seconds = sum(a["wall_seconds"] for a in artefacts if a["kind"] in ("model", "judged"))
+    n_runs = sum(a["kind"] == "judged" for a in artefacts)
+    text = (
+        f"Made at commit {', '.join(commits)}: training and attacking took "
+        f"{seconds / 60:.0f} minutes for {n_runs} evaluations."
+    )
+    stale = [KINDS.get(kind, kind) for kind in stale_kinds(artefacts)]
+    if stale:
+        text += (
+            f" The code of {', '.join(stale)} has changed since: a rerun may give other numbers."
+        )
+    return text
+
+
+def with_part(readme: str, part: str, content: str) -> str:
+    """The README's text with one generated part replaced.
+
+    Args:
+        part: name in the markers `<!-- part:begin -->` and `<!-- part:end -->`.
 
     Raises:
         ValueError: the markers are missing.
     """
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1:
-        raise ValueError(f"README needs one {BEGIN} and one {END}")
-    head, _, rest = readme.partition(BEGIN)
-    return f"{head}{BEGIN}\n{claims_markdown(claims)}\n{END}{rest.partition(END)[2]}"
+    begin, end = f"<!-- {part}:begin -->", f"<!-- {part}:end -->"
+    if readme.count(begin) != 1 or readme.count(end) != 1:
+        raise ValueError(f"README needs one {begin} and one {end}")
+    head, _, rest = readme.partition(begin)
+    return f"{head}{begin}\n{content}\n{end}{rest.partition(end)[2]}"
 
 
-def update_readme(path: Path, claims: Sequence[Mapping[str, Any]]) -> None:
-    """Rewrite the table in the README file."""
-    write_durably(path, with_claims(path.read_text(encoding="utf-8"), claims))
+def generated(readme: str, published: Path) -> str:
+    """The README's text with every generated part made anew from `published/<profile>/`."""
+    provenance = json.loads((published / "provenance.json").read_text(encoding="utf-8"))
+    readme = with_part(readme, "claims", claims_markdown(read_claims(published / "claims.json")))
+    return with_part(readme, "origin", origin_markdown(provenance))
+
+
+def update_readme(path: Path, published: Path) -> None:
+    """Rewrite the generated parts in the README file."""
+    write_durably(path, generated(path.read_text(encoding="utf-8"), published))

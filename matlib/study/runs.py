@@ -5,36 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pandas as pd
 import torch
 
 from matlib.attacks.image import PGD, ScaleViews
 from matlib.attacks.text import WordSubstitution
-from matlib.config import Augmentation, Profile, Run, TrainAttack
+from matlib.config import Profile
 from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.evaluation.robustness import Suite, evaluate, strength_curve
-from matlib.models.masked_lm import MaskedLM, MaskedLMConfig, train_masked_lm
-from matlib.models.open_clip import OpenClipEncoder, SmallModel, build_small, open_named
+from matlib.models.masked_lm import MaskedLM
+from matlib.models.open_clip import OpenClipEncoder
 from matlib.progress import Progress
-from matlib.study.inputs import ScenesSource, draw, open_source
+from matlib.study.inputs import draw, open_source
 from matlib.study.judged import Judged, load_evaluation, save_curve, save_evaluation
-from matlib.study.specs import (
-    ALL_ATTACKS,
-    Gallery,
-    Judging,
-    Specs,
-    attacks_anything,
-    row_name,
-)
+from matlib.study.models import Models, about_tables, validity
+from matlib.study.specs import ALL_ATTACKS, Gallery, Judging, Specs, row_name
 from matlib.study.store import Artefact, ArtefactSpec, Store
 from matlib.study.threats import Table, load_tables, make_tables, save_tables
-from matlib.training.checkpoint import load_weights, save_weights
-from matlib.training.loop import Schedule, train
-from matlib.training.objectives import Candidates, InnerAttack, defence
-
-WEIGHTS = "model.safetensors"
 
 
 class Study:
@@ -88,132 +77,30 @@ class Study:
         Raises:
             ValueError: unknown augmentation.
         """
-        for known in get_args(Augmentation):
-            if augmentation == known:
-                return self.source.variants(known, self.profile.n_variants, seed)
-        raise ValueError(f"unknown augmentation {augmentation!r}: {get_args(Augmentation)}")
+        return self.models.variants(augmentation, seed)
 
     # --- models ----------------------------------------------------------------------------
 
+    @cached_property
+    def models(self) -> Models:
+        """What makes the study's models."""
+        return Models(
+            self.profile, self.source, self.specs, self._get, self.store.find, self.device
+        )
+
     def masked_lm(self) -> MaskedLM:
         """The attacker's masked language model."""
-        config, spec = self.profile.masked_lm, self.specs.masked_lm()
-        if spec is None:
-            return MaskedLM.load(config.name)
-
-        def make(folder: Path) -> None:
-            shape = MaskedLMConfig(
-                width=config.width,
-                layers=config.layers,
-                n_steps=config.n_steps,
-                batch_size=config.batch_size,
-            )
-            with Progress("train masked LM", config.n_steps) as progress:
-                corpus = self.source.corpus(config.n_captions)
-                model = train_masked_lm(
-                    corpus, shape, 0, lambda _, loss: progress.advance(1, f"loss {loss:.2f}")
-                )
-            model.save(folder)
-
-        return MaskedLM.load(self._get(spec, make).path)
+        return self.models.masked_lm()
 
     def model(self, name: str, seed: int = 0) -> OpenClipEncoder:
         """A model of the study by row name: `base`, `mat`, `mat+.captions` …"""
-        if name != "base":
-            return self._defended(self.specs.run(name), seed)
-        spec = self.specs.base()
-        if spec is None:
-            return self._fresh(0).eval()
-
-        def make(folder: Path) -> dict[str, Any]:
-            assert self.profile.base is not None
-            schedule = Schedule(**self.profile.base.model_dump())
-            data = self.source.base()
-            return self._train(self._fresh(0), data, "clean", schedule, folder, "base", 0)
-
-        return self._load(self._get(spec, make).file(WEIGHTS))
-
-    def _defended(self, run: Run, seed: int) -> OpenClipEncoder:
-        def make(folder: Path) -> dict[str, Any]:
-            assert self.profile.finetune is not None
-            schedule = Schedule(**self.profile.finetune.model_dump())
-            encoder, data = self.model("base"), self.variants(run.augmentation, seed)
-            has_text = defence(run.defence).attacks_text
-            return self._train(
-                encoder, data, run.defence, schedule, folder, row_name(run), seed,
-                inner_attack(self.profile.train_attack) if attacks_anything(run) else None,
-                self._training_candidates(data, seed) if has_text else None,
-            )  # fmt: skip
-
-        spec = self.specs.defended(run, seed)
-        return self._load(self._get(spec, make).file(WEIGHTS))
-
-    def _fresh(self, seed: int) -> OpenClipEncoder:
-        model = self.profile.model
-        if model.kind == "open_clip":
-            return open_named(model.name, model.pretrained or None, self.device)
-        shape = model.model_dump(exclude={"kind", "name", "pretrained"})
-        size = self.profile.dataset.image_size
-        return build_small(SmallModel(image_size=size, **shape), seed).to(self.device)
-
-    def _load(self, weights: Path) -> OpenClipEncoder:
-        encoder = self._fresh(0)
-        load_weights(encoder, weights)
-        return encoder.eval()
-
-    def _train(
-        self,
-        encoder: OpenClipEncoder,
-        data: OneToMany,
-        name: str,
-        schedule: Schedule,
-        folder: Path,
-        label: str,
-        seed: int,
-        inner: InnerAttack | None = None,
-        candidates: Candidates | None = None,
-    ) -> dict[str, Any]:
-        with Progress(f"train {label} s{seed}", schedule.n_steps) as progress:
-            history = train(
-                encoder, data, defence(name), schedule, seed=seed, inner=inner,
-                candidates=candidates, keep_in=folder,
-                on_step=lambda _, loss: progress.advance(1, f"loss {loss:.2f}"),
-            )  # fmt: skip
-        save_weights(encoder, folder / WEIGHTS)
-        table = pd.DataFrame(history.rows)
-        table.to_csv(folder / "history.csv", index=False)
-        seconds = float(table["seconds"].sum())
-        return {"seconds": seconds, "attack_share": float(table["attack_seconds"].sum()) / seconds}
+        return self.models.model(name, seed)
 
     def history(self, name: str, seed: int = 0) -> pd.DataFrame:
         """Loss per step of a model's training (empty for a pretrained base)."""
-        spec = self.specs.base() if name == "base" else None
-        spec = spec or (self.specs.defended(self.specs.run(name), seed) if name != "base" else None)
-        found = self.store.find(spec) if spec is not None else None
-        return pd.read_csv(found.file("history.csv")) if found else pd.DataFrame()
+        return self.models.history(name, seed)
 
-    # --- text threats ------------------------------------------------------------------------
-
-    def _training_candidates(self, data: OneToMany, seed: int) -> Candidates:
-        """The allowed edits of every caption that training may draw, merged over threats."""
-        owner = {c: i for i, variants in enumerate(data.captions) for c in variants}
-        captions = list(owner)
-        tables = make_tables(
-            captions, self.profile.train_attack.threats, self.masked_lm(),
-            self.profile.candidates, self.source, seed=1000 + seed,
-            is_valid=self._validity("train", captions, list(owner.values())),
-        )  # fmt: skip
-        return {
-            caption: [edit for table in tables.values() for edit in table[i]]
-            for i, caption in enumerate(captions)
-        }
-
-    def _validity(
-        self, split: str, captions: list[str], own: list[int]
-    ) -> Callable[[int, str], bool] | None:
-        if not isinstance(self.source, ScenesSource):
-            return None
-        return self.source.valid_edit(split, captions, own)
+    # --- evaluation ------------------------------------------------------------------------
 
     def tables(self, gallery: Gallery, threats: tuple[str, ...]) -> dict[str, Table]:
         """Per text threat the allowed edits of every caption of a gallery."""
@@ -223,23 +110,15 @@ class Study:
             captions = list(pairs.captions)
             tables = make_tables(
                 captions, threats, self.masked_lm(), self.profile.candidates, self.source, seed=0,
-                is_valid=self._validity(
-                    gallery.removesuffix("-1"), captions, pairs.image_of.tolist()
+                is_valid=validity(
+                    self.source, gallery.removesuffix("-1"), captions, pairs.image_of.tolist()
                 ),
             )  # fmt: skip
             save_tables(tables, folder / "tables.json")
-            return {
-                threat: {
-                    "edits_per_caption": sum(map(len, table)) / len(table),
-                    "captions_without": sum(not row for row in table),
-                }
-                for threat, table in tables.items()
-            }
+            return about_tables(tables)
 
         artefact = self._get(self.specs.tables(gallery, threats), make)
         return load_tables(artefact.file("tables.json"))
-
-    # --- evaluation ------------------------------------------------------------------------
 
     def judged(self, name: str, seed: int = 0, how: Judging | None = None) -> Judged:
         """Per-query outcomes, adversarial captions and a few images of one model.
@@ -282,11 +161,3 @@ class Study:
             ScaleViews(e.sga_scales),
             how.attacks,
         )
-
-
-def inner_attack(config: TrainAttack) -> InnerAttack:
-    """The attack inside training, from its budget."""
-    return InnerAttack(
-        PGD(config.eps_255, config.pgd_steps, config.step_255),
-        WordSubstitution(config.n_words, search=config.search),
-    )

@@ -101,7 +101,8 @@ class Specs:
         """A fine-tuned model."""
         profile, how = self.profile, defence(run.defence)
         assert profile.finetune is not None, "profile.runs without profile.finetune"
-        inputs = {"base": self.base(), "masked_lm": self.masked_lm() if how.attacks_text else None}
+        tables = self.training_tables(run.augmentation, seed) if how.attacks_text else None
+        inputs = {"base": self.base(), "candidates": tables}
         config = {
             "model": profile.model.model_dump(),
             "schedule": asdict(Schedule(**profile.finetune.model_dump())),
@@ -109,8 +110,6 @@ class Specs:
             "augmentation": run.augmentation,
             "n_variants": profile.n_variants if how.uses_one_to_many else 1,
             "attack": profile.train_attack.model_dump() if attacks_anything(run) else {},
-            "candidates": profile.candidates.model_dump() if how.attacks_text else {},
-            "masked_lm": profile.masked_lm.name,
         }
         return self._spec("model", row_name(run), seed, config, inputs, TRAIN_CODE)
 
@@ -124,6 +123,19 @@ class Specs:
         }
         inputs = {"masked_lm": self.masked_lm()}
         return self._spec("candidates", gallery, 0, config, inputs, TABLE_CODE)
+
+    def training_tables(self, augmentation: str, seed: int) -> ArtefactSpec:
+        """Candidate tables of the captions that training draws; the seed is that of typos."""
+        profile = self.profile
+        config = {
+            "augmentation": augmentation,
+            "n_variants": 1 if augmentation == "none" else profile.n_variants,
+            "threats": profile.train_attack.threats,
+            "candidates": profile.candidates.model_dump(),
+            "masked_lm": profile.masked_lm.name,
+        }
+        inputs = {"masked_lm": self.masked_lm()}
+        return self._spec("candidates", "train", seed, config, inputs, TABLE_CODE)
 
     def judged(self, name: str, seed: int, how: Judging) -> ArtefactSpec:
         """Per-query outcomes of one model."""

@@ -108,7 +108,8 @@ def _name_points(figure: Figure, axis: Axes, points: pd.DataFrame) -> None:
                           textcoords="offset pixels")
             for dx, dy, ha in places
         ]  # fmt: skip
-        boxes = [text.get_window_extent() for text in tried]
+        # a margin, because text is a little wider once it is drawn at print resolution
+        boxes = [text.get_window_extent().padded(12, 2) for text in tried]
         covered = [sum(bool(box.overlaps(other)) for other in taken) for box in boxes]
         is_outside = [box.x0 < axis.bbox.x0 or box.x1 > axis.bbox.x1 for box in boxes]
         cost = [n + len(taken) * out for n, out in zip(covered, is_outside, strict=True)]

@@ -1,9 +1,4 @@
-"""Reading captions: from words to the facts they state.
-
-A cascade of two small grammars. First words become one-letter classes and a scanner groups
-them into chunks: noun phrases, relations, background phrases, verbs, conjunctions. Then a
-chunk grammar attaches relations to noun phrases. What does not fit is not understood.
-"""
+"""Reading captions: from words to the facts they state."""
 
 from __future__ import annotations
 
@@ -11,47 +6,11 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from matlib.data.scenes.lexicon import CONCEPT_OF, FUNCTION_WORD_CLASSES, Concept, decode
+from matlib.data.scenes.lexicon import CONCEPT_OF, Concept, decode
+from matlib.data.scenes.structure import CLASS, MAX_MENTIONS, Span, classes, structure
 
-_KIND_CLASS = {"shape": "N", "colour": "c", "texture": "x", "size": "z", "background": "B"}
-_RELATION_CLASS = {"left": "L", "right": "L", "far": "F"}  # all others are prepositions: "R"
-
-
-def _class_of(word: str) -> str:
-    concept = CONCEPT_OF[word]
-    if concept.kind == "relation":
-        return _RELATION_CLASS.get(concept.value, "R")
-    return _KIND_CLASS[concept.kind]
-
-
-_CLASS = {word: _class_of(word) for word in CONCEPT_OF} | {
-    word: letter for letter, words in FUNCTION_WORD_CLASSES.items() for word in words
-}
-
-_CHUNKS = (
-    ("g", r"D?Bi[og&]"),  # a stone scene with/of/showing
-    ("g", r"DKvD?B&?"),  # the background is sand (and)
-    ("g", r"&D?BkI?"),  # with sand behind (them)
-    ("g", r"&?v?pD?B"),  # (and) (lies) on the sand
-    ("i", r"D?i[og&]"),  # a picture of
-    ("i", r"(?:ev|us|Dv)"),  # there is, we see, this is
-    ("r", r"[tp]?D?Lo"),  # left of, to the left of
-    ("r", r"Ff"),  # far from
-    ("r", r"R"),  # above
-    ("n", r"D?[zcx]*[NM]"),  # a small red star
-    ("I", r"I"),
-    ("q", r"qv?"),  # that is
-    ("&", r"&"),
-    ("v", r"v"),
-)
-_SCANNER = re.compile("|".join(f"(?P<_{i}>{p})" for i, (_, p) in enumerate(_CHUNKS)))
 # Without a full parse: adjectives without a noun and bare backgrounds count as well.
 _FRAGMENTS = re.compile(r"(?P<n>[zcx]+[NM]?|[NM])|(?P<r>[LFR])|(?P<g>B)")
-
-# A sentence is segments joined by conjunctions, background phrases taken out beforehand.
-_SEGMENT = re.compile(r"n(?:[vq]?r[nI])?(?:qrn)*|rn[vi]?n")
-_CONTINUATION = re.compile(r"v?rn")  # "… and above a ring", of the subject before
-MAX_MENTIONS = 3
 
 
 @dataclass(frozen=True)
@@ -74,62 +33,44 @@ class Reading:
         return sum(map(len, self.mentions)) + len(self.relations) + len(self.backgrounds)
 
 
-def _classes(words: list[str]) -> tuple[list[str | None], str]:
-    decoded = [decode(word) for word in words]
-    return decoded, "".join("?" if word is None else _CLASS[word] for word in decoded)
+Fact = tuple[str, int, int]
+"""What a word states: (`attribute`, mention, -1), (`relation`, i, j) or (`background`, -1, -1)."""
 
 
-def _concepts(words: list[str | None], start: int, end: int) -> list[Concept]:
-    return [CONCEPT_OF[w] for w in words[start:end] if w is not None and w in CONCEPT_OF]
+@dataclass(frozen=True)
+class Parse:
+    """A caption with the words that state its facts.
+
+    Attributes:
+        words: the words as they are understood.
+        letters: their classes.
+        n_mentions: mentioned objects.
+        facts: (position of the stating word, the fact).
+    """
+
+    words: tuple[str, ...]
+    letters: str
+    n_mentions: int
+    facts: tuple[tuple[int, Fact], ...]
 
 
-def _scan(letters: str) -> list[tuple[str, int, int]] | None:
-    """Chunks (kind, start, end) that cover all letters, or None."""
-    chunks: list[tuple[str, int, int]] = []
-    position = 0
-    while position < len(letters):
-        match = _SCANNER.match(letters, position)
-        if match is None or match.lastgroup is None:
-            return None
-        chunks.append((_CHUNKS[int(match.lastgroup[1:])][0], match.start(), match.end()))
-        position = match.end()
-    return chunks
+def parse(caption: str) -> Parse | None:
+    """The caption's words and facts, or None where it is not understood (see `read`)."""
+    decoded, letters = classes(caption.lower().split())
+    found = structure(letters)
+    words = tuple(word for word in decoded if word is not None)
+    if found is None:
+        return None
 
+    def stating(span: Span) -> list[int]:
+        return [at for at in range(*span) if words[at] in CONCEPT_OF]
 
-class _Builder:
-    """Collects mentions and relations while the chunk string is walked."""
-
-    def __init__(self) -> None:
-        self.mentions: list[tuple[Concept, ...]] = []
-        self.relations: list[tuple[int, str, int]] = []
-        self.subject = 0
-
-    def mention(self, concepts: list[Concept]) -> int:
-        self.mentions.append(tuple(concepts))
-        return len(self.mentions) - 1
-
-    def segment(self, tokens: str, values: list[list[Concept]]) -> None:
-        """One part of the sentence between conjunctions; its first noun is its subject."""
-        inverted = tokens[0] == "r" and tokens.count("n") == 2
-        waiting: int | None = None
-        relation: str | None = None
-        for token, concepts in zip(tokens, values, strict=True):
-            if token == "r":
-                relation = concepts[0].value
-            elif token == "I" and relation is not None:
-                self.relations.append((len(self.mentions) - 1, relation, 0))
-            elif token == "n" and inverted and waiting is None:
-                waiting = self.mention(concepts)  # "above a ring is a star"
-            elif token == "n":
-                before = self.subject if tokens[0] != "n" else len(self.mentions) - 1
-                here = self.mention(concepts)
-                if waiting is not None and relation is not None:
-                    self.relations.append((here, relation, waiting))
-                elif relation is not None:
-                    self.relations.append((before, relation, here))
-                if waiting is not None or (relation is None and tokens[0] == "n"):
-                    self.subject = here
-                relation = None
+    facts: list[tuple[int, Fact]] = [
+        (at, ("attribute", k, -1)) for k, span in enumerate(found.mentions) for at in stating(span)
+    ]
+    facts += [(stating(span)[0], ("relation", i, j)) for i, span, j in found.relations]
+    facts += [(stating(span)[0], ("background", -1, -1)) for span in found.backgrounds]
+    return Parse(words, letters, len(found.mentions), tuple(facts))
 
 
 @lru_cache(maxsize=200_000)
@@ -139,26 +80,26 @@ def read(caption: str) -> Reading | None:
     Not understood: an unknown word (other than a one-letter typo of exactly one known word),
     a sentence outside the grammar, more than three mentioned objects.
     """
-    words, letters = _classes(caption.lower().split())
-    chunks = None if "?" in letters else _scan(letters)
-    if chunks is None:
+    found = parse(caption)
+    if found is None:
         return None
-    facts = [(kind, _concepts(words, start, end)) for kind, start, end in chunks]
-    backgrounds = tuple(concepts[0].value for kind, concepts in facts if kind == "g")
-    rest = [fact for fact in facts if fact[0] != "g"]
-    opening = len(rest) - len("".join(k for k, _ in rest).removeprefix("i").removeprefix("v"))
-    builder = _Builder()
-    start = opening
-    for position, segment in enumerate("".join(k for k, _ in rest[opening:]).split("&")):
-        values = [concepts for _, concepts in rest[start : start + len(segment)]]
-        start += len(segment) + 1
-        continues = position > 0 and _CONTINUATION.fullmatch(segment) is not None
-        if not continues and _SEGMENT.fullmatch(segment) is None:
-            return None
-        builder.segment(segment, values)
-    if len(builder.mentions) > MAX_MENTIONS or any(i == j for i, _, j in builder.relations):
-        return None
-    return Reading(tuple(builder.mentions), tuple(builder.relations), backgrounds)
+    mentions: list[list[Concept]] = [[] for _ in range(found.n_mentions)]
+    relations, backgrounds = [], []
+    for at, (kind, i, j) in found.facts:
+        concept = CONCEPT_OF[found.words[at]]
+        if kind == "attribute":
+            mentions[i].append(concept)
+        elif kind == "relation":
+            relations.append((i, concept.value, j))
+        else:
+            backgrounds.append(concept.value)
+    return Reading(tuple(map(tuple, mentions)), tuple(relations), tuple(backgrounds))
+
+
+def class_and_concept(word: str) -> tuple[str, Concept | None]:
+    """Class letter of a word (`?` if it is not understood) and the concept that it names."""
+    known = decode(word.lower())
+    return ("?", None) if known is None else (CLASS[known], CONCEPT_OF.get(known))
 
 
 @lru_cache(maxsize=65_536)
@@ -171,9 +112,9 @@ def read_leniently(caption: str) -> Reading:
     strict = read(caption)
     if strict is not None:
         return strict
-    words, _ = _classes(caption.lower().split())
-    known = [w for w in words if w is not None and (w in CONCEPT_OF or _CLASS[w] == "M")]
-    letters = "".join(_CLASS[w] for w in known)
+    words, _ = classes(caption.lower().split())
+    known = [w for w in words if w is not None and (w in CONCEPT_OF or CLASS[w] == "M")]
+    letters = "".join(CLASS[w] for w in known)
     mentions: list[tuple[Concept, ...]] = []
     relations: list[tuple[int, str, int]] = []
     backgrounds: list[str] = []

@@ -7,7 +7,7 @@ possible fact is an integer with one bit per (scene, assignment), and a caption 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from itertools import permutations
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from matlib.data.scenes.lexicon import LEXICON, Concept
-from matlib.data.scenes.reading import Reading, read, read_leniently
+from matlib.data.scenes.reading import Fact, Reading, read, read_leniently
 from matlib.data.scenes.scene import (
     ATTRIBUTES,
     MAX_OBJECTS,
@@ -137,6 +137,22 @@ class SceneIndex:
             mask &= self._background[value]
         return mask
 
+    def fact(self, fact: Fact, concept: Concept) -> int:
+        """Mask of one fact stated by a word for `concept`."""
+        kind, i, j = fact
+        if kind == "attribute":
+            return self._attribute[i, concept]
+        if kind == "relation":
+            return self._relation[i, concept.value, j]
+        return self._background[concept.value]
+
+    def mentions(self, n: int) -> int:
+        """Mask of the scenes with at least `n` objects, under assignments of objects to them."""
+        mask = -1
+        for k in range(n):
+            mask &= self._exists[k]
+        return mask
+
     def matches(self, caption: str) -> np.ndarray:
         """bool (S,): the scenes that the caption describes."""
         data = self.mask(read(caption)).to_bytes(self.n_scenes, "little")
@@ -171,11 +187,11 @@ class TruthChecker:
     """Validity of caption edits in a gallery of scenes (the threat `bert_true`)."""
 
     def __init__(self, scenes: Sequence[Scene]) -> None:
-        self._index = SceneIndex(scenes)
+        self.index = SceneIndex(scenes)
 
     def described(self, caption: str) -> set[int]:
         """Indices of the scenes that the caption describes."""
-        return set(np.flatnonzero(self._index.matches(caption)).tolist())
+        return set(np.flatnonzero(self.index.matches(caption)).tolist())
 
     def is_valid_edit(
         self, edited_caption: str, image_index: int, already_relevant: set[int] | None = None
@@ -188,9 +204,14 @@ class TruthChecker:
             already_relevant: scenes that the unedited caption describes; these do not count
                 as further ones. Only the own scene by default.
         """
-        mask = self._index.mask(read(edited_caption))
+        mask = self.index.mask(read(edited_caption))
+        return self.is_true_only_of(mask, image_index, already_relevant or set())
+
+    @staticmethod
+    def is_true_only_of(mask: int, image_index: int, already_relevant: Set[int]) -> bool:
+        """True of its own scene, and of no scene beyond `already_relevant`."""
         if not (mask >> (8 * image_index)) & 0xFF:
             return False
-        for allowed in (already_relevant or set()) | {image_index}:
+        for allowed in {*already_relevant, image_index}:
             mask &= ~(0xFF << (8 * allowed))
         return mask == 0

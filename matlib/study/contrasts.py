@@ -1,0 +1,149 @@
+"""The contrasts behind the claims: differences of recall between models, attacks or galleries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from matlib.evaluation.retrieval import Outcomes, chance_recall
+from matlib.evaluation.statistics import (
+    MIN_SEEDS_FOR_INTERVAL,
+    Estimate,
+    primary_difference,
+    primary_endpoint,
+    t_interval,
+)
+from matlib.study.runs import Study
+from matlib.study.specs import Judging
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One difference of two models (or attacks) with what stands behind it.
+
+    Attributes:
+        name: in words, e.g. `mat - tecoa`.
+        estimate: difference of the primary endpoint, in [-1, 1], with its interval.
+        n_seeds: trained weights behind it.
+        unit: what the interval resamples: `query` (images with their captions) or `seed`.
+        at_floor: both sides include chance in their intervals.
+    """
+
+    name: str
+    estimate: Estimate
+    n_seeds: int
+    unit: str
+    at_floor: bool = False
+
+
+def _has(study: Study, names: Sequence[str]) -> bool:
+    known = {name for name, _ in study.rows()}
+    return all(name in known for name in names)
+
+
+def _key(study: Study) -> tuple[str, str]:
+    return ("worst", study.profile.evaluation.primary_threat)
+
+
+def differences(study: Study, first: str, others: Sequence[str]) -> list[Contrast]:
+    if not _has(study, [first, *others]):
+        return []
+    own, key = study.pairs("test").image_of, _key(study)
+
+    def outcomes(name: str, seed: int) -> Outcomes:
+        return study.judged(name, 0 if name == "base" else seed).outcomes[key]
+
+    return [_contrast(study, f"{first} - {other}", outcomes, first, other, own) for other in others]
+
+
+def _contrast(
+    study: Study,
+    name: str,
+    outcomes: Callable[[str, int], Outcomes],
+    first: str,
+    other: str,
+    own: Tensor,
+) -> Contrast:
+    """Per-seed paired differences; an interval over queries below three seeds."""
+    seeds = study.profile.seeds
+    pairs = [(outcomes(first, seed), outcomes(other, seed)) for seed in seeds]
+    floor = all(_at_floor(study, side, own) for pair in pairs for side in pair)
+    if len(seeds) >= MIN_SEEDS_FOR_INTERVAL:
+        found = t_interval([primary_endpoint(a) - primary_endpoint(b) for a, b in pairs])
+        return Contrast(name, found, len(seeds), "seed", floor)
+    n_boot = study.profile.evaluation.n_boot
+    found = primary_difference(pairs[0][0], pairs[0][1], own, n_boot=n_boot)
+    # below three seeds the interval is over queries and speaks of the first seed's weights
+    return Contrast(name, found, 1, "query", floor)
+
+
+def _at_floor(study: Study, outcomes: Outcomes, own: Tensor) -> bool:
+    relevant = study.pairs("test").relevance()
+    chance = (chance_recall(relevant, "TR", 1) + chance_recall(relevant, "IR", 1)) / 2
+    return primary_difference(outcomes, None, own, n_boot=500).low <= chance
+
+
+def unimodal_margins(study: Study) -> list[Contrast]:
+    """C1: points that the joint attack takes beyond each unimodal one, undefended model."""
+    e = study.profile.evaluation
+    how = Judging("test", (e.primary_threat,), e.unimodal_eps_255, ("pgd", "bert", "joint"))
+    found = study.judged("base", 0, how).outcomes
+    own, joint = study.pairs("test").image_of, found[("joint", e.primary_threat)]
+    alone = {"image": found[("pgd", "")], "text": found[("bert", e.primary_threat)]}
+    return [
+        Contrast(
+            f"undefended: {name} attack ({primary_endpoint(outcomes):.0%} left) - joint attack",
+            primary_difference(outcomes, joint, own, n_boot=e.n_boot),
+            1,
+            "query",
+        )
+        for name, outcomes in alone.items()
+    ]
+
+
+def generalisation_gap(study: Study, name: str) -> list[Contrast]:
+    """C3: robust recall on training minus held-out pairs, the base's difference subtracted.
+
+    Galleries of the same size with one caption per image; the joint attack decides. Training
+    and held-out pairs are different images, so their bootstraps are independent.
+    """
+    if not _has(study, [name]):
+        return []
+    threat, e = study.profile.evaluation.primary_threat, study.profile.evaluation
+    per_seed, single = [], None
+    for seed in study.profile.seeds:
+        sides: list[Estimate] = []
+        for gallery in ("train-1", "test-1"):
+            how = Judging(gallery, (threat,), e.eps_255, ("clean", "joint"))
+            own = study.pairs(gallery).image_of
+            model = study.judged(name, seed, how).outcomes[("joint", threat)]
+            base = study.judged("base", 0, how).outcomes[("joint", threat)]
+            sides.append(primary_difference(model, base, own, n_boot=e.n_boot, seed=len(sides)))
+        per_seed.append(sides[0].value - sides[1].value)
+        single = single or _independent_difference(sides[0], sides[1])
+    assert single is not None
+    label = f"({name} - base on training pairs) - (the same on held-out pairs)"
+    if len(per_seed) >= MIN_SEEDS_FOR_INTERVAL:
+        return [Contrast(label, t_interval(per_seed), len(per_seed), "seed")]
+    return [Contrast(label, single, len(per_seed), "query")]
+
+
+def _independent_difference(a: Estimate, b: Estimate) -> Estimate:
+    """Difference of independent estimates; half-widths add in quadrature (MOVER)."""
+    value = a.value - b.value
+    low = value - math.hypot(a.value - a.low, b.high - b.value)
+    high = value + math.hypot(a.high - a.value, b.value - b.low)
+    error = (high - low) / (2 * 1.96)
+    p = 0.5 * math.erfc(value / error / math.sqrt(2)) if error > 0 else float(value <= 0)
+    return Estimate(value, low, high, min(a.n, b.n), p)
+
+
+def one_to_many(study: Study) -> list[Contrast]:
+    names = [name for name, _ in study.rows() if name.startswith("mat+.")]
+    best = "mat+.captions+renderings"  # the paper's MAT+: several captions, several images
+    if best not in names or not _has(study, ["mat"]):
+        return []
+    return differences(study, best, ["mat"])

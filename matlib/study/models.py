@@ -1,0 +1,213 @@
+"""The models of a study: the attacker's language model, the base, and every defended model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import pandas as pd
+
+from matlib.attacks.image import PGD
+from matlib.attacks.text import WordSubstitution
+from matlib.config import Augmentation, Profile, Run, TrainAttack
+from matlib.data.pairs import OneToMany
+from matlib.models.masked_lm import MaskedLM, MaskedLMConfig, train_masked_lm
+from matlib.models.open_clip import OpenClipEncoder, SmallModel, build_small, open_named
+from matlib.progress import Progress
+from matlib.study.inputs import KarpathySource, ScenesSource
+from matlib.study.specs import Specs, attacks_anything, row_name
+from matlib.study.store import Artefact, ArtefactSpec
+from matlib.study.threats import Table, load_tables, make_tables, save_tables
+from matlib.training.checkpoint import load_weights, save_weights
+from matlib.training.loop import Schedule, train
+from matlib.training.objectives import Candidates, InnerAttack, defence
+
+WEIGHTS = "model.safetensors"
+
+Make = Callable[[Path], dict[str, Any] | None]
+
+
+@dataclass(frozen=True)
+class Models:
+    """Makes models on demand, each once.
+
+    Attributes:
+        profile: what is studied.
+        source: the data.
+        specs: identities of the profile's artefacts.
+        get: (specification, maker) -> the artefact, loaded or made.
+        find: specification -> the artefact if it is there.
+        device: `cpu` or `cuda`.
+    """
+
+    profile: Profile
+    source: ScenesSource | KarpathySource
+    specs: Specs
+    get: Callable[[ArtefactSpec, Make], Artefact]
+    find: Callable[[ArtefactSpec], Artefact | None]
+    device: str
+
+    def variants(self, augmentation: str, seed: int = 0) -> OneToMany:
+        """The training pairs with the variants of an augmentation.
+
+        Raises:
+            ValueError: unknown augmentation.
+        """
+        for known in get_args(Augmentation):
+            if augmentation == known:
+                return self.source.variants(known, self.profile.n_variants, seed)
+        raise ValueError(f"unknown augmentation {augmentation!r}: {get_args(Augmentation)}")
+
+    def masked_lm(self) -> MaskedLM:
+        """The attacker's masked language model."""
+        config, spec = self.profile.masked_lm, self.specs.masked_lm()
+        if spec is None:
+            return MaskedLM.load(config.name)
+
+        def make(folder: Path) -> None:
+            shape = MaskedLMConfig(
+                width=config.width,
+                layers=config.layers,
+                n_steps=config.n_steps,
+                batch_size=config.batch_size,
+                lr=config.lr,
+            )
+            with Progress("train masked LM", config.n_steps) as progress:
+                corpus = self.source.corpus(config.n_captions)
+                model = train_masked_lm(
+                    corpus, shape, 0, lambda _, loss: progress.advance(1, f"loss {loss:.2f}")
+                )
+            model.save(folder)
+
+        return MaskedLM.load(self.get(spec, make).path)
+
+    def model(self, name: str, seed: int = 0) -> OpenClipEncoder:
+        """A model of the study by row name: `base`, `mat`, `mat+.captions` …"""
+        if name != "base":
+            return self._defended(self.specs.run(name), seed)
+        spec = self.specs.base()
+        if spec is None:
+            return self._fresh(0).eval()
+
+        def make(folder: Path) -> dict[str, Any]:
+            assert self.profile.base is not None
+            schedule = Schedule(**self.profile.base.model_dump())
+            data = self.source.base()
+            return self._train(self._fresh(0), data, "clean", schedule, folder, "base", 0)
+
+        return self._load(self.get(spec, make).file(WEIGHTS))
+
+    def _defended(self, run: Run, seed: int) -> OpenClipEncoder:
+        def make(folder: Path) -> dict[str, Any]:
+            assert self.profile.finetune is not None
+            schedule = Schedule(**self.profile.finetune.model_dump())
+            encoder, data = self.model("base"), self.variants(run.augmentation, seed)
+            has_text = defence(run.defence).attacks_text
+            return self._train(
+                encoder, data, run.defence, schedule, folder, row_name(run), seed,
+                inner_attack(self.profile.train_attack) if attacks_anything(run) else None,
+                self._candidates(data, run.augmentation, seed) if has_text else None,
+            )  # fmt: skip
+
+        spec = self.specs.defended(run, seed)
+        return self._load(self.get(spec, make).file(WEIGHTS))
+
+    def _fresh(self, seed: int) -> OpenClipEncoder:
+        model = self.profile.model
+        if model.kind == "open_clip":
+            return open_named(model.name, model.pretrained or None, self.device)
+        shape = model.model_dump(exclude={"kind", "name", "pretrained"})
+        size = self.profile.dataset.image_size
+        return build_small(SmallModel(image_size=size, **shape), seed).to(self.device)
+
+    def _load(self, weights: Path) -> OpenClipEncoder:
+        encoder = self._fresh(0)
+        load_weights(encoder, weights)
+        return encoder.eval()
+
+    def _train(
+        self,
+        encoder: OpenClipEncoder,
+        data: OneToMany,
+        name: str,
+        schedule: Schedule,
+        folder: Path,
+        label: str,
+        seed: int,
+        inner: InnerAttack | None = None,
+        candidates: Candidates | None = None,
+    ) -> dict[str, Any]:
+        with Progress(f"train {label} s{seed}", schedule.n_steps) as progress:
+            history = train(
+                encoder, data, defence(name), schedule, seed=seed, inner=inner,
+                candidates=candidates, keep_in=folder,
+                on_step=lambda _, loss: progress.advance(1, f"loss {loss:.2f}"),
+            )  # fmt: skip
+        save_weights(encoder, folder / WEIGHTS)
+        table = pd.DataFrame(history.rows)
+        table.to_csv(folder / "history.csv", index=False)
+        seconds = float(table["seconds"].sum())
+        return {"seconds": seconds, "attack_share": float(table["attack_seconds"].sum()) / seconds}
+
+    def history(self, name: str, seed: int = 0) -> pd.DataFrame:
+        """Loss per step of a model's training (empty for a pretrained base)."""
+        spec = self.specs.base() if name == "base" else None
+        spec = spec or (self.specs.defended(self.specs.run(name), seed) if name != "base" else None)
+        found = self.find(spec) if spec is not None else None
+        return pd.read_csv(found.file("history.csv")) if found else pd.DataFrame()
+
+    def _candidates(self, data: OneToMany, augmentation: str, seed: int) -> Candidates:
+        """The allowed edits of every caption that training may draw, merged over threats.
+
+        Asking a language model and checking the truth of a training set takes as long as a
+        third of a run, so all defences that train on the same captions share one table.
+        """
+        owner = {c: i for i, variants in enumerate(data.captions) for c in variants}
+        captions = list(owner)
+
+        def make(folder: Path) -> dict[str, Any]:
+            tables = make_tables(
+                captions, self.profile.train_attack.threats, self.masked_lm(),
+                self.profile.candidates, self.source, seed=1000 + seed,
+                is_valid=validity(self.source, "train", captions, list(owner.values())),
+            )  # fmt: skip
+            save_tables(tables, folder / "tables.json")
+            return about_tables(tables)
+
+        artefact = self.get(self.specs.training_tables(augmentation, seed), make)
+        tables = load_tables(artefact.file("tables.json"))
+        return {
+            caption: [edit for table in tables.values() for edit in table[i]]
+            for i, caption in enumerate(captions)
+        }
+
+
+def validity(
+    source: ScenesSource | KarpathySource, split: str, captions: list[str], own: Sequence[int]
+) -> Callable[[int, str], bool] | None:
+    """The truth check of edits, where the truth is known."""
+    if not isinstance(source, ScenesSource):
+        return None
+    return source.valid_edit(split, captions, own)
+
+
+def about_tables(tables: dict[str, Table]) -> dict[str, Any]:
+    """Size of candidate tables, for their provenance."""
+    return {
+        threat: {
+            "edits_per_caption": sum(map(len, table)) / len(table),
+            "captions_without": sum(not row for row in table),
+        }
+        for threat, table in tables.items()
+    }
+
+
+def inner_attack(config: TrainAttack) -> InnerAttack:
+    """The attack inside training, from its budget."""
+    return InnerAttack(
+        PGD(config.eps_255, config.pgd_steps, config.step_255),
+        WordSubstitution(config.n_words, search=config.search),
+        config.max_edits,
+    )
