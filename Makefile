@@ -23,7 +23,7 @@ STAMP := $(ENV)/.matlib-installed-$(firstword $(shell printf '%s' "$(CURDIR)" | 
 STUDY = $(PY) -m matlib study --profile $(PROFILE) \
 	$(if $(DATA),--data "$(DATA)") $(if $(LIMIT),--limit $(LIMIT)) $(if $(SHARD),--shard $(SHARD))
 
-.PHONY: help study test test-full notebooks report lab clean
+.PHONY: help study test test-full notebooks report bench lab clean
 
 help: ## show this list
 	@echo "make TARGET [PROFILE=demo] [DATA=folder] [LIMIT=n] [SHARD=i/n]"
@@ -48,6 +48,9 @@ notebooks: $(STAMP) ## run the study and copy its outputs into notebooks/
 
 report: $(STAMP) ## write the report again from the executed notebooks
 	@$(PY) -m matlib report --profile $(PROFILE)
+
+bench: $(STAMP) ## speed and memory against the released code's order of operations
+	@$(PY) -m matlib bench
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	@$(PY) -m jupyter lab notebooks

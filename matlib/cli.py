@@ -1,4 +1,4 @@
-"""`python -m matlib`: run a study, write its report, fetch and verify data."""
+"""`python -m matlib`: run a study, attack or judge any model, fetch and verify data, benchmark."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from matlib.commands.parsers import add_attack, add_bench, add_evaluate
 from matlib.config import load_profile, profile_names
 from matlib.data.download import DownloadError
 from matlib.data.fetch import fetch
@@ -49,6 +50,10 @@ def _parser() -> argparse.ArgumentParser:
 
     readme = commands.add_parser("readme", help="write the README's generated parts again")
     readme.set_defaults(command=_readme)
+
+    add_attack(commands)
+    add_evaluate(commands)
+    add_bench(commands)
 
     data = commands.add_parser("data", help="fetch, verify or export data sets")
     actions = data.add_subparsers(required=True, metavar="ACTION")

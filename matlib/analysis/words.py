@@ -80,10 +80,11 @@ def claim_sentence(claim: Mapping[str, Any]) -> str:
     Args:
         claim: a row with `estimate`, as in claims.json.
     """
-    numbers = [f"{100 * claim[key]:+.1f}" for key in ("estimate", "ci_low", "ci_high")]
+    low, high = claim["ci_low"], claim["ci_high"]
+    limits = f"≥ {100 * low:+.1f}" if high is None else f"{100 * low:+.1f}, {100 * high:+.1f}"
     plural = {"query": "images", "seed": "seeds"}[claim["unit"]]
     return (
         f"{claim['id']} ({claim['claim']}): {claim['verdict']}. {claim['contrast']}: "
-        f"{numbers[0]} points [{numbers[1]}, {numbers[2]}], over {claim['n']} {plural}, "
+        f"{100 * claim['estimate']:+.1f} points [{limits}], over {claim['n']} {plural}, "
         f"{claim['n_seeds']} training seed{'' if claim['n_seeds'] == 1 else 's'}."
     )

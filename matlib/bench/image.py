@@ -129,6 +129,10 @@ class _Dispatch(TorchDispatchMode):
     ) -> Any:
         name = function.name().removeprefix("aten::").partition(".")[0]
         # what needs a value, or a size that depends on values, before the host can go on
+        by_mask = name in ("index", "index_put", "index_put_") and any(
+            isinstance(each, Tensor) and each.dtype == torch.bool for each in args[1]
+        )
+        self.count[0] += by_mask
         self.count[0] += name in (
             "_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "_unique2", "equal",
         )  # fmt: skip

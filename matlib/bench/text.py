@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -81,6 +82,6 @@ def second_pass_share(load: Load, n_repeats: int) -> float:
     shares = []
     for _ in range(n_repeats):
         prepared = WordSubstitution().prepare(load.encoder, load.captions, load.table)
-        first, second = (seconds(lambda g=g: prepared(g), device) for g in guides)  # type: ignore[misc]
+        first, second = (seconds(partial(prepared, guide), device) for guide in guides)
         shares.append(second / first)
     return median(shares)

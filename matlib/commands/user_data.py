@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,16 +19,15 @@ from matlib.study.provenance import canonical_json, file_hash, text_hash
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
 
-def read_user_data(
-    images: Path, captions: Path, image_size: int, split: str = "test"
-) -> ImageTextPairs:
+def read_user_data(images: Path, captions: Path, split: str = "test") -> ImageTextPairs:
     """Images of a folder with their captions, everything checked before anything is decoded.
+
+    Images are decoded as they are asked for; say first at which size (`sized`), 224 by default.
 
     Args:
         images: folder that the file names are relative to.
         captions: JSON: a mapping from image file name to a list of captions (read in the order
             of the names), or a data set in the Karpathy format (in the order of the file).
-        image_size: side in pixels that images are scaled and cropped to when they are loaded.
         split: of a Karpathy file, the images that are taken; `all` for every split.
 
     Raises:
@@ -52,13 +52,20 @@ def read_user_data(
     return ImageTextPairs(
         name=captions.stem,
         split=split if also else "all",
-        images=ImageFiles(paths, partial(decode_image, size=image_size)),
+        images=ImageFiles(paths, partial(decode_image, size=224)),
         captions=tuple(text for texts in per_image for text in texts),
         image_of=torch.tensor(own, dtype=torch.long),
         image_ids=tuple(names),
         relevant=_relevant(also, own),
         notes=_notes(images, names) if not also else (),
     )
+
+
+def sized(pairs: ImageTextPairs, image_size: int) -> ImageTextPairs:
+    """The same pairs, their images scaled and cropped to a model's size."""
+    assert isinstance(pairs.images, ImageFiles)
+    files = ImageFiles(pairs.images.paths, partial(decode_image, size=image_size))
+    return replace(pairs, images=files)
 
 
 def identity(pairs: ImageTextPairs) -> str:

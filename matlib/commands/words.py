@@ -78,7 +78,7 @@ class Words:
         if self.synonyms is not None:
             return from_synonyms(captions, read_mapping(self.synonyms, "synonyms"), k=self.k)
         masked_lm = MaskedLM.load(self.masked_lm)
-        masked_lm.model.to(device)  # type: ignore[arg-type]
+        masked_lm.model.to(device)
         words = masked_lm.candidates(captions, self.k, alignment=self.alignment)
         return free_edits(captions, words, english_stop_words(), self.k)
 

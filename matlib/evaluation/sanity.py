@@ -28,8 +28,8 @@ not refuted. An attack that nobody tried here (another loss, one without gradien
 this defence) may still break the model. With few images, violations of several points go
 unseen: at 100 images a paired difference of recalls has a standard error of about 1 to 3
 points, and the correction over some 80 checks asks for three of them beyond the tolerance, so
-5 to 11 points in all. A model whose recall is already at chance
-under the evaluation's attack passes most checks because nothing is left to lose.
+5 to 11 points in all. A model whose recall is already at chance under the evaluation's attack
+passes most checks because nothing is left to lose.
 """
 
 from __future__ import annotations

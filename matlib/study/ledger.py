@@ -15,6 +15,7 @@ from matlib.study.contrasts import (
     unimodal_margins,
 )
 from matlib.study.runs import Study
+from matlib.study.sanity import battery, masked_gradients_entry
 
 PENDING = {
     "C2": "MAT beats unimodal defences under multimodal attack",
@@ -54,10 +55,15 @@ def ledger(study: Study) -> list[dict[str, Any]]:
     adjusted = dict(
         zip(weakest, holm([_holm_within(contrasts[claim]) for claim in weakest]), strict=True)
     )
-    return [
-        _entry(study, claim, text, weakest.get(claim), adjusted.get(claim, math.nan))
+    entries = {
+        claim: _entry(study, claim, text, weakest.get(claim), adjusted.get(claim, math.nan))
         for claim, text in words.items()
-    ]
+    }
+    examined = battery(study)
+    if examined:
+        n_seeds = len(study.profile.seeds)
+        entries["C9"] = masked_gradients_entry(examined, n_seeds, _scope(study, "C9"))
+    return list(entries.values())
 
 
 def _weakest(found: Sequence[Contrast]) -> Contrast:
@@ -69,9 +75,8 @@ def _holm_within(found: Sequence[Contrast]) -> float:
     return max(holm([contrast.estimate.p_below for contrast in found]))
 
 
-def _entry(
-    study: Study, claim: str, text: str, found: Contrast | None, p_adjusted: float
-) -> dict[str, Any]:
+def _scope(study: Study, claim: str) -> str:
+    """Data, gallery, budget and threat that a verdict is about."""
     e = study.profile.evaluation
     scope = (
         f"{study.profile.dataset.name} (profile {study.profile.name}), "
@@ -82,6 +87,13 @@ def _entry(
         scope += f", partial: at most {study.profile.limit} test images"
     if claim == "C1":
         scope = scope.replace(f"eps {e.eps_255:g}", f"eps {e.unimodal_eps_255:g}")
+    return scope
+
+
+def _entry(
+    study: Study, claim: str, text: str, found: Contrast | None, p_adjusted: float
+) -> dict[str, Any]:
+    scope = _scope(study, claim)
     empty = {"estimate": None, "ci_low": None, "ci_high": None, "n": 0, "unit": "query"}
     if found is None:
         rest = {**empty, "n_seeds": 0, "verdict": "not yet tested"}

@@ -76,8 +76,7 @@ def measured(study: Study, technique: Augmentation) -> pd.DataFrame:
         )
         table.assign(technique=technique).to_csv(folder / TABLE, index=False)
 
-    study.used.add(spec.hash)
-    return pd.read_csv(study.store.get_or_make(spec, make).file(TABLE))
+    return pd.read_csv(study.get(spec, make).file(TABLE))
 
 
 def first_variants(study: Study, technique: Augmentation, n: int) -> OneToMany:

@@ -94,6 +94,8 @@ def _interval(claim: Mapping[str, Any], scale: float) -> str:
     text = f"{scale * claim['estimate']:+.1f}"
     if claim["ci_low"] is not None and claim["ci_high"] is not None:
         text += f" [{scale * claim['ci_low']:.1f}, {scale * claim['ci_high']:.1f}]"
+    elif claim["ci_low"] is not None:  # a one-sided interval
+        text += f" [≥ {scale * claim['ci_low']:.1f}]"
     return text.replace("-", "−")  # a sign, at which no line breaks
 
 

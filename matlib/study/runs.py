@@ -56,7 +56,8 @@ class Study:
         names = [row_name(run) for run in self.profile.runs]
         return [("base", 0), *((name, seed) for seed in self.profile.seeds for name in names)]
 
-    def _get(self, spec: ArtefactSpec, make: Callable[[Path], dict[str, Any] | None]) -> Artefact:
+    def get(self, spec: ArtefactSpec, make: Callable[[Path], dict[str, Any] | None]) -> Artefact:
+        """An artefact of this study, loaded or made, and noted as used."""
         self.used.add(spec.hash)
         return self.store.get_or_make(spec, make)
 
@@ -84,9 +85,7 @@ class Study:
     @cached_property
     def models(self) -> Models:
         """What makes the study's models."""
-        return Models(
-            self.profile, self.source, self.specs, self._get, self.store.find, self.device
-        )
+        return Models(self.profile, self.source, self.specs, self.get, self.store.find, self.device)
 
     def masked_lm(self) -> MaskedLM:
         """The attacker's masked language model."""
@@ -117,7 +116,7 @@ class Study:
             save_tables(tables, folder / "tables.json")
             return about_tables(tables)
 
-        artefact = self._get(self.specs.tables(gallery, threats), make)
+        artefact = self.get(self.specs.tables(gallery, threats), make)
         return load_tables(artefact.file("tables.json"))
 
     def judged(self, name: str, seed: int = 0, how: Judging | None = None) -> Judged:
@@ -144,7 +143,7 @@ class Study:
                 save_curve(strength_curve(encoder, pairs, suite.image, eps, seed=0), folder)
             return {"n_embedded": found.n_embedded, "n_asked": found.n_asked}
 
-        return load_evaluation(self._get(self.specs.judged(name, seed, how), make))
+        return load_evaluation(self.get(self.specs.judged(name, seed, how), make))
 
     def main_judging(self, gallery: Gallery) -> Judging:
         """The full suite under the evaluation budget."""

@@ -147,6 +147,14 @@ class Specs:
         config = {**asdict(how), "budget": budget, "model": self.profile.model.model_dump()}
         return self._spec("judged", name, seed, config, inputs, JUDGE_CODE)
 
+    def sanity(self, name: str, seed: int, how: Judging, n_images: int) -> ArtefactSpec:
+        """The sanity battery on one model; transferred images come from the base."""
+        judged = self.judged(name, seed, how)
+        inputs = {"model": self.defended(self.run(name), seed), "base": self.base()}
+        inputs["tables"] = self.tables(how.gallery, how.threats)
+        config = {**judged.config, "n_images": n_images}
+        return self._spec("sanity", name, seed, config, inputs, JUDGE_CODE)
+
     def run(self, name: str) -> Run:
         """The run of that row name.
 

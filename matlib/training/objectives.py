@@ -110,12 +110,26 @@ class InnerAttack:
             captions: B captions.
             candidates: allowed edits by caption; captions that are missing stay unchanged.
         """
-        edited = list(captions)
+        with frozen(
+            encoder
+        ):  # attacks refuse a model in training mode: dropout would move under them
+            return self._attack(encoder, pixels, list(captions), candidates, how, generator)
+
+    def _attack(
+        self,
+        encoder: DualEncoder,
+        pixels: Tensor,
+        captions: list[str],
+        candidates: Candidates,
+        how: Defence,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, list[str]]:
+        edited = captions
         if how.attacks_text:
             table = [self._drawn(candidates.get(caption, ()), generator) for caption in captions]
             edited = self.text(encoder, captions, table, self._text_objective(encoder, pixels))
         if how.attacks_image:
-            seen = edited if how.image_against == "adversarial" else list(captions)
+            seen = edited if how.image_against == "adversarial" else captions
             pixels = self.image(
                 encoder, pixels, _image_objective(encoder, seen, how), generator=generator
             )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from matlib.attacks.image import PGD
 from matlib.bench import text as bench_text_module
 from matlib.bench.image import check_equal_images, count_synchronisations
 from matlib.bench.load import EDITS_PER_WORD, Load, scenes_load
@@ -15,7 +16,6 @@ from matlib.bench.memory import TOY
 from matlib.bench.run import TOY_SIZE, toy_accelerator, write_bench
 from matlib.bench.text import UnequalOutputs, check_equal_captions
 from matlib.bench.timing import Paired, in_turns
-from matlib.attacks.image import PGD
 from matlib.cli import main
 
 

@@ -10,6 +10,7 @@ from matlib.analysis.figures.pictures import (
     one_to_many_pictures,
     retrieval_strip,
 )
+from matlib.analysis.figures.sanity import violation_dots
 from matlib.analysis.figures.style import colour_of, label_of, save_figure, show
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "save_figure",
     "show",
     "strength_curves",
+    "violation_dots",
 ]

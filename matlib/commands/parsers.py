@@ -1,0 +1,114 @@
+"""The options of `attack`, `evaluate` and `bench`; what they import waits until one is run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+ATTACK_NAMES = ("sga", "sep", "pgd", "bert", "joint")
+
+
+def add_attack(commands: Any) -> None:
+    """`attack`: adversarial pairs of any model from a user's images and captions."""
+    attack = commands.add_parser("attack", help="attack any model on your own images and captions")
+    attack.add_argument("--model", required=True, help="open_clip name (ViT-B-16), or small")
+    attack.add_argument("--pretrained", required=True, metavar="TAG|FILE", help="its weights")
+    attack.add_argument("--rest", default="", help="weights of the towers that a FILE lacks")
+    attack.add_argument("--profile", default="", help="whose shape a small model has")
+    attack.add_argument("--images", required=True, type=Path, help="folder of images")
+    attack.add_argument(
+        "--captions", required=True, type=Path,
+        help="JSON: {image file: [captions]}, or a Karpathy data set",
+    )  # fmt: skip
+    attack.add_argument("--split", default="test", help="of a Karpathy data set; all for every")
+    attack.add_argument("--attack", default="sga", choices=ATTACK_NAMES)
+    attack.add_argument("--out", required=True, type=Path, help="folder of the results")
+    attack.add_argument("--eps", type=float, default=2.0, help="L-infinity budget in 1/255")
+    attack.add_argument("--steps", type=int, default=10)
+    attack.add_argument("--step-size", type=float, help="in 1/255")
+    attack.add_argument("--n-words", type=int, default=1, help="words that may change")
+    words = attack.add_mutually_exclusive_group()
+    words.add_argument("--masked-lm", default="", help="folder, or name on the hub")
+    words.add_argument("--synonyms", type=Path, help="JSON: {word: [words]}")
+    words.add_argument("--candidates", type=Path, help="JSON: {caption: [[position, word]]}")
+    attack.add_argument("--k", type=int, default=10, help="candidates per word")
+    attack.add_argument("--alignment", default="correct", choices=("correct", "as_released"))
+    attack.add_argument("--normalise", action="store_true", help="captions as peers clean them")
+    attack.add_argument("--batch", type=int, default=16, help="images attacked together")
+    attack.add_argument("--format", default="png", choices=("png", "float"))
+    attack.add_argument("--seed", type=int, default=0)
+    attack.add_argument("--device", default="", help="cpu or cuda")
+    attack.set_defaults(command=_attack)
+
+
+def _attack(options: argparse.Namespace) -> int:
+    from matlib.commands.attack import AttackOptions, run_attack
+    from matlib.commands.outcomes import summary_text
+    from matlib.commands.words import Words
+
+    o = options
+    has_words = o.masked_lm or o.synonyms or o.candidates
+    words = Words(o.candidates, o.synonyms, o.masked_lm, o.k, o.alignment) if has_words else None
+    summary = run_attack(
+        AttackOptions(
+            o.model, o.pretrained, o.images, o.captions, o.attack, o.out,
+            eps_255=o.eps, n_steps=o.steps, step_255=o.step_size, n_words=o.n_words, words=words,
+            batch=o.batch, form=o.format, seed=o.seed, split=o.split, profile=o.profile,
+            rest=o.rest, normalise=o.normalise, device=o.device,
+        )
+    )  # fmt: skip
+    print(summary_text(summary))
+    print(f"wrote {o.out / 'pairs.json'}")
+    return 0
+
+
+def add_evaluate(commands: Any) -> None:
+    """`evaluate`: any model as a row beside a study's defences."""
+    evaluate = commands.add_parser("evaluate", help="judge any model beside the study's defences")
+    evaluate.add_argument("--model", required=True, help="open_clip name (ViT-B-16), or small")
+    evaluate.add_argument("--checkpoint", required=True, help=".safetensors or .pt file, or a tag")
+    evaluate.add_argument(
+        "--pretrained", default="", metavar="TAG|FILE",
+        help="weights of the towers that the checkpoint lacks",
+    )  # fmt: skip
+    evaluate.add_argument("--profile", required=True, help="whose suite and gallery")
+    evaluate.add_argument("--name", required=True, help="of the row")
+    evaluate.add_argument("--dataset", default="", help="checked against the profile's")
+    evaluate.add_argument("--data", default="", help="folder of a data set on disk")
+    evaluate.add_argument("--results", default="", help="folder of all results")
+    evaluate.add_argument("--limit", type=int, default=0, help="at most so many test images")
+    evaluate.add_argument("--train-eps", type=float, help="in 1/255; only recorded")
+    evaluate.set_defaults(command=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from matlib.commands.evaluate import EvaluateOptions, run_evaluate
+
+    o = options
+    path = run_evaluate(
+        EvaluateOptions(
+            o.model, o.checkpoint, o.profile, o.name,
+            dataset=o.dataset, data=o.data, results=o.results, limit=o.limit, rest=o.pretrained,
+            train_eps_255=o.train_eps,
+        )
+    )  # fmt: skip
+    print(f"wrote {path}")
+    return 0
+
+
+def add_bench(commands: Any) -> None:
+    """`bench`: speed and memory against the released code's order of operations."""
+    bench = commands.add_parser("bench", help="speed and memory against the released order")
+    bench.add_argument("--out", type=Path, help="JSON file (results/bench.json)")
+    bench.set_defaults(command=_bench)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from matlib.bench.run import write_bench
+    from matlib.study.session import results_folder
+
+    path = options.out or results_folder() / "bench.json"
+    write_bench(path)
+    print(f"wrote {path}")
+    return 0

@@ -1,0 +1,102 @@
+"""The sanity battery on the models of a study, computed once, and the claim that rests on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from matlib.attacks.image import PGD
+from matlib.evaluation.sanity import Check, sanity, verdicts
+from matlib.evaluation.statistics import MIN_SEEDS_FOR_CLAIM
+from matlib.progress import Progress
+from matlib.study.runs import Study
+from matlib.study.specs import attacks_anything
+
+N_CHECKS = 11
+FILE = "checks.json"
+
+
+def battery(study: Study) -> dict[str, list[Check]]:
+    """Every check on every defended model of the study, corrected over all of them.
+
+    Returns:
+        by model, `name` or `name s<seed>` where there are several seeds; models trained without
+        an attack are not examined, because they claim no robustness. Empty if there are none.
+    """
+    found = {}
+    several = len(study.profile.seeds) > 1
+    for name, seed in study.rows():
+        if name != "base" and attacks_anything(study.specs.run(name)):
+            found[f"{name} s{seed}" if several else name] = checks(study, name, seed)
+    return verdicts(found) if found else {}
+
+
+def checks(study: Study, name: str, seed: int) -> list[Check]:
+    """The battery on one model: the first `analysis_images` of the test gallery.
+
+    Transferred images are made on the undefended model, by which an attacker would begin.
+    """
+    e = study.profile.evaluation
+    how = study.main_judging("test")
+    spec = study.specs.sanity(name, seed, how, study.profile.analysis_images)
+
+    def make(folder: Path) -> None:
+        encoder, pairs = study.model(name, seed), study.pairs("test")
+        threat = e.primary_threat
+        with Progress(f"sanity {name} s{seed}", N_CHECKS) as progress:
+            results = sanity(
+                encoder,
+                pairs,
+                {threat: study.tables("test", how.threats)[threat]},
+                image=PGD(e.eps_255, e.pgd_steps, e.step_255),
+                source=study.model("base"),
+                seed=0,
+                n_images=study.profile.analysis_images,
+                word_search=study.suite(how).text,
+                on_check=lambda check: progress.advance(1, str(check)),
+            )
+        text = json.dumps([asdict(check) for check in results], ensure_ascii=False, indent=1)
+        (folder / FILE).write_text(text)
+
+    artefact = study.get(spec, make)
+    return [Check(**check) for check in json.loads(artefact.file(FILE).read_text())]
+
+
+def masked_gradients_entry(
+    found: Mapping[str, Sequence[Check]], n_seeds: int, scope: str
+) -> dict[str, Any]:
+    """Claim C9 for the ledger: the most suspicious check of any model.
+
+    `estimate` is by how much an assertion fails there, `ci_low` its one-sided 95 % lower
+    bound; there is no upper one. The claim is refuted by one violated check; that none is
+    violated supports it only as far as the battery sees.
+    """
+    statistical = [(m, c) for m, each in found.items() for c in each if not c.exact]
+    model, worst = max(statistical, key=lambda pair: pair[1].lower_points)
+    violated = [f"{c.name} of {m}" for m, each in found.items() for c in each
+                if c.verdict == "violated"]  # fmt: skip
+    n_all = sum(map(len, found.values()))
+    if n_seeds >= MIN_SEEDS_FOR_CLAIM:
+        word = "not supported" if violated else "supported"
+    else:
+        word = f"{'unfavourable' if violated else 'favourable'}, for these weights only"
+    return {
+        "id": "C9",
+        "claim": "the robustness is not masked gradients",
+        "contrast": (
+            f"{len(violated)} of {n_all} sanity checks violated"
+            f"{': ' + ', '.join(violated) if violated else ''}; most suspicious: "
+            f"{worst.name} of {model} (violated above 2 points)"
+        ),
+        "scope": scope,
+        "estimate": round(worst.estimate_points / 100, 4),
+        "ci_low": round(worst.lower_points / 100, 4),
+        "ci_high": None,
+        "n": worst.n_images,
+        "unit": "query",
+        "n_seeds": n_seeds,
+        "verdict": word,
+    }
