@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +33,6 @@ class Paired:
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:
     """Wall seconds of one call, the device's queue included."""
-    gc.collect()  # what earlier runs left behind is not this one's work
     _wait(device)
     start = time.perf_counter()
     call()

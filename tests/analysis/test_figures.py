@@ -177,6 +177,25 @@ def test_dots_show_values_and_say_what_is_not_touched() -> None:
     assert figure.axes[1].get_xlabel() == "Vendi score"
 
 
+def test_violations_are_dots_beside_the_tolerance() -> None:
+    table = pd.DataFrame(
+        {
+            "model": ["mat", "mat", "tecoa"],
+            "check": ["more_steps", "apgd", "apgd"],
+            "estimate_points": [-1.0, 3.0, 0.5],
+            "lower_points": [-4.0, 1.0, -2.0],
+        }
+    )
+    figure = figures.violation_dots(table, tolerance=2.0)
+    written = texts(figure)
+    assert "more steps" in written and "counts from 2 points on" in written
+    assert "MAT" in written and "TeCoA" in written
+    xs = [x for line in figure.axes[0].lines for x in np.asarray(line.get_xdata(), float)]
+    assert {-1.0, 3.0, 0.5, 2.0} <= set(xs)
+    with pytest.raises(ValueError, match="no check"):
+        figures.violation_dots(table.head(0), tolerance=2.0)
+
+
 def test_adversarial_pictures_amplify_the_difference_around_grey() -> None:
     clean = pictures(3) * 0.8 + 0.1
     adversarial = clean.clone()

@@ -1,0 +1,40 @@
+"""The claim that rests on the sanity battery is computed from its checks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from matlib.evaluation.sanity import Check
+from matlib.study.report import claim_rows
+from matlib.study.runs import Study
+from matlib.study.sanity import battery, masked_gradients_entry
+
+PASSED = Check(
+    name="more_steps", asserts="more steps do not help", numbers={"one": 10.0},
+    estimate_points=-1.0, lower_points=-3.0, p_value=1.0, p_smallest=1e-4, exact=False,
+    n_images=100, p_adjusted=1.0, verdict="passed",
+)  # fmt: skip
+SUSPICIOUS = replace(
+    PASSED, name="apgd", estimate_points=9.0, lower_points=5.0, p_value=1e-4, verdict="violated"
+)
+
+
+def test_one_violated_check_refutes_and_is_named() -> None:
+    found = {"mat": [PASSED, SUSPICIOUS], "tecoa": [PASSED]}
+    entry = masked_gradients_entry(found, 1, "somewhere")
+    assert entry["verdict"] == "unfavourable, for these weights only"
+    assert "1 of 3" in entry["contrast"] and "apgd of mat" in entry["contrast"]
+    assert entry["estimate"] == 0.09 and entry["ci_low"] == 0.05 and entry["ci_high"] is None
+    assert masked_gradients_entry(found, 5, "")["verdict"] == "not supported"
+    (row,) = claim_rows([entry])
+    assert row["estimate"] == "+9.0 [≥ 5.0]"
+
+
+def test_no_violation_supports_the_claim_from_five_seeds_on() -> None:
+    found = {"mat": [PASSED]}
+    assert masked_gradients_entry(found, 1, "")["verdict"] == "favourable, for these weights only"
+    assert masked_gradients_entry(found, 5, "")["verdict"] == "supported"
+
+
+def test_a_study_without_defences_has_nothing_to_examine(base_study: Study) -> None:
+    assert battery(base_study) == {}
