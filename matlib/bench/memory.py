@@ -88,7 +88,7 @@ def _in_a_process(chunk: int, n_captions: int, toy: bool) -> float:
 def main(arguments: list[str]) -> None:
     """Print MiB; arguments: chunk, captions and, for a tiny model, `toy`."""
     torch.set_flush_denormal(True)
-    load = scenes_load(40, 5, TOY if "toy" in arguments else None)
+    load = scenes_load(4, 1, TOY) if "toy" in arguments else scenes_load(40, 5)
     print(f"{growth(int(arguments[0]), int(arguments[1]), load):.1f}")
 
 

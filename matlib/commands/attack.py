@@ -15,9 +15,9 @@ from matlib.attacks.candidates import Table, from_table, normalise_caption
 from matlib.attacks.image import AttackReport, ScaleViews
 from matlib.attacks.multimodal import Gallery, embed_images
 from matlib.attacks.text import WordSubstitution, embed_texts
-from matlib.commands import batches, compositions
+from matlib.commands import batches
 from matlib.commands.batches import BatchFolder, quantised
-from matlib.commands.compositions import CountingPGD, named
+from matlib.commands.compositions import CountingPGD, Task, named
 from matlib.commands.models import open_model, weights_identity
 from matlib.commands.outcomes import write_outcomes
 from matlib.commands.user_data import identity, read_user_data, sized
@@ -87,10 +87,13 @@ class AttackOptions:
         WordSubstitution(self.n_words)
         if self.batch < 1:
             raise ValueError(f"--batch is the number of images, 1 or more; got {self.batch}")
-        if edits_text and self.words is None:
-            Words()  # says what is missing
-        if edits_text and self.words is not None:
-            self.words.check()
+        if self.form == "png" and named(self.attack).moves_images and 0 < self.eps_255 < 1:
+            raise ValueError(
+                f"8-bit files cannot hold changes below 1/255, eps is {self.eps_255}/255: "
+                "take --format float"
+            )
+        if edits_text:
+            (self.words or Words()).check()  # `Words()` says what is missing
 
 
 def run_attack(options: AttackOptions) -> dict[str, Any]:
@@ -114,7 +117,7 @@ def run_attack(options: AttackOptions) -> dict[str, Any]:
     pairs = sized(pairs, encoder.image_size)
     settings = _settings(options, pairs, device)
     folder = BatchFolder(options.out, settings)
-    table = _table(options, pairs, device)
+    table = _table(options, folder, pairs, device)
     rows = torch.arange(len(pairs)).split(options.batch)
     with Progress(f"attack {options.attack}", len(rows)) as progress:
         for number, part in enumerate(rows):
@@ -148,15 +151,18 @@ def _settings(options: AttackOptions, pairs: ImageTextPairs, device: str) -> dic
     }
 
 
-def _table(options: AttackOptions, pairs: ImageTextPairs, device: str) -> Table:
+def _table(
+    options: AttackOptions, folder: BatchFolder, pairs: ImageTextPairs, device: str
+) -> Table:
     """The allowed edits, made once per folder; none where no text is attacked."""
     if not named(options.attack).edits_text or options.words is None:
         return [[] for _ in pairs.captions]
-    kept = options.out / CANDIDATES
-    if kept.is_file():
-        return from_table(pairs.captions, json.loads(kept.read_text()))
+    kept = folder.out / CANDIDATES
+    found = json.loads(kept.read_text()) if kept.is_file() else {}
+    if found.get("hash") == folder.hash:
+        return from_table(pairs.captions, found["table"])
     table = options.words.table(pairs.captions, device)
-    batches.write_json(kept, table)
+    batches.write_json(kept, {"hash": folder.hash, "table": table}, indent=None)
     return table
 
 
@@ -174,7 +180,7 @@ def _attack_batch(
     gallery = Gallery(part.pixels(), part.captions, part.relevance(), part.image_of)
     image = options.image_attack()
     moved, edited = named(options.attack).run(
-        compositions.Batch(
+        Task(
             encoder,
             gallery,
             [table[i] for i in columns],

@@ -61,7 +61,8 @@ class BatchFolder:
         write_json(out / SETTINGS, {"hash": self.hash, "settings": dict(settings)})
 
     def _check(self, found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-        if found.get("hash") == self.hash:
+        n_made = sum(1 for path in (self.out / BATCHES).glob("*") if path.suffix == ".json")
+        if found.get("hash") == self.hash or not n_made:
             return
         there = found.get("settings", {})
         different = [
@@ -130,10 +131,11 @@ def quantised(moved: Tensor, clean: Tensor, eps_255: float) -> Tensor:
     return (original + change).clamp(0, 255).to(torch.uint8)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
     """Write beside, then move into place."""
     beside = _beside(path)
-    beside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=indent, ensure_ascii=False) + "\n"
+    beside.write_text(text, encoding="utf-8")
     beside.replace(path)
 
 

@@ -43,7 +43,7 @@ class CountingPGD(PGD):
 
 
 @dataclass(frozen=True)
-class Batch:
+class Task:
     """What one call attacks, with what.
 
     Attributes:
@@ -66,36 +66,44 @@ class Batch:
 Moved = tuple[Tensor, list[str]]
 
 
-def _pgd(b: Batch) -> Moved:
-    moved = pgd(b.encoder, b.gallery, b.image, generator=b.generator)
-    return moved, list(b.gallery.captions)
+def _pgd(task: Task) -> Moved:
+    moved = pgd(task.encoder, task.gallery, task.image, generator=task.generator)
+    return moved, list(task.gallery.captions)
 
 
-def _bert(b: Batch) -> Moved:
-    return b.gallery.pixels, b.text(b.encoder, b.gallery.captions, b.table)
+def _bert(task: Task) -> Moved:
+    return task.gallery.pixels, task.text(task.encoder, task.gallery.captions, task.table)
 
 
-def _sep(b: Batch) -> Moved:
-    return sep_attack(b.encoder, b.gallery, b.table, b.image, b.text, generator=b.generator)
+def _sep(task: Task) -> Moved:
+    return sep_attack(
+        task.encoder, task.gallery, task.table, task.image, task.text, generator=task.generator
+    )
 
 
-def _sga(b: Batch) -> Moved:
+def _sga(task: Task) -> Moved:
     return sga(
-        b.encoder, b.gallery, b.table, b.image, b.text, generator=b.generator, views=b.views
-    )  # fmt: skip
+        task.encoder,
+        task.gallery,
+        task.table,
+        task.image,
+        task.text,
+        generator=task.generator,
+        views=task.views,
+    )
 
 
-def _joint(b: Batch) -> Moved:
+def _joint(task: Task) -> Moved:
     return contrastive_attack(
-        b.encoder, b.gallery, b.table, b.image, b.text, generator=b.generator
-    )  # fmt: skip
+        task.encoder, task.gallery, task.table, task.image, task.text, generator=task.generator
+    )
 
 
 @dataclass(frozen=True)
 class Named:
     """An attack and which of the two it changes."""
 
-    run: Callable[[Batch], Moved]
+    run: Callable[[Task], Moved]
     moves_images: bool = True
     edits_text: bool = True
 

@@ -49,7 +49,7 @@ def open_model(
         image_tower = _image_tower(Path(weights))
         if image_tower is not None:
             return _completed(name, image_tower, weights, rest, device)
-    return open_named(name, weights, device)
+    return open_named(name, weights, device).eval()
 
 
 def weights_identity(weights: str) -> str:
@@ -112,4 +112,4 @@ def _completed(
         visual.load_state_dict(image_tower)
     except RuntimeError as error:
         raise ValueError(f"{weights} does not hold the image tower of {name}: {error}") from error
-    return encoder
+    return encoder.eval()

@@ -53,7 +53,7 @@ class Words:
         if self.candidates is not None:
             return {"candidates": file_hash(self.candidates)}
         if self.synonyms is not None:
-            return {"synonyms": file_hash(self.synonyms)}
+            return {"synonyms": file_hash(self.synonyms), "k": self.k}
         weights = Path(self.masked_lm) / "model.safetensors"
         name = file_hash(weights) if weights.is_file() else self.masked_lm
         return {"masked_lm": name, "k": self.k, "alignment": self.alignment}

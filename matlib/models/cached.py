@@ -54,8 +54,7 @@ class CachedText(nn.Module):
         """B strings -> unit (B, D), detached."""
         self.n_asked += len(texts)
         new = [text for text in dict.fromkeys(texts) if text not in self._row]
-        # sentences of similar length share a forward, so that little padding is computed
-        new.sort(key=len)
+        new.sort()  # sentences that begin alike share a forward, which computes that part once
         for i in range(0, len(new), self.chunk):
             part = new[i : i + self.chunk]
             with torch.no_grad(), frozen(self.encoder):

@@ -14,14 +14,15 @@ from matlib.attacks.image import PGD, ScaleViews
 from matlib.attacks.text import WordSubstitution
 from matlib.config import Profile
 from matlib.data.pairs import ImageTextPairs, OneToMany
-from matlib.evaluation.robustness import Suite, evaluate, strength_curve
+from matlib.evaluation.robustness import evaluate, strength_curve
+from matlib.evaluation.suite import ATTACKS, Suite
 from matlib.models.masked_lm import MaskedLM
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.progress import Progress
 from matlib.study.inputs import draw, open_source
 from matlib.study.judged import Judged, load_evaluation, save_curve, save_evaluation
 from matlib.study.models import Models, about_tables, validity
-from matlib.study.specs import ALL_ATTACKS, Gallery, Judging, Specs, row_name
+from matlib.study.specs import Gallery, Judging, Specs, row_name
 from matlib.study.store import Artefact, ArtefactSpec, Store
 from matlib.study.threats import Table, load_tables, make_tables, save_tables
 
@@ -141,14 +142,20 @@ class Study:
             if how.with_curve:
                 eps = self.profile.evaluation.curve_eps_255
                 save_curve(strength_curve(encoder, pairs, suite.image, eps, seed=0), folder)
-            return {"n_embedded": found.n_embedded, "n_asked": found.n_asked}
+            vanished = {"/".join(key): n for key, n in found.n_vanished.items() if n}
+            return {
+                "n_embedded": found.n_embedded,
+                "n_asked": found.n_asked,
+                "n_unattackable": found.n_unattackable,
+                "n_images_with_vanished_gradient": vanished,
+            }
 
         return load_evaluation(self.get(self.specs.judged(name, seed, how), make))
 
     def main_judging(self, gallery: Gallery) -> Judging:
         """The full suite under the evaluation budget."""
         e = self.profile.evaluation
-        return Judging(gallery, e.threats, e.eps_255, ALL_ATTACKS, bool(e.curve_eps_255))
+        return Judging(gallery, e.threats, e.eps_255, ATTACKS, bool(e.curve_eps_255))
 
     def suite(self, how: Judging) -> Suite:
         """The attacks of one judging."""

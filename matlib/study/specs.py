@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from matlib.config import Profile, Run
+from matlib.evaluation.suite import ATTACKS
 from matlib.study.artefacts import ArtefactSpec
 from matlib.training.loop import Schedule
 from matlib.training.objectives import defence
@@ -25,8 +26,6 @@ Gallery = Literal["test", "val", "train-1", "test-1"]
 """`test` and `val` with all captions; `train-1` and `test-1` with one caption per image and
 the same number of images, to compare training with held-out pairs."""
 
-ALL_ATTACKS = ("clean", "pgd", "bert", "sep", "sga", "joint")
-
 
 @dataclass(frozen=True)
 class Judging:
@@ -35,7 +34,7 @@ class Judging:
     gallery: Gallery
     threats: tuple[str, ...]
     eps_255: float
-    attacks: tuple[str, ...] = ALL_ATTACKS
+    attacks: tuple[str, ...] = ATTACKS
     with_curve: bool = False
 
 

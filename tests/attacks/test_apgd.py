@@ -125,14 +125,17 @@ def test_a_best_score_that_stays_halves_the_step_too(rule: str) -> None:
     assert torch.allclose(batched, plain_batch(encoder, pixels, attack, 5), atol=1e-6)
 
 
+@pytest.mark.parametrize("rho", [0.0, 0.5])
 @pytest.mark.parametrize("rule", ["paper", "released"])
-def test_a_start_that_is_already_good_is_returned_to_as_each_rule_says(rule: str) -> None:
+def test_a_start_that_is_already_good_is_returned_to_as_each_rule_says(
+    rule: str, rho: float
+) -> None:
     # every first step falls: the code takes it for a rise and halves nothing at its first
     # checkpoint, the paper halves
     encoder, pixels = tiny_encoder(3).double(), random_pixels(3, 3).double()
     score = objective(encoder, 3)
     good = APGD(40.0, 20)(encoder, pixels, score, generator=generator())
-    attack = APGD(64.0, 12, start="none", rho=0.0, rule=rule)  # type: ignore[arg-type]
+    attack = APGD(64.0, 12, start="none", rho=rho, rule=rule)  # type: ignore[arg-type]
     batched = attack(encoder, good, score, generator=generator(5))
     assert torch.allclose(batched, plain_batch(encoder, good, attack, 5), atol=1e-6)
 

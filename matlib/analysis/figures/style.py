@@ -53,8 +53,10 @@ _ATTACKS = {
     "pgd": SKY,
     "bert": PURPLE,
     "sep": BLUE,
+    "co-attack": BLUE,
     "sga": BLUE,
     "joint": BLUE,
+    "apgd": BLUE,
     "worst": VERMILLION,
 }
 
@@ -65,8 +67,10 @@ _WORDS = {
     "pgd": "image (PGD)",
     "bert": "text (one word)",
     "sep": "both, separately",
+    "co-attack": "both, Co-Attack",
     "sga": "both, SGA",
     "joint": "both, jointly",
+    "apgd": "both, by APGD",
     "worst": "worst of all",
     "bert_true": "a true word",
     "typo": "a typo",

@@ -1,0 +1,85 @@
+"""What is attacked together: images, captions and which belongs to which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from matlib.attacks.edits import CandidateTable
+from matlib.attacks.prepared import PreparedSubstitution
+from matlib.attacks.text import WordSubstitution
+from matlib.models.dual_encoder import DualEncoder
+
+TextAttack = WordSubstitution | PreparedSubstitution
+"""A word substitution, or one prepared for the gallery's captions that several attacks share."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """N images, M captions and which belongs to which.
+
+    Attributes:
+        pixels: float (N, 3, H, W) in [0, 1].
+        captions: M captions.
+        relevant: bool (N, M), True where the caption is true of the image; each image needs
+            at least one caption.
+        own: int64 (M,), the image each caption was written for.
+        chunk: images per forward; bounds memory.
+    """
+
+    pixels: Tensor
+    captions: Sequence[str]
+    relevant: Tensor
+    own: Tensor
+    chunk: int = 128
+
+    def __post_init__(self) -> None:
+        n, m = self.pixels.shape[0], len(self.captions)
+        if n == 0 or m == 0:
+            raise ValueError(f"a gallery needs images and captions; got {n} and {m}")
+        if self.relevant.shape != (n, m) or self.own.shape != (m,):
+            raise ValueError(
+                f"{n} images and {m} captions need relevant ({n}, {m}) and own ({m},); "
+                f"got {tuple(self.relevant.shape)} and {tuple(self.own.shape)}"
+            )
+        if not bool(self.relevant.any(1).all()):
+            raise ValueError("every image needs at least one caption")
+
+    @property
+    def own_mask(self) -> Tensor:
+        """bool (N, M): the captions written for each image."""
+        mask = torch.zeros_like(self.relevant)
+        mask[self.own, torch.arange(len(self.captions))] = True
+        return mask
+
+    @property
+    def last_mask(self) -> Tensor:
+        """bool (N, M): of the captions written for each image, the last."""
+        mask = self.own_mask
+        columns = torch.arange(len(self.captions))
+        last = torch.where(mask, columns, -1).amax(1)
+        return mask & (columns == last[:, None])
+
+
+def embed_images(encoder: DualEncoder, pixels: Tensor, chunk: int = 128) -> Tensor:
+    """(N, D) unit embeddings without gradients, `chunk` images at a time."""
+    with torch.no_grad():
+        return torch.cat([encoder.encode_image(part) for part in pixels.split(chunk)])
+
+
+def prepared(
+    encoder: DualEncoder, gallery: Gallery, candidates: CandidateTable, text: TextAttack
+) -> PreparedSubstitution:
+    """The text attack bound to the gallery's captions, once for all its passes.
+
+    Raises:
+        ValueError: it was prepared for other captions.
+    """
+    if isinstance(text, WordSubstitution):
+        return text.prepare(encoder, gallery.captions, candidates)
+    if text.captions != list(gallery.captions):
+        raise ValueError("the text attack was prepared for other captions than the gallery's")
+    return text

@@ -1,0 +1,108 @@
+"""Which attacks judge a model, with which budgets, in whose conventions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from matlib.attacks.apgd import APGD
+from matlib.attacks.edits import CandidateTable
+from matlib.attacks.gallery import Gallery
+from matlib.attacks.image import PGD, AttackReport, ScaleViews
+from matlib.attacks.multimodal import co_attack, contrastive_attack, feature_pgd, pgd, sga
+from matlib.attacks.text import WordSubstitution
+from matlib.models.dual_encoder import DualEncoder
+
+Key = tuple[str, str]
+"""(attack, text threat); the threat is "" where no text is attacked."""
+
+TEXT_ATTACKS = ("bert", "sep", "co-attack", "sga", "joint", "apgd")
+ATTACKS = ("clean", "pgd", *TEXT_ATTACKS)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The attacks and their budgets.
+
+    Rows: `clean`, `pgd` (image alone), and per text threat `bert` (text alone), `sep` (both,
+    independently), `co-attack`, `sga`, `joint` (contrastive loss on both sides with an
+    exhaustive text search), `apgd` (the same with APGD at three times the steps), and `worst`
+    (per query the minimum over all that attack: a pessimistic bound).
+
+    A defence's own training loss is among them: `pgd` ascends TeCoA's (captions as classes),
+    `joint` that of contrastive training on both sides, each with the whole gallery as negatives.
+
+    Attributes:
+        image: budget of the image attack.
+        text: budget of the text attack.
+        views: SGA's scales.
+        attacks: rows to compute; `worst` is the minimum over those that attack.
+        n_shown: images whose adversarial pixels are kept for figures.
+        released: the conventions of Co-Attack's and SGA's code, to compare with published
+            numbers: PGD and Co-Attack start in [0, eps] and ascend KL from the clean embedding,
+            with steps of 1.25 * eps / n (0.25/255 at eps 2/255 and 10 steps); Co-Attack meets
+            the last caption of each image only; SGA starts in the ball with steps of eps / 4
+            (0.5/255).
+    """
+
+    image: PGD
+    text: WordSubstitution = field(default_factory=WordSubstitution)
+    views: ScaleViews = field(default_factory=ScaleViews)
+    attacks: tuple[str, ...] = ATTACKS
+    n_shown: int = 12
+    released: bool = False
+
+    def rows(self, threats: Iterable[str]) -> list[Key]:
+        """(attack, threat) of every attack to be run; `worst` follows from them."""
+        alone = [(attack, "") for attack in ("clean", "pgd") if attack in self.attacks]
+        return alone + [
+            (attack, threat)
+            for threat in threats
+            for attack in TEXT_ATTACKS
+            if attack in self.attacks
+        ]
+
+    def move_images(
+        self, encoder: DualEncoder, gallery: Gallery, seed: int, report: AttackReport
+    ) -> Tensor:
+        """The image attack of the rows `pgd` and `sep`."""
+        attack = feature_pgd if self.released else pgd
+        return attack(encoder, gallery, self._baseline(), generator=_generator(seed), report=report)
+
+    def move_both(
+        self,
+        attack: str,
+        encoder: DualEncoder,
+        gallery: Gallery,
+        table: CandidateTable,
+        seed: int,
+        report: AttackReport,
+    ) -> tuple[Tensor, list[str]]:
+        """A multimodal attack by its row; each has a generator of its own."""
+        target, drawn = (encoder, gallery, table), {"generator": _generator(seed), "report": report}
+        if attack == "co-attack":
+            captions = "per_caption_last" if self.released else "joint"
+            return co_attack(*target, self._baseline(), self.text, captions=captions, **drawn)  # type: ignore[arg-type]
+        if attack == "sga":
+            eps = self.image.eps_255
+            own = replace(self.image, step_255=eps / 4) if self.released else self.image
+            return sga(*target, own, self.text, views=self.views, **drawn)  # type: ignore[arg-type]
+        image = self.image if attack == "joint" else self.stronger()
+        return contrastive_attack(*target, image, self.text, **drawn)  # type: ignore[arg-type]
+
+    def stronger(self) -> APGD:
+        """APGD with the budget of the image attack and three times its steps."""
+        return APGD(self.image.eps_255, 3 * max(self.image.n_steps, 1))
+
+    def _baseline(self) -> PGD:
+        if not self.released:
+            return self.image
+        step = 1.25 * self.image.eps_255 / max(self.image.n_steps, 1)
+        return replace(self.image, start="positive", step_255=step)
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from matlib.attacks.candidates import from_synonyms
+from matlib.attacks.edits import n_changed_words
+from matlib.attacks.image import ScaleViews
+from matlib.attacks.multimodal import Gallery, embed_images, sga
+from matlib.attacks.text import WordSubstitution, embed_texts
+from matlib.cli import main
+from matlib.commands import attack as attack_module
+from matlib.commands.attack import AttackOptions, run_attack
+from matlib.commands.compositions import ATTACKS, CountingPGD
+from matlib.commands.parsers import ATTACK_NAMES
+from matlib.commands.user_data import read_user_data, sized
+from matlib.commands.words import Words
+from matlib.evaluation.retrieval import retrieve
+from matlib.models.masked_lm import MaskedLMConfig, train_masked_lm
+from tests.commands.toy_data import COUNTS, Toy, make_toy
+from tests.toys import WORDS, tiny_encoder
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    return make_toy(tmp_path_factory.mktemp("toy"))
+
+
+def _read(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "pairs.json").read_text())
+    return found
+
+
+def _stored(out: Path, pair: dict[str, Any]) -> np.ndarray[Any, Any]:
+    place = pair["adversarial_image"]
+    if isinstance(place, str):
+        return np.asarray(Image.open(out / place)).transpose(2, 0, 1) / 255
+    return load_file(str(out / place["file"]))["pixels"][place["row"]].numpy()
+
+
+def test_every_named_attack_can_be_asked_for() -> None:
+    assert {*ATTACK_NAMES} == {*ATTACKS}
+
+
+@pytest.mark.parametrize("form", ["png", "float"])
+@pytest.mark.parametrize("attack", ATTACK_NAMES)
+def test_every_attack_stays_in_its_budget(toy: Toy, tmp_path: Path, attack: str, form: Any) -> None:
+    summary = run_attack(toy.options(tmp_path / "out", attack, form=form))
+    found = _read(tmp_path / "out")
+    clean = sized(read_user_data(toy.images, toy.captions), 16).pixels().double().numpy()
+    assert [len(pair["captions"]) for pair in found["pairs"]] == list(COUNTS)
+    for i, pair in enumerate(found["pairs"]):
+        gap = np.abs(_stored(tmp_path / "out", pair) - clean[i]).max() * 255
+        assert gap <= 8 + 1e-4 and (gap > 0.5) == ATTACKS[attack].moves_images
+        for caption in pair["captions"]:
+            n = n_changed_words(caption["original"], caption["adversarial"])
+            assert n == len(caption["changed"]) <= ATTACKS[attack].edits_text
+            for change in caption["changed"]:
+                words = caption["adversarial"].split(" ")
+                assert words[change["position"]] == change["after"] != change["before"]
+    assert summary == found["summary"]
+
+
+def test_a_batch_is_the_attack_of_the_library_and_ranks_are_over_all_pairs(
+    toy: Toy, tmp_path: Path
+) -> None:
+    run_attack(toy.options(tmp_path / "out", "sga", form="float", batch=5))
+    found, encoder = _read(tmp_path / "out"), tiny_encoder()
+    pairs = sized(read_user_data(toy.images, toy.captions), 16)
+    gallery = Gallery(pairs.pixels(), pairs.captions, pairs.relevance(), pairs.image_of)
+    table = from_synonyms(pairs.captions, json.loads(toy.synonyms.read_text()))
+    moved, edited = sga(
+        encoder, gallery, table, CountingPGD(8.0, 2), WordSubstitution(),
+        generator=torch.Generator().manual_seed(0), views=ScaleViews(),
+    )  # fmt: skip
+    got = torch.tensor(np.stack([_stored(tmp_path / "out", pair) for pair in found["pairs"]]))
+    captions = [c for pair in found["pairs"] for c in pair["captions"]]
+    assert got.equal(moved) and [c["adversarial"] for c in captions] == edited
+    for name, images, texts in (
+        ("clean", gallery.pixels, pairs.captions),
+        ("adversarial", moved, edited),
+    ):
+        outcomes = retrieve(
+            embed_images(encoder, images), embed_texts(encoder, texts), pairs.relevance()
+        )
+        assert [pair["tr_rank"][name] for pair in found["pairs"]] == outcomes.tr_rank.tolist()
+        assert [c["ir_rank"][name] for c in captions] == outcomes.ir_rank.tolist()
+
+
+def test_the_effect_of_quantisation_is_reported(toy: Toy, tmp_path: Path) -> None:
+    summary = run_attack(toy.options(tmp_path / "out", "pgd", eps_255=1.5))
+    recall, gained = summary["recall"], summary["recall_gained_by_quantisation"]
+    assert summary["stored_as"] == "8bit"
+    for key, value in gained.items():
+        assert value == recall["8bit"][key] - recall["float"][key]
+    pair = _read(tmp_path / "out")["pairs"][0]
+    assert {"clean", "adversarial", "adversarial_float"} == {*pair["tr_rank"]}
+
+
+def test_a_stopped_attack_goes_on_where_it_was(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_attack(toy.options(tmp_path / "whole"))
+    real = attack_module._attack_batch
+    made: list[int] = []
+
+    def noted(options: AttackOptions, folder: Any, number: int, *rest: Any) -> None:
+        made.append(number)
+        if made == [0, 1]:
+            raise KeyboardInterrupt
+        real(options, folder, number, *rest)
+
+    monkeypatch.setattr(attack_module, "_attack_batch", noted)
+    options = toy.options(tmp_path / "parts")
+    with pytest.raises(KeyboardInterrupt):
+        run_attack(options)
+    run_attack(options)
+    run_attack(options)
+    assert made == [0, 1, 1, 2]  # finished ones are not made again
+    assert _read(tmp_path / "parts") == _read(tmp_path / "whole")
+
+
+def test_other_settings_in_the_same_folder_are_refused(toy: Toy, tmp_path: Path) -> None:
+    run_attack(toy.options(tmp_path, "pgd"))
+    with pytest.raises(ValueError, match=r"other settings.*seed: 0 there, 1 now"):
+        run_attack(toy.options(tmp_path, "pgd", seed=1))
+
+
+def test_the_seed_decides_the_result(toy: Toy, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run_attack(toy.options(tmp_path / name, "pgd", seed=seed))
+    files = [(tmp_path / n / "images" / "000000_i0.png").read_bytes() for n in "abc"]
+    assert files[0] == files[1] != files[2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"attack": "fgsm"}, "unknown attack 'fgsm'; known: "),
+        ({"eps_255": 2 / 255}, "already divided by 255"),
+        ({"eps_255": 500}, "1/255 of the pixel range"),
+        ({"eps_255": 0.5}, "--format float"),
+        ({"batch": 0}, "1 or more"),
+        ({"n_words": -1}, "n_words >= 0"),
+        ({"words": None}, "one source of words"),
+        ({"words": Words(synonyms=Path("nowhere.json"))}, "no synonyms at nowhere.json"),
+        ({"weights": "nowhere.safetensors"}, "no checkpoint file"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_written(
+    toy: Toy, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    given = {**vars(toy.options(tmp_path / "out")), **changes}
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        run_attack(AttackOptions(**given))
+    assert not (tmp_path / "out").exists()
+
+
+def test_captions_without_an_attackable_word_are_counted_and_kept(toy: Toy, tmp_path: Path) -> None:
+    first = json.loads(toy.captions.read_text())["i0.png"][0]
+    table = tmp_path / "table.json"
+    table.write_text(json.dumps({first: [[1, "green"]]}))
+    summary = run_attack(toy.options(tmp_path / "out", "bert", words=Words(candidates=table)))
+    assert summary["n_unattackable_captions"] == sum(COUNTS) - 1
+    assert summary["n_changed_captions"] <= 1
+    table.write_text(json.dumps({"another caption": [[1, "green"]]}))
+    with pytest.raises(ValueError, match="edits for none of the captions"):
+        run_attack(toy.options(tmp_path / "other", "bert", words=Words(candidates=table)))
+
+
+def test_candidates_come_from_a_masked_lm_in_a_folder(toy: Toy, tmp_path: Path) -> None:
+    corpus = [f"a {a} {b} near the {c}" for a in WORDS for b in WORDS for c in WORDS[:3]]
+    config = MaskedLMConfig(width=16, layers=1, heads=2, n_steps=2, batch_size=8)
+    (tmp_path / "lm").mkdir()
+    train_masked_lm(corpus, config, 0).save(tmp_path / "lm")
+    words = Words(masked_lm=str(tmp_path / "lm"), k=5)
+    summary = run_attack(toy.options(tmp_path / "out", "sga", words=words))
+    assert summary["n_changed_captions"] > 0 and summary["n_unattackable_captions"] == 0
+
+
+def test_the_command_line_says_what_happened(
+    toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "attack", "--model", "small", "--pretrained", str(toy.weights),
+        "--images", str(toy.images), "--captions", str(toy.captions), "--attack", "pgd",
+        "--out", str(tmp_path / "out"), "--steps", "1",
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "attacked, 8-bit images" in printed and "0 of 5 gradients vanished" in printed
+    assert main([*arguments, "--eps", "4"]) == 1
+    assert "was made with other settings" in capsys.readouterr().err

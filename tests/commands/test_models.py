@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import open_clip.factory
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from matlib.commands.models import open_model, weights_identity
+from matlib.models.open_clip import OpenClipEncoder, open_named, save_small
+from matlib.training.checkpoint import save_weights
+from tests.toys import TINY, random_pixels, tiny_encoder
+
+NAME = "matlib-test-tiny"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A tiny model that open_clip knows by name, for the time of these tests."""
+    folder = tmp_path_factory.mktemp("configs")
+    shape = {
+        "embed_dim": 16,
+        "vision_cfg": {"layers": 1, "width": 32, "head_width": 16, "patch_size": 8,
+                       "image_size": 16},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2,
+                     "layers": 1},
+    }  # fmt: skip
+    (folder / f"{NAME}.json").write_text(json.dumps(shape))
+    paths = list(open_clip.factory._MODEL_CONFIG_PATHS)
+    open_clip.add_model_config(folder)
+    yield
+    open_clip.factory._MODEL_CONFIG_PATHS[:] = paths
+    open_clip.factory._rescan_model_configs()
+
+
+@pytest.fixture
+def flat() -> torch.nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        model: torch.nn.Module = open_clip.create_model(NAME, pretrained=None).eval()
+    return model
+
+
+def _embeds_alike(encoder: OpenClipEncoder, flat: Any, *, text: bool = True) -> bool:
+    pixels, captions = random_pixels(3), ["a red star", "blue"]
+    with torch.no_grad():
+        images = flat.encode_image((pixels - encoder.mean) / encoder.std, normalize=True)
+        texts = flat.encode_text(open_clip.get_tokenizer(NAME)(captions), normalize=True)
+        same = torch.allclose(encoder.encode_image(pixels), images, atol=1e-5)
+        return same and torch.allclose(encoder.encode_text(captions), texts, atol=1e-5) == text
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+@pytest.mark.parametrize("wrapper", ["", "state_dict"])
+def test_a_whole_checkpoint_is_loaded(
+    flat: torch.nn.Module, tmp_path: Path, suffix: str, wrapper: str
+) -> None:
+    path, state = tmp_path / f"robust.{suffix}", flat.state_dict()
+    if suffix == "pt":
+        torch.save({wrapper: state, "epoch": 3} if wrapper else state, path)
+    else:
+        save_file(dict(state), str(path))
+    encoder = open_model(NAME, str(path), "cpu")
+    assert not encoder.training and _embeds_alike(encoder, flat)
+
+
+@pytest.mark.parametrize("prefix", ["", "visual.", "module."])
+@pytest.mark.parametrize("wrapper", ["", "vision_encoder_state_dict"])
+def test_an_image_tower_alone_is_completed_from_other_weights(
+    flat: Any, tmp_path: Path, prefix: str, wrapper: str
+) -> None:
+    other = open_named(NAME, None)
+    torch.save(flat.state_dict(), tmp_path / "whole.pt")
+    tower = {prefix + key: value for key, value in flat.visual.state_dict().items()}
+    torch.save({wrapper: tower} if wrapper else tower, tmp_path / "fare.pt")
+    torch.save(other.clip.state_dict(), tmp_path / "other.pt")
+    whole = str(tmp_path / "whole.pt")
+    fare = str(tmp_path / "fare.pt")
+    assert _embeds_alike(open_model(NAME, fare, "cpu", rest=whole), flat)
+    mixed = open_model(NAME, fare, "cpu", rest=str(tmp_path / "other.pt"))
+    assert _embeds_alike(mixed, flat, text=False)
+    with pytest.raises(ValueError, match="holds an image tower only"):
+        open_model(NAME, fare, "cpu")
+
+
+def test_a_pickle_with_code_in_it_is_not_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, tuple[str]]:
+            return Path.touch, (tmp_path / "was-run",)  # type: ignore[return-value]
+
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(ValueError, match="cannot be read as tensors alone"):
+        open_model(NAME, str(tmp_path / "evil.pt"), "cpu")
+    assert not (tmp_path / "was-run").exists()
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "tower.pt")
+    torch.save(open_named(NAME, None).clip.state_dict(), tmp_path / "whole.pt")
+    with pytest.raises(ValueError, match="does not hold the image tower"):
+        open_model(NAME, str(tmp_path / "tower.pt"), "cpu", rest=str(tmp_path / "whole.pt"))
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(ValueError, match="names to tensors"):
+        open_model(NAME, str(tmp_path / "list.pt"), "cpu")
+    with pytest.raises(FileNotFoundError, match="no checkpoint file"):
+        open_model(NAME, str(tmp_path / "gone.pt"), "cpu")
+    with pytest.raises(ValueError, match="no model"):
+        open_model("ViT-Z", "openai", "cpu")
+
+
+def test_a_small_model_has_the_shape_beside_it_or_its_profiles(tmp_path: Path) -> None:
+    save_small(tiny_encoder(3), TINY, tmp_path)
+    weights = str(tmp_path / "model.safetensors")
+    assert open_model("small", weights, "cpu").image_size == TINY.image_size
+    alone = tmp_path / "alone" / "model.safetensors"
+    alone.parent.mkdir()
+    save_weights(tiny_encoder(3), alone)
+    with pytest.raises(ValueError, match="--profile"):
+        open_model("small", str(alone), "cpu")
+    with pytest.raises(ValueError, match="tensors do not fit"):
+        open_model("small", str(alone), "cpu", profile="smoke")
+
+
+def test_weights_are_known_by_their_content_or_their_tag(tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_bytes(b"1")
+    (tmp_path / "b.pt").write_bytes(b"1")
+    assert weights_identity(str(tmp_path / "a.pt")) == weights_identity(str(tmp_path / "b.pt"))
+    assert weights_identity("openai") == "openai"
