@@ -141,6 +141,9 @@ class Evaluation(Budget):
         default=2.0, description="C1: image budget at which PGD alone leaves 30-60 % of recall"
     )
     curve_eps_255: tuple[float, ...] = ()
+    conventions: Literal["matlib", "released"] = Field(
+        default="matlib", description="released: as in the field's code, for published numbers"
+    )
     n_boot: int = Field(default=2000, ge=100)
 
     @model_validator(mode="after")

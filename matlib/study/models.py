@@ -170,7 +170,8 @@ class Models:
         def make(folder: Path) -> dict[str, Any]:
             tables = make_tables(
                 captions, self.profile.train_attack.threats, self.masked_lm(),
-                self.profile.candidates, self.source, seed=1000 + seed,
+                self.profile.candidates, stop_words=self.source.stop_words,
+                typos=self.source.typos, seed=1000 + seed,
                 is_valid=validity(self.source, "train", captions, list(owner.values())),
             )  # fmt: skip
             save_tables(tables, folder / "tables.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from matlib.attacks.candidates import normalise_caption
 from matlib.attacks.image import PGD, ScaleViews
 from matlib.attacks.text import WordSubstitution
 from matlib.config import Profile
@@ -67,7 +69,11 @@ class Study:
     def pairs(self, gallery: str) -> ImageTextPairs:
         """`train` (1:1), `val`, `test`; or the equal galleries `train-1` and `test-1`."""
         if not gallery.endswith("-1"):
-            return self.source.pairs(gallery)
+            pairs = self.source.pairs(gallery)
+            if self.profile.evaluation.conventions == "released":
+                captions = tuple(normalise_caption(c) or c for c in pairs.captions)
+                pairs = replace(pairs, captions=captions)
+            return pairs
         split = gallery.removesuffix("-1")
         n = min(self.profile.dataset.n_train, self.profile.dataset.n_test)
         pairs = self.source.pairs(split).subset(range(n))
@@ -109,7 +115,9 @@ class Study:
             pairs = self.pairs(gallery)
             captions = list(pairs.captions)
             tables = make_tables(
-                captions, threats, self.masked_lm(), self.profile.candidates, self.source, seed=0,
+                captions, threats, self.masked_lm(), self.profile.candidates,
+                stop_words=self.source.stop_words, typos=self.source.typos, seed=0,
+                conventions=self.profile.evaluation.conventions,
                 is_valid=validity(
                     self.source, gallery.removesuffix("-1"), captions, pairs.image_of.tolist()
                 ),
@@ -166,4 +174,5 @@ class Study:
             WordSubstitution(e.n_words),
             ScaleViews(e.sga_scales),
             how.attacks,
+            released=e.conventions == "released",
         )

@@ -119,6 +119,7 @@ class Specs:
             "threats": threats,
             "candidates": self.profile.candidates.model_dump(),
             "masked_lm": self.profile.masked_lm.name,
+            "conventions": self.profile.evaluation.conventions,
         }
         inputs = {"masked_lm": self.masked_lm()}
         return self._spec("candidates", gallery, 0, config, inputs, TABLE_CODE)

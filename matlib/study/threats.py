@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal, Protocol
 
 from matlib.attacks.candidates import Table, free_edits
 from matlib.attacks.text import Edit, apply_edit
-from matlib.config import Candidates
 from matlib.models.masked_lm import MaskedLM
-from matlib.study.inputs import Source
 
 
 def true_edits(
@@ -45,35 +44,57 @@ def typo_table(
     ]
 
 
+class Sizes(Protocol):
+    """How large the tables are (`matlib.config.Candidates`)."""
+
+    @property
+    def k_free(self) -> int: ...
+    @property
+    def k_true(self) -> int: ...
+    @property
+    def typos_per_word(self) -> int: ...
+
+
 def make_tables(
     captions: Sequence[str],
     threats: Sequence[str],
     masked_lm: MaskedLM,
-    config: Candidates,
-    source: Source,
+    sizes: Sizes,
     *,
+    stop_words: frozenset[str],
+    typos: Callable[[str, int, int], list[tuple[int, str]]],
     seed: int,
     is_valid: Callable[[int, str], bool] | None,
+    conventions: Literal["matlib", "released"] = "matlib",
 ) -> dict[str, Table]:
     """One table per threat.
+
+    Args:
+        typos: (caption, seed, edits per word) -> edits, from `Source.typos`.
+        is_valid: (caption index, edited caption) -> the edit keeps the truth.
+        conventions: `released`: candidates as in the field's code, one token beside the word.
 
     Raises:
         ValueError: `bert_true` without a truth check.
     """
     tables: dict[str, Table] = {}
-    stop_words = source.stop_words
-    k = max(config.k_true if "bert_true" in threats else 1, config.k_free)
-    needs_words = any(threat != "typo" for threat in threats)
-    words = masked_lm.candidates(captions, k) if needs_words else []
+    k = max(sizes.k_true if "bert_true" in threats else 1, sizes.k_free)
+    words: list[list[list[str]]] = []
+    if any(threat != "typo" for threat in threats) and conventions == "released":
+        words = masked_lm.candidates(
+            captions, k, alignment="as_released", multi_token="as_released", k_counts="predicted"
+        )
+    elif any(threat != "typo" for threat in threats):
+        words = masked_lm.candidates(captions, k)
     for threat in threats:
         if threat == "typo":
-            tables[threat] = typo_table(captions, config.typos_per_word, seed, source.typos)
+            tables[threat] = typo_table(captions, sizes.typos_per_word, seed, typos)
         elif threat == "bert_free":
-            tables[threat] = free_edits(captions, words, stop_words, config.k_free)
+            tables[threat] = free_edits(captions, words, stop_words, sizes.k_free)
         elif is_valid is None:
             raise ValueError("threat bert_true needs the truth, which only scenes has")
         else:
-            tables[threat] = true_edits(captions, words, stop_words, is_valid, config.k_true)
+            tables[threat] = true_edits(captions, words, stop_words, is_valid, sizes.k_true)
     return tables
 
 
