@@ -1,4 +1,4 @@
-"""DRA (Gao et al. 2024, "Boosting Transferability ..."): SGA steered along the attack's path."""
+"""DRA (Gao et al. 2024): SGA with gradients from along the path of the attack."""
 
 from __future__ import annotations
 
@@ -7,41 +7,68 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from matlib.attacks.balls import Ball
+from matlib.attacks.ascent import (
+    AttackReport,
+    Vanished,
+    checked,
+    score_and_gradient,
+    score_of,
+)
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.gallery import Gallery, TextAttack, embed_images, prepared
-from matlib.attacks.objectives import (
-    ImageObjective,
-    TextObjective,
-    away_from_captions,
-    away_from_image,
-)
+from matlib.attacks.image import PGD
+from matlib.attacks.objectives import ImageObjective, away_from_captions, away_from_image
 from matlib.attacks.scoring import embed_texts
-from matlib.attacks.views import ScaleViews
-from matlib.models.dual_encoder import DualEncoder, check_evaluation_mode, check_pixels, frozen
+from matlib.attacks.views import ScaleViews, Views
+from matlib.models.dual_encoder import DualEncoder, frozen
+
+Mix = tuple[float, float, float]
+"""Weights of the current, the clean and the previous image; they sum to 1."""
+
+
+def draw_mixes(n: int, generator: torch.Generator) -> list[Mix]:
+    """`n` triples in whole percent: a uniform in 0..100, b uniform in 0..100 - a, c the rest.
+
+    The released sampler is not uniform over triples either, and the paper does not say which
+    law is meant. This one favours the current image: the mean of a is 50, of b and c 25.
+    """
+    found = []
+    for _ in range(n):
+        a = int(torch.randint(101, (1,), generator=generator))
+        b = int(torch.randint(101 - a, (1,), generator=generator))
+        found.append((a / 100, b / 100, (100 - a - b) / 100))
+    return found
 
 
 @dataclass(frozen=True)
 class DiversifiedPGD:
-    """DRA's image step: SGA's, with the gradient taken at a mix of points of the path.
+    """DRA's image step: SGA's, with the gradient taken at a mix of three points of its path.
 
-    At every step `n_mixes` triples (a, b, c) with a + b + c = 1 are drawn. Each names the point
-    a * current + b * clean + c * previous; the sign step from there is tried without views, and
-    the triple whose step raises the score most is kept, per image. Then one step of SGA follows
-    with the gradient at that point. The released code tries the triples one after the other and
-    computes a second backward pass for each that nothing uses; here they are one batch.
+    The first step is SGA's. From the second on, `n_mixes` triples (a, b, c) are drawn for the
+    chunk, each naming the point a * current + b * clean + c * previous of every image. A step
+    along the gradient there (without views) is tried from the current image, and per image the
+    triple whose step scores highest is kept. Then SGA's step follows, with its gradient (all
+    views) at that point.
+
+    The released code keeps one triple for its whole batch of 8, that of the highest sum. The
+    score is a sum over images, and max_k sum_i s_ik <= sum_i max_k s_ik: a triple per image is
+    at least as good, and does not hang on who shares the batch. It also tries the triples one
+    by one, with a second backward pass for each that nothing uses; here they are one forward
+    and one backward of n_mixes * B images, and one forward.
 
     Attributes:
-        eps_255: radius of the L-infinity ball in 1/255.
-        n_steps: steps.
-        step_255: step in 1/255 (released: 2/255 at eps 8/255).
+        image: budget, step, start and number of steps (released: `PGD(8, 10, 2)`).
         n_mixes: triples tried per step.
     """
 
-    eps_255: float
-    n_steps: int = 10
-    step_255: float = 2.0
+    image: PGD
     n_mixes: int = 5
+
+    def __post_init__(self) -> None:
+        if self.n_mixes < 1:
+            raise ValueError(f"n_mixes must be 1 or more; got {self.n_mixes}")
+        if self.image.momentum or self.image.n_restarts > 1:
+            raise ValueError("DRA is one run without momentum: pass a PGD that has neither")
 
     def __call__(
         self,
@@ -50,105 +77,98 @@ class DiversifiedPGD:
         objective: ImageObjective,
         *,
         generator: torch.Generator,
-        views: ScaleViews,
+        views: Views | None = None,
+        report: AttackReport | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Adversarial pixels and those of the step before the last, both (B, 3, H, W)."""
-        check_pixels(pixels)
-        check_evaluation_mode(encoder)
-        clean = pixels.to(encoder.device)
-        if self.eps_255 == 0 or self.n_steps == 0:
+        """Adversarial pixels, and those one step before, both (B, 3, H, W); see `PGD`."""
+        clean = checked(encoder, pixels, self.image.eps_255, self.image.norm)
+        if self.image.eps_255 == 0 or self.image.n_steps == 0:
             return clean.clone(), clean.clone()
-        ball = Ball(self.eps_255 / 255, "linf")
-        current = ball.project(clean + ball.draw(clean, "uniform", generator), clean)
-        previous, step = clean, self.step_255 / 255
+        ball, vanished = self.image.ball, Vanished(len(clean), clean.device)
+        start = clean + ball.draw(clean, self.image.start, generator)
+        previous = current = ball.project(start, clean)
         with frozen(encoder):
-            for _ in range(self.n_steps):
-                point = self._best_mix(encoder, current, clean, previous, objective, generator)
-                seen = point.requires_grad_(True)
-                with torch.enable_grad():
-                    parts = [objective(encoder.encode_image(v)) for v in views(seen, generator)]
-                    (gradient,) = torch.autograd.grad(torch.stack(parts).sum(), seen)
-                previous, current = current, ball.project(current + step * gradient.sign(), clean)
+            for step in range(self.image.n_steps):
+                point = current
+                if step > 0:
+                    path = torch.stack([current, clean, previous])
+                    point = self._best_mix(encoder, path, objective, generator)
+                _, gradient = score_and_gradient(encoder, point, objective, generator, views)
+                gradient, _ = vanished.check(gradient)
+                there = current + self.image.step * ball.direction(gradient)
+                previous, current = current, ball.project(there, clean)
+        vanished.tell(report)
         return current, previous
 
     def _best_mix(
         self,
         encoder: DualEncoder,
-        current: Tensor,
-        clean: Tensor,
-        previous: Tensor,
+        path: Tensor,
         objective: ImageObjective,
         generator: torch.Generator,
     ) -> Tensor:
-        step = self.step_255 / 255
-        points = torch.stack(
-            [a * current + b * clean + c * previous for a, b, c in self._mixes(generator)]
-        )
-        n = len(points)
-        seen = points.flatten(0, 1).requires_grad_(True)
-        with torch.enable_grad():
-            scores = [objective(f) for f in encoder.encode_image(seen).chunk(n)]
-            (gradient,) = torch.autograd.grad(torch.stack(scores).sum(), seen)
+        """(3, B, ...) current, clean and previous images -> (B, ...), the best mix of each."""
+        current, n = path[0], self.n_mixes
+        mixes = torch.tensor(draw_mixes(n, generator), dtype=path.dtype).to(path.device)
+        points = torch.tensordot(mixes, path, 1)  # (n, B, 3, H, W)
+
+        def of_all(features: Tensor) -> Tensor:
+            return torch.cat([objective(part) for part in features.chunk(n)])
+
+        tried = points.flatten(0, 1)
+        _, gradient = score_and_gradient(encoder, tried, of_all, generator, None)
+        move = self.image.step * self.image.ball.direction(gradient.nan_to_num(0, 0, 0))
         with torch.no_grad():
-            tried = current.repeat(n, 1, 1, 1) + step * gradient.sign()
-            value = torch.stack([objective(f) for f in encoder.encode_image(tried).chunk(n)])
-        best = value.argmax(0)
-        return points.detach()[best, torch.arange(len(clean), device=best.device)]
-
-    def _mixes(self, generator: torch.Generator) -> list[tuple[float, float, float]]:
-        """Triples in whole percent: a uniform in 0..100, b uniform in 0..100 - a, c the rest.
-
-        The released sampler is not uniform over triples either; its exact law is its own.
-        """
-        found = []
-        for _ in range(self.n_mixes):
-            a = int(torch.randint(101, (1,), generator=generator))
-            b = int(torch.randint(101 - a, (1,), generator=generator))
-            found.append((a / 100, b / 100, (100 - a - b) / 100))
-        return found
+            score = score_of(encoder, current.repeat(n, 1, 1, 1) + move, of_all, generator, None)
+        best = score.view(n, -1).argmax(0)
+        return points[best, torch.arange(len(current), device=best.device)]
 
 
 def dra(
     encoder: DualEncoder,
     gallery: Gallery,
     candidates: CandidateTable,
-    image: DiversifiedPGD,
+    image: PGD,
     text: TextAttack,
     *,
     generator: torch.Generator,
     views: ScaleViews | None = None,
-    weights: tuple[float, float, float] = (0.6, 0.2, 0.2),
+    n_mixes: int = 5,
+    weights: Mix = (0.6, 0.2, 0.2),
+    report: AttackReport | None = None,
 ) -> tuple[Tensor, list[str]]:
-    """Text, image, text as in SGA; a transfer attack.
+    """Text, image, text as in SGA: an attack made to transfer to other models.
 
     1. each caption moves away from its clean image;
-    2. the image moves along diversified gradients away from all its moved captions;
-    3. each clean caption moves away from a mix of its image clean, moved, and one step before.
+    2. the image moves, by gradients from along its path, away from all its moved captions;
+    3. each *clean* caption moves away from its image clean, moved, and one step before.
 
     Args:
-        weights: of the three images in step 3 (released: 0.6, 0.2, 0.2).
+        image: the released code has eps 8/255, step 2/255 and 10 steps where SGA has 2, 0.5
+            and 10: its tables cannot be compared with SGA's.
+        views: SGA's scales; the code ignores its own `--scales` and always takes these.
+        n_mixes: see `DiversifiedPGD`.
+        weights: of the clean, the moved and the previous image in step 3.
     """
     away = prepared(encoder, gallery, candidates, text)
     clean = embed_images(encoder, gallery.pixels, gallery.chunk)
     first = embed_texts(encoder, away(away_from_image(clean[gallery.own])))
-    own, scales = gallery.own_mask.to(first.device), views or ScaleViews()
-    moved, before = [], []
-    for rows in torch.arange(len(gallery.pixels)).split(gallery.chunk):
-        objective = away_from_captions(first, own[rows])
-        last, last_but_one = image(
-            encoder, gallery.pixels[rows], objective, generator=generator, views=scales
+
+    own, move = gallery.own_mask.to(first.device), DiversifiedPGD(image, n_mixes)
+    parts = [
+        move(
+            encoder,
+            gallery.pixels[rows],
+            away_from_captions(first, own[rows]),
+            generator=generator,
+            views=views or ScaleViews(),
+            report=report,
         )
-        moved.append(last)
-        before.append(last_but_one)
-    pixels = torch.cat(moved)
-    guides = [
-        clean,
-        embed_images(encoder, pixels, gallery.chunk),
-        embed_images(encoder, torch.cat(before), gallery.chunk),
+        for rows in torch.arange(len(gallery.pixels)).split(gallery.chunk)
     ]
-    return pixels, away(_away_from_mix([g[gallery.own] for g in guides], weights))
+    moved, before = (torch.cat(images) for images in zip(*parts, strict=True))
 
-
-def _away_from_mix(guides: list[Tensor], weights: tuple[float, float, float]) -> TextObjective:
-    # a weighted sum of similarities is the similarity to the weighted sum of the guides
-    return away_from_image(sum(w * g for w, g in zip(weights, guides, strict=True)))  # type: ignore[arg-type]
+    # A weighted sum of similarities is the similarity to the weighted sum of the images.
+    seen = [clean, *(embed_images(encoder, x, gallery.chunk) for x in (moved, before))]
+    guide = torch.stack([weight * x for weight, x in zip(weights, seen, strict=True)]).sum(0)
+    return moved, away(away_from_image(guide[gallery.own]))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -83,3 +85,20 @@ def prepared(
     if text.captions != list(gallery.captions):
         raise ValueError("the text attack was prepared for other captions than the gallery's")
     return text
+
+
+@contextmanager
+def searching(
+    text: PreparedSubstitution, search: Literal["importance", "exhaustive"]
+) -> Iterator[PreparedSubstitution]:
+    """The same prepared attack with another search inside the block.
+
+    Embeddings of edits belong to the captions and not to the search, so passes of both kinds
+    share them, and one limit holds for what is kept.
+    """
+    before = text.attack
+    text.attack = replace(before, search=search)
+    try:
+        yield text
+    finally:
+        text.attack = before

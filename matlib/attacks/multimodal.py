@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from matlib.attacks.edits import CandidateTable
-from matlib.attacks.gallery import Gallery, TextAttack, embed_images, prepared
+from matlib.attacks.gallery import Gallery, TextAttack, embed_images, prepared, searching
 from matlib.attacks.image import (
     AttackReport,
     ImageAttack,
@@ -28,7 +27,6 @@ from matlib.attacks.objectives import (
     kl_from_image_and_captions,
 )
 from matlib.attacks.scoring import embed_texts
-from matlib.attacks.text import WordSubstitution
 from matlib.models.dual_encoder import DualEncoder
 
 __all__ = [
@@ -174,7 +172,7 @@ def contrastive_attack(
     gallery: Gallery,
     candidates: CandidateTable,
     image: ImageAttack,
-    text: WordSubstitution,
+    text: TextAttack,
     *,
     generator: torch.Generator,
     report: AttackReport | None = None,
@@ -186,13 +184,14 @@ def contrastive_attack(
     ascends the contrastive loss against the edited captions, then the text search is repeated
     against the adversarial images.
     """
-    search = prepared(encoder, gallery, candidates, replace(text, search="exhaustive"))
+    away = prepared(encoder, gallery, candidates, text)
     relevant = gallery.relevant.T.to(encoder.device)
     scale = encoder.logit_scale.detach()
 
     def edit(pixels: Tensor) -> list[str]:
-        gallery_images = embed_images(encoder, pixels, gallery.chunk)
-        return search(caption_contrastive(gallery_images, relevant, scale))
+        seen = embed_images(encoder, pixels, gallery.chunk)
+        with searching(away, "exhaustive"):
+            return away(caption_contrastive(seen, relevant, scale))
 
     first = embed_texts(encoder, edit(gallery.pixels))
     moved = _against(encoder, gallery, image, first, generator, report)

@@ -34,9 +34,9 @@ class BenchSize:
         pgd_batch, peak_side: on an accelerator.
     """
 
-    n_images: int = 60
+    n_images: int = 32
     captions_per_image: int = 5
-    n_attacked_images: int = 64
+    n_attacked_images: int = 32
     n_steps: int = 10
     n_repeats: int = 5
     chunks: tuple[int, ...] = (64, 256, 1024)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from matlib.attacks.edits import CandidateTable
+from matlib.attacks.edits import CandidateTable, check_table
+from matlib.attacks.eight_bit import to_8bit
 from matlib.attacks.gallery import Gallery, embed_images
 from matlib.attacks.image import PGD, AttackReport
 from matlib.attacks.multimodal import pgd
+from matlib.attacks.prepared import PreparedSubstitution
 from matlib.attacks.scoring import embed_texts
 from matlib.data.pairs import ImageTextPairs
 from matlib.evaluation.retrieval import Outcomes, retrieve, worst_of
 from matlib.evaluation.suite import Key, Suite
-from matlib.models.cached import CachedText
-from matlib.models.dual_encoder import DualEncoder
+from matlib.models.dual_encoder import DualEncoder, check_evaluation_mode
 
 __all__ = ["Evaluation", "Key", "Suite", "evaluate", "strength_curve"]
 
@@ -34,9 +36,10 @@ class Evaluation:
         outcomes: per (attack, threat) the rank of every query.
         captions: per (attack, threat) the adversarial captions.
         shown: per (attack, threat) float (n_shown, 3, H, W), the first adversarial images.
-        n_unattackable: per threat the captions without any allowed edit.
+        n_unattackable: per threat the captions without an edit that changes them.
         n_vanished: per (attack, threat) the images whose gradient vanished in some step.
-        n_embedded: sentences embedded, of which `n_asked` were asked for.
+        n_embedded: sentences that the text attacks embedded.
+        n_asked: edits that the threats allow, over all captions.
     """
 
     outcomes: dict[Key, Outcomes] = field(default_factory=dict)
@@ -63,6 +66,7 @@ def evaluate(
     """Run the suite on one model.
 
     Args:
+        encoder: the judged model, in evaluation mode.
         pairs: the gallery: N images with all their captions.
         tables: per text threat, the allowed edits of every caption.
         seed: of the image attacks' starts; each attack has a generator of its own, so adding
@@ -70,35 +74,91 @@ def evaluate(
         on_attack: called with the name of each attack when it is done.
         source: the model that the attacks are made on (transfer); the judged one by default.
         gallery: `clean` judges adversarial images among clean captions and adversarial
-            captions among clean images.
-        quantise_8bit: round adversarial images to 8 bit first, as image files do.
+            captions among clean images; a query that was not attacked (captions in `pgd`,
+            images in `bert`) is then as right as in `clean`.
+        quantise_8bit: adversarial images in whole steps of 1/255 first, as image files hold
+            them.
+
+    Raises:
+        ValueError: a model in training mode, a table that does not fit, an unknown `gallery`;
+            before any attack.
     """
-    judge = _Judge(encoder, pairs, gallery, quantise_8bit, suite.n_shown)
-    attacked = judge.model if source is None else CachedText(source)
-    found, pixels_alone, edited_alone = judge.found, None, {}
+    judge = _Judge(encoder, pairs, suite, gallery, quantise_8bit)
+    attacks = _Attacks(source or encoder, judge.gallery, tables, suite, seed)
+    found = judge.found
     for attack, threat in suite.rows(tables):
-        table, report = tables[threat] if threat else [], AttackReport()
-        pixels, captions = None, None
-        if attack in ("pgd", "sep"):  # Sep-Attack is exactly PGD and BERT-Attack side by side
-            if pixels_alone is None:
-                pixels_alone = suite.move_images(attacked, judge.gallery, seed, report)
-            pixels = pixels_alone
-        if attack in ("bert", "sep"):
-            if threat not in edited_alone:
-                edited_alone[threat] = suite.text(attacked, judge.gallery.captions, table)
-            captions = edited_alone[threat]
-        if attack not in ("clean", "pgd", "bert", "sep"):
-            pixels, captions = suite.move_both(attack, attacked, judge.gallery, table, seed, report)
+        pixels, captions, report = attacks.run(attack, threat)
         judge.record((attack, threat), pixels, captions)
         found.n_vanished[attack, threat] = report.n_images_vanished
         if on_attack is not None:
             on_attack(f"{attack} {threat}".strip())
-    for threat, table in tables.items():
+    for threat in tables:
         parts = [o for key, o in found.outcomes.items() if key[1] in ("", threat)]
         found.outcomes[("worst", threat)] = worst_of(parts)
-        found.n_unattackable[threat] = sum(not row for row in table)
-    found.n_embedded, found.n_asked = judge.model.n_embedded, judge.model.n_asked
+    texts = attacks.n_unattackable, attacks.n_embedded, attacks.n_edits
+    found.n_unattackable, found.n_embedded, found.n_asked = texts
     return found
+
+
+class _Attacks:
+    """A suite's attacks on one model; what several of them need is made once.
+
+    Per threat the text attacks share one `PreparedSubstitution`. Only the current threat's is
+    kept, so memory is bounded by its `max_kept`, whatever the number of threats.
+    """
+
+    def __init__(
+        self,
+        encoder: DualEncoder,
+        gallery: Gallery,
+        tables: Mapping[str, CandidateTable],
+        suite: Suite,
+        seed: int,
+    ) -> None:
+        check_evaluation_mode(encoder)
+        for table in tables.values():
+            check_table(gallery.captions, table)
+        self.encoder, self.gallery, self.tables = encoder, gallery, tables
+        self.suite, self.seed = suite, seed
+        self.n_unattackable: dict[str, int] = {}
+        self.n_edits = 0
+        self._n_embedded, self._threat = 0, ""
+        self._text: PreparedSubstitution | None = None
+
+    def run(self, attack: str, threat: str) -> tuple[Tensor | None, list[str] | None, AttackReport]:
+        """Adversarial images and captions, None for what is not attacked; vanished gradients."""
+        if attack == "clean":
+            return None, None, AttackReport()
+        if attack == "pgd":
+            return self._moved[0], None, self._moved[1]
+        text = self._prepared(threat)
+        if attack == "bert":
+            return None, text(), AttackReport()
+        if attack == "sep":  # Sep-Attack is exactly PGD and BERT-Attack side by side
+            return self._moved[0], text(), self._moved[1]
+        report, table = AttackReport(), self.tables[threat]
+        target = self.encoder, self.gallery, table
+        return *self.suite.move_both(attack, *target, text, self.seed, report), report
+
+    @property
+    def n_embedded(self) -> int:
+        """Sentences embedded so far."""
+        return self._n_embedded + (self._text.n_embedded if self._text else 0)
+
+    @cached_property
+    def _moved(self) -> tuple[Tensor, AttackReport]:
+        report = AttackReport()
+        return self.suite.move_images(self.encoder, self.gallery, self.seed, report), report
+
+    def _prepared(self, threat: str) -> PreparedSubstitution:
+        if self._text is None or self._threat != threat:
+            self._n_embedded = self.n_embedded
+            table, captions = self.tables[threat], self.gallery.captions
+            self._text = self.suite.text.prepare(self.encoder, captions, table)
+            self._threat = threat
+            self.n_edits += self._text.n_edits
+            self.n_unattackable[threat] = self._text.n_unattackable
+        return self._text
 
 
 class _Judge:
@@ -108,28 +168,30 @@ class _Judge:
         self,
         encoder: DualEncoder,
         pairs: ImageTextPairs,
+        suite: Suite,
         against: Against,
         quantise_8bit: bool,
-        n_shown: int,
     ) -> None:
         if against not in ("adversarial", "clean"):
             raise ValueError(f"gallery must be 'adversarial' or 'clean'; got {against!r}")
+        check_evaluation_mode(encoder)
         self.gallery = Gallery(pairs.pixels(), pairs.captions, pairs.relevance(), pairs.image_of)
-        self.model = CachedText(encoder)
-        self.found = Evaluation()
-        self._against, self._quantise, self._n_shown = against, quantise_8bit, n_shown
-        self._image = embed_images(self.model, self.gallery.pixels)
-        self._text = embed_texts(self.model, self.gallery.captions)
+        self.encoder, self.suite, self.found = encoder, suite, Evaluation()
+        self._against, self._quantise_8bit = against, quantise_8bit
+        self._image = embed_images(encoder, self.gallery.pixels)
+        self._text = embed_texts(encoder, self.gallery.captions)
 
     def record(self, key: Key, pixels: Tensor | None, captions: list[str] | None) -> None:
         """Rank all queries; None stands for what was not attacked."""
         image, text, relevant = self._image, self._text, self.gallery.relevant
         if pixels is not None:
-            pixels = (pixels * 255).round() / 255 if self._quantise else pixels
-            image = embed_images(self.model, pixels.to(self.model.device))
-            self.found.shown[key] = pixels[: self._n_shown].clone()
+            budget = self.suite.image
+            if self._quantise_8bit:
+                pixels = to_8bit(pixels, self.gallery.pixels, budget.eps_255, budget.norm)
+            image = embed_images(self.encoder, pixels.to(self.encoder.device))
+            self.found.shown[key] = pixels[: self.suite.n_shown].clone()
         if captions is not None:
-            text = embed_texts(self.model, captions)
+            text = embed_texts(self.encoder, captions)
             self.found.captions[key] = captions
         outcomes = retrieve(image, text, relevant)
         if self._against == "clean":
@@ -150,11 +212,10 @@ def strength_curve(
 ) -> dict[float, Outcomes]:
     """Outcomes under PGD for several budgets, with the step scaled to each."""
     gallery = Gallery(pairs.pixels(), pairs.captions, pairs.relevance(), pairs.image_of)
-    model = CachedText(encoder)
-    text = embed_texts(model, gallery.captions)
+    text = embed_texts(encoder, gallery.captions)
     found = {}
     for eps in eps_255:
-        attack = PGD(eps, image.n_steps, start=image.start)
-        moved = pgd(model, gallery, attack, generator=torch.Generator().manual_seed(seed))
-        found[eps] = retrieve(embed_images(model, moved), text, gallery.relevant)
+        attack = replace(image, eps_255=eps, step_255=None)
+        moved = pgd(encoder, gallery, attack, generator=torch.Generator().manual_seed(seed))
+        found[eps] = retrieve(embed_images(encoder, moved), text, gallery.relevant)
     return found

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from matlib.attacks.apgd import APGD
+from matlib.attacks.dra import dra
 from matlib.attacks.edits import CandidateTable
-from matlib.attacks.gallery import Gallery
+from matlib.attacks.gallery import Gallery, TextAttack
 from matlib.attacks.image import PGD, AttackReport, ScaleViews
 from matlib.attacks.multimodal import co_attack, contrastive_attack, feature_pgd, pgd, sga
 from matlib.attacks.text import WordSubstitution
@@ -21,6 +22,10 @@ Key = tuple[str, str]
 
 TEXT_ATTACKS = ("bert", "sep", "co-attack", "sga", "joint", "apgd")
 ATTACKS = ("clean", "pgd", *TEXT_ATTACKS)
+"""The rows of a suite unless it names its own."""
+
+ON_REQUEST = ("dra",)
+"""Made to transfer, and no stronger than `sga` on the model that it is made on."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Suite:
     Rows: `clean`, `pgd` (image alone), and per text threat `bert` (text alone), `sep` (both,
     independently), `co-attack`, `sga`, `joint` (contrastive loss on both sides with an
     exhaustive text search), `apgd` (the same with APGD at three times the steps), and `worst`
-    (per query the minimum over all that attack: a pessimistic bound).
+    (per query the minimum over all that attack: a pessimistic bound). On request `dra`.
 
     A defence's own training loss is among them: `pgd` ascends TeCoA's (captions as classes),
     `joint` that of contrastive training on both sides, each with the whole gallery as negatives.
@@ -55,13 +60,20 @@ class Suite:
     n_shown: int = 12
     released: bool = False
 
+    def __post_init__(self) -> None:
+        unknown = set(self.attacks) - {*ATTACKS, *ON_REQUEST}
+        if unknown:
+            raise ValueError(
+                f"unknown attacks {sorted(unknown)}; known: {', '.join((*ATTACKS, *ON_REQUEST))}"
+            )
+
     def rows(self, threats: Iterable[str]) -> list[Key]:
         """(attack, threat) of every attack to be run; `worst` follows from them."""
         alone = [(attack, "") for attack in ("clean", "pgd") if attack in self.attacks]
         return alone + [
             (attack, threat)
             for threat in threats
-            for attack in TEXT_ATTACKS
+            for attack in (*TEXT_ATTACKS, *ON_REQUEST)
             if attack in self.attacks
         ]
 
@@ -78,24 +90,37 @@ class Suite:
         encoder: DualEncoder,
         gallery: Gallery,
         table: CandidateTable,
+        text: TextAttack,
         seed: int,
         report: AttackReport,
     ) -> tuple[Tensor, list[str]]:
-        """A multimodal attack by its row; each has a generator of its own."""
+        """A multimodal attack by its row; each has a generator of its own.
+
+        Args:
+            text: `self.text`, or what it prepared for these captions, to be shared.
+        """
         target, drawn = (encoder, gallery, table), {"generator": _generator(seed), "report": report}
         if attack == "co-attack":
             captions = "per_caption_last" if self.released else "joint"
-            return co_attack(*target, self._baseline(), self.text, captions=captions, **drawn)  # type: ignore[arg-type]
-        if attack == "sga":
+            return co_attack(*target, self._baseline(), text, captions=captions, **drawn)  # type: ignore[arg-type]
+        if attack in ("sga", "dra"):
             eps = self.image.eps_255
             own = replace(self.image, step_255=eps / 4) if self.released else self.image
-            return sga(*target, own, self.text, views=self.views, **drawn)  # type: ignore[arg-type]
+            set_guided = sga if attack == "sga" else dra
+            return set_guided(*target, own, text, views=self.views, **drawn)  # type: ignore[arg-type]
         image = self.image if attack == "joint" else self.stronger()
-        return contrastive_attack(*target, image, self.text, **drawn)  # type: ignore[arg-type]
+        return contrastive_attack(*target, image, text, **drawn)  # type: ignore[arg-type]
 
     def stronger(self) -> APGD:
         """APGD with the budget of the image attack and three times its steps."""
-        return APGD(self.image.eps_255, 3 * max(self.image.n_steps, 1))
+        image = self.image
+        return APGD(
+            image.eps_255,
+            3 * max(image.n_steps, 1),
+            start=image.start,
+            norm=image.norm,
+            n_restarts=image.n_restarts,
+        )
 
     def _baseline(self) -> PGD:
         if not self.released:

@@ -205,7 +205,7 @@ def build_small(shape: SmallModel, seed: int) -> OpenClipEncoder:
                 layers=shape.text_layers,
             ),
         )
-    return OpenClipEncoder(clip, ClipTokenizer(shape.context_length), shape.image_size)
+    return OpenClipEncoder(clip, ClipTokenizer(shape.context_length), shape.image_size).eval()
 
 
 def open_named(name: str, pretrained: str | None, device: str = "cpu") -> OpenClipEncoder:
@@ -242,7 +242,7 @@ def open_named(name: str, pretrained: str | None, device: str = "cpu") -> OpenCl
     mean = getattr(clip.visual, "image_mean", None) or CLIP_MEAN
     std = getattr(clip.visual, "image_std", None) or CLIP_STD
     side = size[0] if isinstance(size, tuple) else size
-    return OpenClipEncoder(clip.eval(), tokenize, side, mean, std)
+    return OpenClipEncoder(clip, tokenize, side, mean, std).eval()
 
 
 def save_small(encoder: OpenClipEncoder, shape: SmallModel, folder: Path) -> None:
