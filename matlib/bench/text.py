@@ -13,7 +13,6 @@ from matlib.bench.load import Load
 from matlib.bench.peers import counting, peer_both_passes
 from matlib.bench.timing import in_turns, seconds
 
-
 COMPARED_IMAGES = 16
 """Images whose captions are compared: double precision takes its time."""
 
