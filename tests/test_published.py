@@ -46,11 +46,19 @@ def test_demo_world_is_neither_too_easy_nor_at_the_floor(table: pd.DataFrame) ->
     assert recall(table, "base", "worst", "bert_true") <= 0.10
 
 
-def test_readme_admits_that_the_demos_target_is_missed_while_it_is() -> None:
+def test_text_alone_costs_the_undefended_model_twenty_points(table: pd.DataFrame) -> None:
+    assert recall(table, "base", "clean") - recall(table, "base", "bert", "bert_true") >= 0.20
+
+
+def test_mat_is_five_points_above_no_defence() -> None:
     claims = {c["id"]: c for c in json.loads((DEMO / "claims.json").read_text())}
-    missed = claims["C0"]["ci_low"] <= 0.05
-    readme = (PUBLISHED.parent / "README.md").read_text(encoding="utf-8")
-    assert missed == ("interval above 5 points" in readme and "not on this one" in readme)
+    assert claims["C0"]["ci_low"] > 0.05
+
+
+def test_the_world_of_the_report_was_calibrated_on_another() -> None:
+    profile = json.loads((DEMO / "provenance.json").read_text())["profile"]
+    tried = pd.read_csv(PUBLISHED / "calibration.csv")
+    assert profile["dataset"]["world_seed"] not in set(tried["world_seed"])
 
 
 def test_claims_agree_with_the_table(table: pd.DataFrame) -> None:
