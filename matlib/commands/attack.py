@@ -12,23 +12,25 @@ import torch
 from torch import Tensor
 
 from matlib.attacks.candidates import Table, from_table, normalise_caption
-from matlib.attacks.image import AttackReport, ScaleViews
-from matlib.attacks.multimodal import Gallery, embed_images
+from matlib.attacks.eight_bit import to_8bit
+from matlib.attacks.gallery import Gallery, embed_images
+from matlib.attacks.image import PGD, AttackReport, ScaleViews
 from matlib.attacks.text import WordSubstitution, embed_texts
 from matlib.commands import batches
-from matlib.commands.batches import BatchFolder, quantised
-from matlib.commands.compositions import CountingPGD, Task, named
+from matlib.commands.batches import BatchFolder
 from matlib.commands.models import open_model, weights_identity
 from matlib.commands.outcomes import write_outcomes
 from matlib.commands.user_data import identity, read_user_data, sized
 from matlib.commands.words import Words, n_unattackable
 from matlib.data.pairs import ImageTextPairs
+from matlib.evaluation.suite import ATTACKS, ON_REQUEST, TEXT_ATTACKS, Suite
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.progress import Progress
 from matlib.study.provenance import code_hash
 
-CODE = ("matlib.attacks", "matlib.models", "matlib.commands.attack", "matlib.commands.compositions")
+CODE = ("matlib.attacks", "matlib.models", "matlib.evaluation.suite", "matlib.commands.attack")
 CANDIDATES = "candidates.json"
+NAMES = tuple(name for name in (*ATTACKS, *ON_REQUEST) if name != "clean")
 
 
 @dataclass(frozen=True)
@@ -38,16 +40,18 @@ class AttackOptions:
     Attributes:
         model, weights, profile, rest: see `open_model`.
         images, captions, split: see `read_user_data`.
-        attack: a name of `compositions.ATTACKS`.
+        attack: one of `NAMES`, the rows of a suite.
         out: folder for the results.
         eps_255, n_steps, step_255: L-infinity budget of the image attack.
         n_words: words that may change per caption.
         words: where edits come from; only attacks on text need it.
         batch: images attacked together, with all their captions. The contrastive attacks (pgd,
-            joint) take their negatives from the batch, so for them a larger one is stronger.
+            sep, joint, apgd) take their negatives from the batch, so a larger one is stronger;
+            the others do not depend on it but for the noise that they draw.
         form: `png`: 8-bit files; `float`: arrays as computed, in the batches' safetensors.
         seed: of the image attack's draws.
-        normalise: attack captions as `normalise_caption` writes them.
+        conventions: `released`: of the field's code (see `Suite`, `normalise_caption`, and
+            `MaskedLM.candidates`), to compare with published numbers.
         scales: of SGA's views.
         device: `cpu`, `cuda`; empty: the GPU if there is one.
     """
@@ -69,12 +73,29 @@ class AttackOptions:
     split: str = "test"
     profile: str = ""
     rest: str = ""
-    normalise: bool = False
+    conventions: Literal["matlib", "released"] = "matlib"
     scales: tuple[float, ...] = ScaleViews().scales
     device: str = ""
 
-    def image_attack(self) -> CountingPGD:
-        return CountingPGD(self.eps_255, self.n_steps, self.step_255)
+    @property
+    def edits_text(self) -> bool:
+        return self.attack in (*TEXT_ATTACKS, *ON_REQUEST)
+
+    @property
+    def is_released(self) -> bool:
+        return self.conventions == "released"
+
+    def suite(self) -> Suite:
+        """The attacks in this budget.
+
+        Raises:
+            ValueError: an unknown attack, or a budget in another unit.
+        """
+        if self.attack not in NAMES:
+            raise ValueError(f"unknown attack {self.attack!r}; known: {', '.join(NAMES)}")
+        image = PGD(self.eps_255, self.n_steps, self.step_255)
+        views, text = ScaleViews(self.scales), WordSubstitution(self.n_words)
+        return Suite(image, text, views, (self.attack,), released=self.is_released)
 
     def check(self) -> None:
         """Find what is wrong with the options themselves.
@@ -82,17 +103,15 @@ class AttackOptions:
         Raises:
             ValueError, FileNotFoundError: what was expected and what came.
         """
-        edits_text = named(self.attack).edits_text
-        self.image_attack()
-        WordSubstitution(self.n_words)
+        self.suite()
         if self.batch < 1:
             raise ValueError(f"--batch is the number of images, 1 or more; got {self.batch}")
-        if self.form == "png" and named(self.attack).moves_images and 0 < self.eps_255 < 1:
+        if self.form == "png" and self.attack != "bert" and 0 < self.eps_255 < 1:
             raise ValueError(
                 f"8-bit files cannot hold changes below 1/255, eps is {self.eps_255}/255: "
                 "take --format float"
             )
-        if edits_text:
+        if self.edits_text:
             (self.words or Words()).check()  # `Words()` says what is missing
 
 
@@ -108,8 +127,8 @@ def run_attack(options: AttackOptions) -> dict[str, Any]:
     options.check()
     torch.set_flush_denormal(True)
     pairs = read_user_data(options.images, options.captions, options.split)
-    if options.normalise:
-        pairs = replace(pairs, captions=tuple(map(normalise_caption, pairs.captions)))
+    if options.is_released:
+        pairs = replace(pairs, captions=tuple(normalise_caption(c) or c for c in pairs.captions))
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     encoder = open_model(
         options.model, options.weights, device, profile=options.profile, rest=options.rest
@@ -129,7 +148,7 @@ def run_attack(options: AttackOptions) -> dict[str, Any]:
 
 def _settings(options: AttackOptions, pairs: ImageTextPairs, device: str) -> dict[str, Any]:
     """Everything the result depends on, without a path of this machine."""
-    words = options.words if named(options.attack).edits_text else None
+    words = options.words if options.edits_text else None
     return {
         "model": options.model,
         "weights": weights_identity(options.weights),
@@ -137,14 +156,14 @@ def _settings(options: AttackOptions, pairs: ImageTextPairs, device: str) -> dic
         "attack": options.attack,
         "eps_255": options.eps_255,
         "n_steps": options.n_steps,
-        "step_255": round(options.image_attack().step * 255, 9),
+        "step_255": options.step_255,
         "n_words": options.n_words,
         "words": words.identity() if words is not None else {},
         "scales": list(options.scales),
         "batch": options.batch,
         "format": options.form,
         "seed": options.seed,
-        "normalise": options.normalise,
+        "conventions": options.conventions,
         "data": identity(pairs),
         "device": torch.device(device).type,
         "code": code_hash(CODE),
@@ -155,13 +174,13 @@ def _table(
     options: AttackOptions, folder: BatchFolder, pairs: ImageTextPairs, device: str
 ) -> Table:
     """The allowed edits, made once per folder; none where no text is attacked."""
-    if not named(options.attack).edits_text or options.words is None:
+    if not options.edits_text or options.words is None:
         return [[] for _ in pairs.captions]
     kept = folder.out / CANDIDATES
     found = json.loads(kept.read_text()) if kept.is_file() else {}
     if found.get("hash") == folder.hash:
         return from_table(pairs.captions, found["table"])
-    table = options.words.table(pairs.captions, device)
+    table = options.words.table(pairs.captions, device, released=options.is_released)
     batches.write_json(kept, {"hash": folder.hash, "table": table}, indent=None)
     return table
 
@@ -178,23 +197,14 @@ def _attack_batch(
     part = pairs.subset(rows)
     columns = torch.isin(pairs.image_of, rows).nonzero().flatten().tolist()
     gallery = Gallery(part.pixels(), part.captions, part.relevance(), part.image_of)
-    image = options.image_attack()
-    moved, edited = named(options.attack).run(
-        Task(
-            encoder,
-            gallery,
-            [table[i] for i in columns],
-            image,
-            WordSubstitution(options.n_words),
-            ScaleViews(options.scales),
-            torch.Generator().manual_seed(options.seed * 1_000_003 + number),
-        )
-    )
-    in_bytes = quantised(moved, part.images.load(range(len(part))), options.eps_255)
+    report, seed = AttackReport(), options.seed * 1_000_003 + number
+    target = encoder, gallery, [table[i] for i in columns]
+    moved, edited = _moved(options.suite(), options.attack, *target, seed, report)
+    in_steps = to_8bit(moved, gallery.pixels, options.eps_255)
     tensors = {
         "image_clean": embed_images(encoder, gallery.pixels),
         "image_float": embed_images(encoder, moved),
-        "image_8bit": embed_images(encoder, in_bytes.float() / 255),
+        "image_8bit": embed_images(encoder, in_steps),
         "text_clean": embed_texts(encoder, part.captions),
         "text": embed_texts(encoder, edited),
     }
@@ -202,10 +212,30 @@ def _attack_batch(
     if options.form == "png":
         stems = [Path(name).stem for name in part.image_ids]
         names = tuple(f"images/{i:06d}_{s}.png" for i, s in zip(rows.tolist(), stems, strict=True))
-        folder.save_images(names, in_bytes)
+        folder.save_images(names, (in_steps * 255).round().to(torch.uint8))
     else:
         tensors["pixels"] = moved
-    folder.save(number, batches.Batch(tuple(edited), tensors, _counts(image.counted), names))
+    folder.save(number, batches.Batch(tuple(edited), tensors, _counts(report), names))
+
+
+def _moved(
+    suite: Suite,
+    attack: str,
+    encoder: OpenClipEncoder,
+    gallery: Gallery,
+    table: Table,
+    seed: int,
+    report: AttackReport,
+) -> tuple[Tensor, list[str]]:
+    """Adversarial images and captions; what the attack leaves alone as it was."""
+    if attack not in ("pgd", "bert", "sep"):
+        return suite.move_both(attack, encoder, gallery, table, suite.text, seed, report)
+    pixels, captions = gallery.pixels, list(gallery.captions)
+    if attack != "bert":
+        pixels = suite.move_images(encoder, gallery, seed, report)
+    if attack != "pgd":
+        captions = suite.text(encoder, captions, table)
+    return pixels, captions
 
 
 def _counts(report: AttackReport) -> Mapping[str, int]:

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -109,26 +108,6 @@ class BatchFolder:
             beside = _beside(path)
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(beside, format="PNG")
             beside.replace(path)
-
-
-def quantised(moved: Tensor, clean: Tensor, eps_255: float) -> Tensor:
-    """Adversarial pixels as 8-bit values, still inside the ball around the 8-bit originals.
-
-    Plain rounding may leave the ball by up to 0.5/255: with eps 1.5 a change of 1.5 rounds to
-    2. So changes are cut to whole numbers not above eps. A budget below 1 leaves none.
-
-    Args:
-        moved: float (B, 3, H, W) in [0, 1].
-        clean: uint8, same shape.
-        eps_255: L-infinity budget.
-
-    Returns:
-        uint8, same shape.
-    """
-    original = clean.to(moved.device).double()
-    most = int(eps_255 + 1e-9)
-    change = ((moved.double() * 255).round() - original).clamp(-most, most)
-    return (original + change).clamp(0, 255).to(torch.uint8)
 
 
 def write_json(path: Path, content: Any, indent: int | None = 1) -> None:

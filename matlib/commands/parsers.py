@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-ATTACK_NAMES = ("sga", "sep", "pgd", "bert", "joint")
+ATTACK_NAMES = ("pgd", "bert", "sep", "co-attack", "sga", "dra", "joint", "apgd")
 
 
 def add_attack(commands: Any) -> None:
@@ -33,9 +33,16 @@ def add_attack(commands: Any) -> None:
     words.add_argument("--synonyms", type=Path, help="JSON: {word: [words]}")
     words.add_argument("--candidates", type=Path, help="JSON: {caption: [[position, word]]}")
     attack.add_argument("--k", type=int, default=10, help="candidates per word")
-    attack.add_argument("--alignment", default="correct", choices=("correct", "as_released"))
-    attack.add_argument("--normalise", action="store_true", help="captions as peers clean them")
-    attack.add_argument("--batch", type=int, default=16, help="images attacked together")
+    attack.add_argument(
+        "--conventions", default="matlib", choices=("matlib", "released"),
+        help="released: as in the field's code, to compare with published numbers",
+    )  # fmt: skip
+    attack.add_argument(
+        "--batch",
+        type=int,
+        default=16,
+        help="images attacked together; pgd, sep, joint and apgd take their negatives here",
+    )
     attack.add_argument("--format", default="png", choices=("png", "float"))
     attack.add_argument("--seed", type=int, default=0)
     attack.add_argument("--device", default="", help="cpu or cuda")
@@ -49,13 +56,13 @@ def _attack(options: argparse.Namespace) -> int:
 
     o = options
     has_words = o.masked_lm or o.synonyms or o.candidates
-    words = Words(o.candidates, o.synonyms, o.masked_lm, o.k, o.alignment) if has_words else None
+    words = Words(o.candidates, o.synonyms, o.masked_lm, o.k) if has_words else None
     summary = run_attack(
         AttackOptions(
             o.model, o.pretrained, o.images, o.captions, o.attack, o.out,
             eps_255=o.eps, n_steps=o.steps, step_255=o.step_size, n_words=o.n_words, words=words,
             batch=o.batch, form=o.format, seed=o.seed, split=o.split, profile=o.profile,
-            rest=o.rest, normalise=o.normalise, device=o.device,
+            rest=o.rest, conventions=o.conventions, device=o.device,
         )
     )  # fmt: skip
     print(summary_text(summary))

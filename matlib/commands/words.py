@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from matlib.attacks.candidates import (
     Table,
@@ -29,14 +29,12 @@ class Words:
         synonyms: JSON file: word -> list of words.
         masked_lm: a folder, or a name on the hub.
         k: replacements per word.
-        alignment: of the masked LM's predictions (see `MaskedLM.candidates`).
     """
 
     candidates: Path | None = None
     synonyms: Path | None = None
     masked_lm: str = ""
     k: int = 10
-    alignment: Literal["correct", "as_released"] = "correct"
 
     def __post_init__(self) -> None:
         given = [each for each in (self.candidates, self.synonyms, self.masked_lm) if each]
@@ -54,9 +52,9 @@ class Words:
             return {"candidates": file_hash(self.candidates)}
         if self.synonyms is not None:
             return {"synonyms": file_hash(self.synonyms), "k": self.k}
-        weights = Path(self.masked_lm) / "model.safetensors"
-        name = file_hash(weights) if weights.is_file() else self.masked_lm
-        return {"masked_lm": name, "k": self.k, "alignment": self.alignment}
+        files = _model_files(self.masked_lm)
+        name = [file_hash(path) for path in files] or self.masked_lm
+        return {"masked_lm": name, "k": self.k}
 
     def check(self) -> None:
         """Find a missing or empty file before any long work.
@@ -67,9 +65,18 @@ class Words:
         for path, what in ((self.candidates, "candidates"), (self.synonyms, "synonyms")):
             if path is not None:
                 read_mapping(path, what)
+        if Path(self.masked_lm).is_absolute() and not _model_files(self.masked_lm):
+            raise FileNotFoundError(
+                f"no masked language model in {self.masked_lm}: expected a folder with "
+                "model.safetensors and tokenizer.json"
+            )
 
-    def table(self, captions: Sequence[str], device: str) -> Table:
-        """The allowed edits of every caption."""
+    def table(self, captions: Sequence[str], device: str, *, released: bool = False) -> Table:
+        """The allowed edits of every caption.
+
+        Args:
+            released: ask the masked LM as the field's code does (see `MaskedLM.candidates`).
+        """
         if self.candidates is not None:
             given = read_mapping(self.candidates, "candidates")
             if not any(caption in given for caption in captions):
@@ -79,7 +86,13 @@ class Words:
             return from_synonyms(captions, read_mapping(self.synonyms, "synonyms"), k=self.k)
         masked_lm = MaskedLM.load(self.masked_lm)
         masked_lm.model.to(device)
-        words = masked_lm.candidates(captions, self.k, alignment=self.alignment)
+        if released:
+            words = masked_lm.candidates(
+                captions, self.k,
+                alignment="as_released", multi_token="as_released", k_counts="predicted",
+            )  # fmt: skip
+        else:
+            words = masked_lm.candidates(captions, self.k)
         return free_edits(captions, words, english_stop_words(), self.k)
 
 
@@ -91,6 +104,14 @@ def _rows(given: Mapping[str, Any], caption: str) -> list[tuple[int, str]]:
     if not is_sound:
         raise ValueError(f"expected a list of [position, replacement] for {caption!r}")
     return [(position, str(word)) for position, word in rows]
+
+
+def _model_files(masked_lm: str) -> list[Path]:
+    """Weights and tokenizer of a model in a folder; empty for a name on the hub."""
+    folder = Path(masked_lm)
+    if not masked_lm or not folder.is_dir():
+        return []
+    return sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer.json")])
 
 
 def n_unattackable(captions: Sequence[str], table: Table) -> int:

@@ -11,9 +11,9 @@ from matlib.attacks.charmer import Charmer
 from matlib.attacks.objectives import TextObjective, away_from_image, squared_distance_from
 from matlib.attacks.slots import PRINTABLE, as_clip_reads, n_slots, probed, put
 from matlib.attacks.text import embed_texts
+from matlib.bench.peers import counting
 from matlib.models.open_clip import OpenClipEncoder
 from tests.attacks.character_oracle import charmer
-from tests.attacks.peer_order import counting
 from tests.toys import generator, random_captions, tiny_encoder
 
 SYMBOLS = ("a", "A", "e", "t", " ", "7", "é", "")

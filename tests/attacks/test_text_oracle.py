@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from matlib.attacks.edits import Edit, n_changed_words
 from matlib.attacks.objectives import TextObjective, away_from_image, caption_contrastive, kl_from
 from matlib.attacks.text import WordSubstitution, embed_texts
+from matlib.bench.peers import counting, peer_both_passes, peer_text_attack
 from matlib.models.cached import CachedText
 from matlib.models.open_clip import OpenClipEncoder
-from tests.attacks.peer_order import counting, peer_both_passes, peer_text_attack
 from tests.attacks.text_oracle import by_importance, exhaustively
 from tests.toys import generator, random_captions, random_edits, tiny_encoder
 

@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 
 from matlib.attacks.candidates import from_synonyms
 from matlib.attacks.edits import n_changed_words
-from matlib.attacks.image import ScaleViews
-from matlib.attacks.multimodal import Gallery, embed_images, sga
+from matlib.attacks.gallery import Gallery, embed_images
+from matlib.attacks.image import PGD, ScaleViews
+from matlib.attacks.multimodal import sga
 from matlib.attacks.text import WordSubstitution, embed_texts
 from matlib.cli import main
 from matlib.commands import attack as attack_module
-from matlib.commands.attack import AttackOptions, run_attack
-from matlib.commands.compositions import ATTACKS, CountingPGD
+from matlib.commands.attack import NAMES, AttackOptions, run_attack
 from matlib.commands.parsers import ATTACK_NAMES
 from matlib.commands.user_data import read_user_data, sized
 from matlib.commands.words import Words
@@ -46,7 +46,7 @@ def _stored(out: Path, pair: dict[str, Any]) -> np.ndarray[Any, Any]:
 
 
 def test_every_named_attack_can_be_asked_for() -> None:
-    assert {*ATTACK_NAMES} == {*ATTACKS}
+    assert {*ATTACK_NAMES} == {*NAMES}
 
 
 @pytest.mark.parametrize("form", ["png", "float"])
@@ -58,10 +58,10 @@ def test_every_attack_stays_in_its_budget(toy: Toy, tmp_path: Path, attack: str,
     assert [len(pair["captions"]) for pair in found["pairs"]] == list(COUNTS)
     for i, pair in enumerate(found["pairs"]):
         gap = np.abs(_stored(tmp_path / "out", pair) - clean[i]).max() * 255
-        assert gap <= 8 + 1e-4 and (gap > 0.5) == ATTACKS[attack].moves_images
+        assert gap <= 8 + 1e-4 and (gap > 0.5) == (attack != "bert")
         for caption in pair["captions"]:
             n = n_changed_words(caption["original"], caption["adversarial"])
-            assert n == len(caption["changed"]) <= ATTACKS[attack].edits_text
+            assert n == len(caption["changed"]) <= (attack != "pgd")
             for change in caption["changed"]:
                 words = caption["adversarial"].split(" ")
                 assert words[change["position"]] == change["after"] != change["before"]
@@ -77,7 +77,7 @@ def test_a_batch_is_the_attack_of_the_library_and_ranks_are_over_all_pairs(
     gallery = Gallery(pairs.pixels(), pairs.captions, pairs.relevance(), pairs.image_of)
     table = from_synonyms(pairs.captions, json.loads(toy.synonyms.read_text()))
     moved, edited = sga(
-        encoder, gallery, table, CountingPGD(8.0, 2), WordSubstitution(),
+        encoder, gallery, table, PGD(8.0, 2), WordSubstitution(),
         generator=torch.Generator().manual_seed(0), views=ScaleViews(),
     )  # fmt: skip
     got = torch.tensor(np.stack([_stored(tmp_path / "out", pair) for pair in found["pairs"]]))
@@ -92,6 +92,21 @@ def test_a_batch_is_the_attack_of_the_library_and_ranks_are_over_all_pairs(
         )
         assert [pair["tr_rank"][name] for pair in found["pairs"]] == outcomes.tr_rank.tolist()
         assert [c["ir_rank"][name] for c in captions] == outcomes.ir_rank.tolist()
+
+
+def test_released_conventions_are_another_setting_with_cleaned_captions(
+    toy: Toy, tmp_path: Path
+) -> None:
+    content = json.loads(toy.captions.read_text())
+    content["i0.png"] = ["A red, circle near the star."]
+    captions = tmp_path / "captions.json"
+    captions.write_text(json.dumps(content))
+    given = {**vars(toy.options(tmp_path / "out", "co-attack")), "captions": captions}
+    run_attack(AttackOptions(**{**given, "conventions": "released"}))
+    found = _read(tmp_path / "out")
+    assert found["pairs"][0]["captions"][0]["original"] == "a red circle near the star"
+    with pytest.raises(ValueError, match="conventions: released there, matlib now"):
+        run_attack(AttackOptions(**given))
 
 
 def test_the_effect_of_quantisation_is_reported(toy: Toy, tmp_path: Path) -> None:
@@ -151,6 +166,7 @@ def test_the_seed_decides_the_result(toy: Toy, tmp_path: Path) -> None:
         ({"n_words": -1}, "n_words >= 0"),
         ({"words": None}, "one source of words"),
         ({"words": Words(synonyms=Path("nowhere.json"))}, "no synonyms at nowhere.json"),
+        ({"words": Words(masked_lm="/nowhere/lm")}, "no masked language model in /nowhere/lm"),
         ({"weights": "nowhere.safetensors"}, "no checkpoint file"),
     ],
 )
