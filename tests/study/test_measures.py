@@ -36,7 +36,8 @@ def test_intervals_hold_their_estimates(table: pd.DataFrame) -> None:
     assert (table["low"] <= table["value"]).all() and (table["value"] <= table["high"]).all()
     mmd = table[table["measure"] == "mmd2"]
     assert mmd["p_value"].between(0, 1).all() and (mmd["bandwidth"] > 0).all()
-    assert mmd.groupby("modality")["bandwidth"].nunique().eq(1).all()  # one unit for all
+    widths = mmd.groupby("modality")["bandwidth"]  # one unit for all, up to rounding
+    assert (widths.max() - widths.min() <= 1e-5 * widths.max()).all()
 
 
 def test_true_captions_are_true_and_mismatched_ones_are_not(table: pd.DataFrame) -> None:

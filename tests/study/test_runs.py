@@ -13,6 +13,7 @@ import torch
 
 from matlib.attacks.text import apply_edit
 from matlib.config import Profile, load_profile
+from matlib.evaluation.suite import TEXT_ATTACKS
 from matlib.study.ledger import ledger
 from matlib.study.runs import Study
 from matlib.study.specs import Judging, row_name
@@ -40,7 +41,8 @@ def test_table_has_every_row_once_and_worst_is_never_above_its_parts(study: Stud
         ("mat", "none"),
         ("mat+", "captions+renderings"),
     }
-    assert len(table) == 4 * (2 + 5 * 3) * 2 * 3  # models x attacks x directions x k
+    n_rows = 2 + (len(TEXT_ATTACKS) + 1) * 3  # clean and pgd; per threat the rest and worst
+    assert len(table) == 4 * n_rows * 2 * 3  # models x attacks x directions x k
     assert table["recall"].between(0, 1).all()
     assert (table["ci_low"] <= table["recall"]).all() and (
         table["recall"] <= table["ci_high"]
