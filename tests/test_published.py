@@ -82,3 +82,11 @@ def test_provenance_names_every_judged_model_and_no_machine_path() -> None:
 def test_every_setting_tried_is_a_row() -> None:
     tried = pd.read_csv(PUBLISHED / "calibration.csv")
     assert len(tried) >= 20 and (tried["world_seed"] == 0).all()  # never the reporting seed
+
+
+def test_bench_compares_equal_outputs() -> None:
+    found = json.loads((PUBLISHED / "bench.json").read_text())
+    assert found["text_captions_equal"] == found["n_captions"]
+    assert found["text_attack_speedup"] >= 10
+    assert found["host_synchronisations_per_step"]["pgd"] == 0
+    assert found["machine"]["n_cores"] >= 1

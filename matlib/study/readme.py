@@ -55,6 +55,19 @@ def origin_markdown(provenance: Mapping[str, Any]) -> str:
     return text
 
 
+def bench_markdown(found: Mapping[str, Any]) -> str:
+    """What `make bench` measured, in one sentence."""
+    speed = found["text_captions_per_second"]
+    machine = found["machine"]
+    return (
+        f"On {machine['n_cores']} CPU cores ({machine['cpu']}), at equal captions, SGA's text "
+        f"attack does {speed['ours']:.0f} captions/s, {found['text_attack_speedup']:.1f} times "
+        f"the released order of operations written plainly; its second pass costs "
+        f"{found['sga_second_pass_share']:.1%} of the first. The image step is "
+        f"{found['sga_image_speedup']:.1f} times as fast as a loop over views."
+    )
+
+
 def with_part(readme: str, part: str, content: str) -> str:
     """The README's text with one generated part replaced.
 
@@ -72,10 +85,12 @@ def with_part(readme: str, part: str, content: str) -> str:
 
 
 def generated(readme: str, published: Path) -> str:
-    """The README's text with every generated part made anew from `published/<profile>/`."""
+    """The README's text with every generated part made anew from `published/`."""
     provenance = json.loads((published / "provenance.json").read_text(encoding="utf-8"))
     readme = with_part(readme, "claims", claims_markdown(read_claims(published / "claims.json")))
-    return with_part(readme, "origin", origin_markdown(provenance))
+    readme = with_part(readme, "origin", origin_markdown(provenance))
+    measured = json.loads((published.parent / "bench.json").read_text(encoding="utf-8"))
+    return with_part(readme, "bench", bench_markdown(measured))
 
 
 def update_readme(path: Path, published: Path) -> None:
