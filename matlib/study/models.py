@@ -161,8 +161,8 @@ class Models:
     def _candidates(self, data: OneToMany, augmentation: str, seed: int) -> Candidates:
         """The allowed edits of every caption that training may draw, merged over threats.
 
-        Asking a language model and checking the truth of a training set takes as long as a
-        third of a run, so all defences that train on the same captions share one table.
+        Asking a language model and checking the truth of a training set takes seconds (6 s for
+        the demo's 2,000 captions), so defences that train on the same captions share one table.
         """
         owner = {c: i for i, variants in enumerate(data.captions) for c in variants}
         captions = list(owner)
