@@ -16,7 +16,7 @@ import pandas as pd
 from matlib.commands.batches import write_json
 from matlib.commands.models import open_model, weights_identity
 from matlib.commands.user_data import settings_hash
-from matlib.evaluation.robustness import Evaluation, Key, evaluate
+from matlib.evaluation.robustness import Evaluation, evaluate
 from matlib.evaluation.statistics import recall_estimate
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.progress import Progress
@@ -25,9 +25,10 @@ from matlib.study.provenance import code_hash
 from matlib.study.runs import Study
 from matlib.study.session import open_study
 from matlib.study.specs import JUDGE_CODE, TABLE_CODE
-from matlib.study.tables import COLUMNS, DIRECTIONS, KS
+from matlib.study.tables import COLUMNS, DIRECTIONS, KS, about_attack
 
 SEED = 0
+SELF = "self"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class EvaluateOptions:
         name: of the row and of its file, `results/<profile>/extra/<name>.csv`.
         dataset: if given, must be the profile's.
         train_eps_255: image budget the model was trained with, if known; only recorded.
+        source: the model that the attacks are made on: `self` (white box), or a row of the
+            study such as `base` (transfer), with the first seed's weights.
     """
 
     model: str
@@ -53,6 +56,7 @@ class EvaluateOptions:
     limit: int = 0
     rest: str = ""
     train_eps_255: float | None = None
+    source: str = SELF
 
 
 def run_evaluate(options: EvaluateOptions) -> Path:
@@ -91,7 +95,7 @@ def run_evaluate(options: EvaluateOptions) -> Path:
     path = study.root / "extra" / f"{options.name}.csv"
     settings = _settings(options, study)
     if not _is_done(path, settings):
-        table = _table(options, study, _judge(study, encoder, options.name))
+        table = _table(options, study, _judge(options, study, encoder))
         path.parent.mkdir(parents=True, exist_ok=True)
         text = table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
         write_durably(path, text)
@@ -106,11 +110,23 @@ def _settings(options: EvaluateOptions, study: Study) -> dict[str, Any]:
         "weights": weights_identity(options.checkpoint),
         "rest": weights_identity(options.rest) if options.rest else "",
         "train_eps_255": options.train_eps_255,
+        "source": _source_identity(options, study),
         "profile": study.profile.model_dump(mode="json"),
         "data": study.source.identity(),
         "device": study.device,
         "code": code_hash((*JUDGE_CODE, *TABLE_CODE)),
     }
+
+
+def _source_identity(options: EvaluateOptions, study: Study) -> str:
+    """`self`, or the row with the hash of its weights' making; unknown rows are refused."""
+    if options.source == SELF:
+        return SELF
+    seed = study.profile.seeds[0]
+    if options.source == "base":
+        spec = study.specs.base()
+        return f"base {spec.hash if spec else study.profile.model.pretrained}"
+    return f"{options.source} {study.specs.defended(study.specs.run(options.source), seed).hash}"
 
 
 def _is_done(path: Path, settings: Mapping[str, Any]) -> bool:
@@ -131,14 +147,17 @@ def _is_done(path: Path, settings: Mapping[str, Any]) -> bool:
     return bool(found.get("hash") == settings_hash(settings))
 
 
-def _judge(study: Study, encoder: OpenClipEncoder, name: str) -> Evaluation:
+def _judge(options: EvaluateOptions, study: Study, encoder: OpenClipEncoder) -> Evaluation:
+    source = None
+    if options.source != SELF:
+        source = study.model(options.source, study.profile.seeds[0])
     how = study.main_judging("test")
     tables = study.tables(how.gallery, how.threats)
     suite = study.suite(how)
-    with Progress(f"attack {name}", len(suite.rows(how.threats))) as progress:
+    with Progress(f"attack {options.name}", len(suite.rows(how.threats))) as progress:
         return evaluate(
             encoder, study.pairs(how.gallery), tables, suite, seed=SEED,
-            on_attack=lambda attack: progress.advance(1, attack),
+            on_attack=lambda attack: progress.advance(1, attack), source=source,
         )  # fmt: skip
 
 
@@ -160,7 +179,7 @@ def _table(options: EvaluateOptions, study: Study, found: Evaluation) -> pd.Data
                 "augmentation": "none",
                 "seed": SEED,
                 "train_eps_255": train_eps,
-                **_about_attack(study, key),
+                **about_attack(study, key, options.source),
                 "direction": direction,
                 "k": k,
                 "recall": estimate.value,
@@ -171,19 +190,6 @@ def _table(options: EvaluateOptions, study: Study, found: Evaluation) -> pd.Data
             }
         )
     return pd.DataFrame(rows)[list(COLUMNS)]
-
-
-def _about_attack(study: Study, key: Key) -> dict[str, Any]:
-    attack, threat = key
-    budget = study.profile.evaluation
-    moves_images, edits_text = attack not in ("clean", "bert"), attack not in ("clean", "pgd")
-    return {
-        "attack": attack,
-        "text_threat": threat,
-        "eps_255": budget.eps_255 if moves_images else 0.0,
-        "n_words": budget.n_words if edits_text else 0,
-        "source_model": "self",
-    }
 
 
 def beside_the_study(study: Study, own: Path) -> pd.DataFrame:
@@ -199,7 +205,7 @@ def beside_the_study(study: Study, own: Path) -> pd.DataFrame:
     split = rows["split"] == "test"
     clean = split & (rows["attack"] == "clean")
     worst = split & (rows["attack"] == "worst") & (rows["text_threat"] == threat)
-    model = ["defence", "augmentation", "seed"]
+    model = ["defence", "augmentation", "seed", "source_model"]
     rows["seed"] = rows["seed"].astype(str)
 
     def endpoint(chosen: pd.Series) -> pd.Series:

@@ -86,6 +86,10 @@ def add_evaluate(commands: Any) -> None:
     evaluate.add_argument("--results", default="", help="folder of all results")
     evaluate.add_argument("--limit", type=int, default=0, help="at most so many test images")
     evaluate.add_argument("--train-eps", type=float, help="in 1/255; only recorded")
+    evaluate.add_argument(
+        "--source", default="self", metavar="self|ROW",
+        help="the model that the attacks are made on: the judged one, or a row such as base",
+    )  # fmt: skip
     evaluate.set_defaults(command=_evaluate)
 
 
@@ -97,7 +101,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         EvaluateOptions(
             o.model, o.checkpoint, o.profile, o.name,
             dataset=o.dataset, data=o.data, results=o.results, limit=o.limit, rest=o.pretrained,
-            train_eps_255=o.train_eps,
+            train_eps_255=o.train_eps, source=o.source,
         )
     )  # fmt: skip
     print(f"wrote {path}")

@@ -39,7 +39,7 @@ class Evaluation:
         n_unattackable: per threat the captions without an edit that changes them.
         n_vanished: per (attack, threat) the images whose gradient vanished in some step.
         n_embedded: sentences that the text attacks embedded.
-        n_asked: edits that the threats allow, over all captions.
+        n_edits: edits that the threats allow, over all captions.
     """
 
     outcomes: dict[Key, Outcomes] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Evaluation:
     n_unattackable: dict[str, int] = field(default_factory=dict)
     n_vanished: dict[Key, int] = field(default_factory=dict)
     n_embedded: int = 0
-    n_asked: int = 0
+    n_edits: int = 0
 
 
 def evaluate(
@@ -96,7 +96,7 @@ def evaluate(
         parts = [o for key, o in found.outcomes.items() if key[1] in ("", threat)]
         found.outcomes[("worst", threat)] = worst_of(parts)
     texts = attacks.n_unattackable, attacks.n_embedded, attacks.n_edits
-    found.n_unattackable, found.n_embedded, found.n_asked = texts
+    found.n_unattackable, found.n_embedded, found.n_edits = texts
     return found
 
 

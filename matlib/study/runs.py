@@ -153,7 +153,7 @@ class Study:
             vanished = {"/".join(key): n for key, n in found.n_vanished.items() if n}
             return {
                 "n_embedded": found.n_embedded,
-                "n_asked": found.n_asked,
+                "n_edits": found.n_edits,
                 "n_unattackable": found.n_unattackable,
                 "n_images_with_vanished_gradient": vanished,
             }

@@ -53,7 +53,7 @@ def robustness_table(study: Study, split: Literal["test", "val"] = "test") -> pd
                         "split": split,
                         **_about_model(study, run),
                         "seed": seed,
-                        **_about_attack(study, key),
+                        **about_attack(study, key),
                         "direction": direction,
                         "k": k,
                         "recall": estimate.value,
@@ -74,7 +74,12 @@ def _about_model(study: Study, run: Run | None) -> dict[str, Any]:
     return {"defence": run.defence, "augmentation": run.augmentation, "train_eps_255": eps}
 
 
-def _about_attack(study: Study, key: Key) -> dict[str, Any]:
+def about_attack(study: Study, key: Key, source_model: str = "self") -> dict[str, Any]:
+    """The columns that say what an attack might do.
+
+    Args:
+        source_model: the row that the attack was made on; `self` for the judged model.
+    """
     attack, threat = key
     budget = study.profile.evaluation
     return {
@@ -82,7 +87,7 @@ def _about_attack(study: Study, key: Key) -> dict[str, Any]:
         "text_threat": threat,
         "eps_255": 0.0 if attack in ("clean", "bert") else budget.eps_255,
         "n_words": 0 if attack in ("clean", "pgd") else budget.n_words,
-        "source_model": "self",
+        "source_model": source_model,
     }
 
 

@@ -65,8 +65,23 @@ def test_what_was_judged_is_loaded_and_shown_beside_the_study(
     assert main(_arguments(weights, results)) == 0
     lines = capsys.readouterr().out.splitlines()
     header, mat, mine = (line.split() for line in lines[1:4])
-    assert header[:4] == ["defence", "augmentation", "seed", "clean"]
+    assert header[:5] == ["defence", "augmentation", "seed", "source_model", "clean"]
     assert mat[0] == "mat" and mine[0] == "own" and mat[3:] == mine[3:]
+
+
+def test_attacks_made_on_a_row_of_the_study_are_marked_as_transferred(
+    results: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {"--name": "own-transfer", "--source": "base"}
+    assert main(_arguments(weights, results, **changes)) == 0
+    white = pd.read_csv(results / "smoke" / "extra" / "own.csv")
+    moved = pd.read_csv(results / "smoke" / "extra" / "own-transfer.csv")
+    assert set(white["source_model"]) == {"self"} and set(moved["source_model"]) == {"base"}
+    assert not white["recall"].equals(moved["recall"])
+    clean = [table[table["attack"] == "clean"]["recall"].to_list() for table in (white, moved)]
+    assert clean[0] == clean[1]
+    assert main(_arguments(weights, results, **{"--name": "x", "--source": "nobody"})) == 1
+    assert "no row 'nobody'" in capsys.readouterr().err
 
 
 def test_another_model_under_the_same_name_is_refused(
