@@ -136,6 +136,10 @@ class Evaluation(Budget):
 
     threats: tuple[Threat, ...] = ("bert_true", "typo", "bert_free")
     primary_threat: Threat = "bert_true"
+    slow_under: tuple[Threat, ...] | None = Field(
+        default=None,
+        description="text threats under which Co-Attack and APGD judge too; null: all",
+    )
     sga_scales: tuple[float, ...] = (0.5, 0.75, 1.25, 1.5)
     unimodal_eps_255: float = Field(
         default=2.0, description="C1: image budget at which PGD alone leaves 30-60 % of recall"
@@ -143,6 +147,11 @@ class Evaluation(Budget):
     curve_eps_255: tuple[float, ...] = ()
     conventions: Literal["matlib", "released"] = Field(
         default="matlib", description="released: as in the field's code, for published numbers"
+    )
+    sentence_encoder: str = Field(
+        default="",
+        description="name or folder of a transformers encoder that tells how near attacked "
+        "captions stay to the originals; empty: none",
     )
     n_boot: int = Field(default=2000, ge=100)
 

@@ -24,6 +24,9 @@ TEXT_ATTACKS = ("bert", "sep", "co-attack", "sga", "joint", "apgd")
 ATTACKS = ("clean", "pgd", *TEXT_ATTACKS)
 """The rows of a suite unless it names its own."""
 
+SLOW = ("co-attack", "apgd")
+"""Attacks that a study may keep for the threats that decide (`Suite.slow_under`)."""
+
 ON_REQUEST = ("dra",)
 """Made to transfer, and no stronger than `sga` on the model that it is made on."""
 
@@ -45,6 +48,8 @@ class Suite:
         text: budget of the text attack.
         views: SGA's scales.
         attacks: rows to compute; `worst` is the minimum over those that attack.
+        slow_under: the text threats under which the `SLOW` attacks run; all if None. Under the
+            others `worst` is the minimum over fewer attacks.
         n_shown: images whose adversarial pixels are kept for figures.
         released: the conventions of Co-Attack's and SGA's code, to compare with published
             numbers: PGD and Co-Attack start in [0, eps] and ascend KL from the clean embedding,
@@ -57,6 +62,7 @@ class Suite:
     text: WordSubstitution = field(default_factory=WordSubstitution)
     views: ScaleViews = field(default_factory=ScaleViews)
     attacks: tuple[str, ...] = ATTACKS
+    slow_under: tuple[str, ...] | None = None
     n_shown: int = 12
     released: bool = False
 
@@ -74,8 +80,11 @@ class Suite:
             (attack, threat)
             for threat in threats
             for attack in (*TEXT_ATTACKS, *ON_REQUEST)
-            if attack in self.attacks
+            if attack in self.attacks and (attack not in SLOW or self._is_slow_under(threat))
         ]
+
+    def _is_slow_under(self, threat: str) -> bool:
+        return self.slow_under is None or threat in self.slow_under
 
     def move_images(
         self, encoder: DualEncoder, gallery: Gallery, seed: int, report: AttackReport

@@ -97,7 +97,7 @@ def shelves(
     ]
 
 
-def _breaks(judged: Judged, threat: str) -> tuple[Tensor, Tensor]:
+def broken_captions(judged: Judged, threat: str) -> tuple[Tensor, Tensor]:
     """bool (M,) each: captions right without attack; those of them that the text attack breaks."""
     right = judged.outcomes["clean", ""].hits("IR", 1)
     return right, right & ~judged.outcomes["bert", threat].hits("IR", 1)
@@ -111,7 +111,7 @@ def substitutions(study: Study, name: str, threat: str, *, seed: int = 0) -> pd.
         those, wrong after). Typos and rare words make many rows of one.
     """
     before, judged = study.pairs("test").captions, study.judged(name, seed)
-    right, broken = _breaks(judged, threat)
+    right, broken = broken_captions(judged, threat)
     rows = []
     for i, (old, new) in enumerate(zip(before, judged.captions["bert", threat], strict=True)):
         changed = [(a, b) for a, b in zip(old.split(" "), new.split(" "), strict=False) if a != b]
@@ -135,7 +135,7 @@ def false_share(
     if not isinstance(study.source, ScenesSource) or ("bert", threat) not in judged.captions:
         return None
     pairs, captions = study.pairs("test"), judged.captions["bert", threat]
-    _, broken = _breaks(judged, threat)
+    _, broken = broken_captions(judged, threat)
     if not bool(broken.any()):
         return None
     false = torch.zeros(len(captions), dtype=torch.double)

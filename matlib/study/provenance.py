@@ -77,6 +77,21 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def named_weights(name_or_folder: str) -> str:
+    """Identity of a pretrained model: its name on the hub, or the hash of a local folder's files.
+
+    A folder's place says nothing about its content, and belongs to one machine.
+    """
+    folder = Path(name_or_folder)
+    if not name_or_folder or not folder.is_dir():
+        return name_or_folder
+    whole = hashlib.sha256()
+    for path in sorted(folder.glob("*.*")):
+        if path.is_file():
+            whole.update(f"{path.name} {file_hash(path)}\n".encode())
+    return whole.hexdigest()
+
+
 def code_hash(modules: Iterable[str], root: Path = PACKAGE_ROOT) -> str:
     """sha256 of the code of `modules` and of all of this package that they import.
 

@@ -174,5 +174,6 @@ class Study:
             WordSubstitution(e.n_words),
             ScaleViews(e.sga_scales),
             how.attacks,
+            slow_under=e.slow_under,
             released=e.conventions == "released",
         )

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from matlib.config import Profile, Run
 from matlib.evaluation.suite import ATTACKS
 from matlib.study.artefacts import ArtefactSpec
+from matlib.study.provenance import named_weights
 from matlib.training.loop import Schedule
 from matlib.training.objectives import defence
 
@@ -21,6 +22,11 @@ MODEL_CODE = ("matlib.models.open_clip", "matlib.models.dual_encoder")
 TRAIN_CODE = (*MODEL_CODE, "matlib.attacks", "matlib.training")
 JUDGE_CODE = (*MODEL_CODE, "matlib.models.cached", "matlib.attacks", "matlib.evaluation")
 TABLE_CODE = ("matlib.study.threats", "matlib.models.masked_lm")
+
+NOT_IN_THE_ATTACKS = (
+    "n_boot", "primary_threat", "threats", "eps_255", "unimodal_eps_255", "sentence_encoder",
+)  # fmt: skip
+"""Parts of the evaluation that change no attack, or that a `Judging` holds itself."""
 
 Gallery = Literal["test", "val", "train-1", "test-1"]
 """`test` and `val` with all captions; `train-1` and `test-1` with one caption per image and
@@ -118,7 +124,7 @@ class Specs:
             "gallery": gallery,
             "threats": threats,
             "candidates": self.profile.candidates.model_dump(),
-            "masked_lm": self.profile.masked_lm.name,
+            "masked_lm": named_weights(self.profile.masked_lm.name),
             "conventions": self.profile.evaluation.conventions,
         }
         inputs = {"masked_lm": self.masked_lm()}
@@ -132,7 +138,7 @@ class Specs:
             "n_variants": 1 if augmentation == "none" else profile.n_variants,
             "threats": profile.train_attack.threats,
             "candidates": profile.candidates.model_dump(),
-            "masked_lm": profile.masked_lm.name,
+            "masked_lm": named_weights(profile.masked_lm.name),
         }
         inputs = {"masked_lm": self.masked_lm()}
         return self._spec("candidates", "train", seed, config, inputs, TABLE_CODE)
@@ -141,9 +147,7 @@ class Specs:
         """Per-query outcomes of one model."""
         model = self.base() if name == "base" else self.defended(self.run(name), seed)
         inputs = {"model": model, "tables": self.tables(how.gallery, how.threats)}
-        budget = self.profile.evaluation.model_dump(
-            exclude={"n_boot", "primary_threat", "threats", "eps_255", "unimodal_eps_255"}
-        )
+        budget = self.profile.evaluation.model_dump(exclude=set(NOT_IN_THE_ATTACKS))
         config = {**asdict(how), "budget": budget, "model": self.profile.model.model_dump()}
         return self._spec("judged", name, seed, config, inputs, JUDGE_CODE)
 

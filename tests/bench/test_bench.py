@@ -11,7 +11,7 @@ from matlib.attacks.image import PGD
 from matlib.bench import text as bench_text_module
 from matlib.bench.image import check_equal_images, count_synchronisations
 from matlib.bench.load import EDITS_PER_WORD, Load, scenes_load
-from matlib.bench.memory import TOY
+from matlib.bench.memory import TOY, bench_memory
 from matlib.bench.run import TOY_SIZE, toy_accelerator, write_bench
 from matlib.bench.text import UnequalOutputs, check_equal_captions
 from matlib.bench.timing import Paired, in_turns
@@ -116,3 +116,13 @@ def test_bench_runs_from_the_command_line(
     assert main(["bench", "--out", str(tmp_path / "bench.json")]) == 0
     assert "text_attack_speedup  12.35" in capsys.readouterr().out
     assert json.loads((tmp_path / "bench.json").read_text()) == {"text_attack_speedup": 12.35}
+
+
+@pytest.mark.full
+def test_a_text_attack_on_5000_captions_stays_within_256_mib() -> None:
+    """The demo's model, default-sized chunks; measured 72 to 100 MiB for chunks 64 to 1,024."""
+    grown = bench_memory((256,), (1250, 5000))
+    by_captions = grown["by_captions_at_chunk_256"]
+    assert by_captions["5000"] < 256
+    # four times the captions, not four times the memory: what may grow is the kept embeddings
+    assert by_captions["5000"] < 2 * by_captions["1250"] + 16

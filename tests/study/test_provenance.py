@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from matlib.study.provenance import canonical_json, code_hash, stale_kinds
+from matlib.study.provenance import canonical_json, code_hash, named_weights, stale_kinds
 
 ATTACK = '''"""Docstring."""
 from pkg.models import base  # why
@@ -94,3 +94,14 @@ def test_published_records_of_changed_code_are_found(package: Path) -> None:
 
 def test_equal_values_have_one_text() -> None:
     assert canonical_json({"b": (1, 2), "a": 1.0}) == '{"a":1.0,"b":[1,2]}'
+
+
+def test_pretrained_weights_are_known_by_name_or_by_content(tmp_path: Path) -> None:
+    assert named_weights("") == "" and named_weights("bert-base-uncased") == "bert-base-uncased"
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "model.safetensors").write_bytes(b"weights")
+    same = named_weights(str(tmp_path / "a"))
+    assert same == named_weights(str(tmp_path / "b")) and "/" not in same
+    (tmp_path / "b" / "model.safetensors").write_bytes(b"other weights")
+    assert named_weights(str(tmp_path / "b")) != same

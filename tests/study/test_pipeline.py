@@ -1,0 +1,100 @@
+"""A whole study under its options and its mishaps: a limit, and a disk that fills up."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import yaml
+
+from matlib.cli import main
+from matlib.config import load_profile
+from matlib.study import pipeline
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smoke profile with one defence, as a user's own YAML file."""
+    profile = load_profile("smoke").model_dump(mode="json")
+    profile |= {"name": "own", "runs": [{"defence": "mat"}]}
+    path = tmp_path_factory.mktemp("profiles") / "own.yaml"
+    path.write_text(yaml.safe_dump(profile))
+    return path
+
+
+def test_limit_makes_the_whole_study_partial_and_says_so_everywhere(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = tmp_path / "notebooks"
+    last.mkdir()
+    shutil.copy(pipeline.NOTEBOOKS / "90_claims.ipynb", last)
+    monkeypatch.setattr(pipeline, "NOTEBOOKS", last)
+    results = tmp_path / "results"
+    arguments = ["study", "--profile", str(small), "--results", str(results), "--limit", "6"]
+    assert main(arguments) == 0, capsys.readouterr().err
+    table = pd.read_csv(results / "own" / "robustness.csv")
+    assert set(table[table["direction"] == "TR"]["n_queries"]) == {6}
+    claims = json.loads((results / "own" / "claims.json").read_text())
+    assert all("partial: at most 6 test images" in claim["scope"] for claim in claims)
+    assert json.loads((results / "own" / "provenance.json").read_text())["partial"] is True
+    page = (results / "own" / "report" / "index.html").read_text()
+    assert "Partial study: at most 6 test images" in page
+
+
+class FillingDisk:
+    """Room for `n` beginnings of artefacts, and for no more until `is_freed`."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.is_freed = n, False
+
+    def usage(self, folder: Path) -> SimpleNamespace:
+        self.n -= 1
+        return SimpleNamespace(free=2**40 if self.is_freed or self.n >= 0 else 1000)
+
+
+@pytest.mark.parametrize("n_before", [0, 4])
+def test_full_disk_stops_a_study_plainly_and_it_goes_on_afterwards(
+    small: Path,
+    tmp_path: Path,
+    n_before: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    disk = FillingDisk(n_before)
+    monkeypatch.setattr("matlib.study.durable.shutil.disk_usage", disk.usage)
+    arguments = ["study", "--profile", str(small), "--results", str(tmp_path), "--shard", "1/1"]
+    assert main(arguments) == 1
+    message = capsys.readouterr().err
+    assert "free some space and run the command again" in message and "Traceback" not in message
+    whole = sorted(path.name for path in (tmp_path / "own" / "runs").glob("[a-z]*"))
+    assert len(whole) <= n_before  # one that waits for its inputs is not whole
+    assert not list((tmp_path / "own" / "runs").glob(".making-*"))
+    assert not (tmp_path / "own" / "robustness.csv").exists()
+    disk.is_freed = True
+    assert main(arguments) == 0
+    assert set(whole) < {path.name for path in (tmp_path / "own" / "runs").glob("[a-z]*")}
+    assert (tmp_path / "own" / "robustness.csv").is_file()
+
+
+def test_disk_that_fills_up_in_the_middle_of_a_table_leaves_no_half_table(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["study", "--profile", str(small), "--results", str(tmp_path), "--shard", "1/1"]
+    written: list[Path] = []
+
+    def full(path: Path, text: str) -> None:
+        written.append(path)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("matlib.study.tables.write_durably", full)
+        assert main(arguments) == 1
+    assert written and "No space left" in capsys.readouterr().err
+    assert not (tmp_path / "own" / "robustness.csv").exists()
+    assert main(arguments) == 0
+    assert len(pd.read_csv(tmp_path / "own" / "robustness.csv")) > 0
