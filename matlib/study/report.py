@@ -24,6 +24,7 @@ from matlib.study.anatomy import has_tag, read_notebook
 from matlib.study.durable import write_durably
 from matlib.study.published import without_progress
 
+UNKNOWN = "–"
 COLUMNS = ("id", "claim", "contrast", "verdict", "estimate", "scope", "n", "seeds")
 """Columns of the claims table, here and at the terminal."""
 
@@ -73,24 +74,26 @@ def claim_rows(claims: Sequence[Mapping[str, Any]], scale: float = 100.0) -> lis
             verdict}`; numbers may be None.
         scale: factor for estimates.
     """
-    return [
-        {
-            "id": str(claim["id"]),
-            "claim": str(claim["claim"]),
-            "contrast": str(claim["contrast"]),
-            "verdict": str(claim["verdict"]),
-            "estimate": _interval(claim, scale),
-            "scope": str(claim["scope"] or "–"),
-            "n": "–" if claim["n"] is None else f"{claim['n']} {_plural(claim)}",
-            "seeds": "–" if claim["n_seeds"] is None else str(claim["n_seeds"]),
-        }
-        for claim in claims
-    ]
+    return [_claim_row(claim, scale) for claim in claims]
+
+
+def _claim_row(claim: Mapping[str, Any], scale: float) -> dict[str, str]:
+    is_tested = claim["estimate"] is not None  # what was not tested has no scope and no size
+    return {
+        "id": str(claim["id"]),
+        "claim": str(claim["claim"]),
+        "contrast": str(claim["contrast"] or UNKNOWN),
+        "verdict": str(claim["verdict"]),
+        "estimate": _interval(claim, scale),
+        "scope": str(claim["scope"]) if is_tested else UNKNOWN,
+        "n": f"{claim['n']} {_plural(claim)}" if is_tested else UNKNOWN,
+        "seeds": str(claim["n_seeds"]) if is_tested else UNKNOWN,
+    }
 
 
 def _interval(claim: Mapping[str, Any], scale: float) -> str:
     if claim["estimate"] is None:
-        return "–"
+        return UNKNOWN
     text = f"{scale * claim['estimate']:+.1f}"
     if claim["ci_low"] is not None and claim["ci_high"] is not None:
         text += f" [{scale * claim['ci_low']:.1f}, {scale * claim['ci_high']:.1f}]"
