@@ -40,6 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--results", type=Path, help="folder of all results")
     study.add_argument("--limit", type=_count, default=0, help="at most so many test images")
     study.add_argument("--shard", type=_shard, help="i/n: train and judge every n-th row only")
+    study.add_argument(
+        "--workers", type=_count, default=0, help="runs at once on a CPU; 0: one for each core"
+    )
     study.add_argument("--publish-notebooks", action="store_true", help="copy the outputs back")
     study.set_defaults(command=_study)
 
@@ -92,11 +95,14 @@ def _study(options: argparse.Namespace) -> int:
 
     results = options.results or results_folder()
     if options.shard:
-        run_shard(options.profile, results, options.data, options.limit, options.shard)
+        run_shard(
+            options.profile, results, options.data, options.limit, options.shard,
+            workers=options.workers,
+        )  # fmt: skip
     else:
         run_study(
             options.profile, results, options.data, options.limit,
-            publish=options.publish_notebooks,
+            publish=options.publish_notebooks, workers=options.workers,
         )  # fmt: skip
     return 0
 

@@ -6,11 +6,9 @@ sees which notebook it is, how far its longest step has come, and about how long
 
 from __future__ import annotations
 
-import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from matlib.study.anatomy import (
     code_cells,
     has_tag,
 )
+from matlib.study.environment import environment
 
 __all__ = ["ExecutedNotebook", "NotebookError", "check_anatomy", "find_notebooks", "run_notebooks"]
 
@@ -112,7 +111,7 @@ def _run_one(
     final = out_folder / source.name
     failed.unlink(missing_ok=True)
     try:
-        with _environment(MATLIB_PROGRESS="log"):
+        with environment(MATLIB_PROGRESS="log"):
             notebook = papermill.execute_notebook(
                 source,
                 running.resolve(),
@@ -165,21 +164,6 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, CellTimeoutError):
         return f"a cell took longer than allowed ({str(error).splitlines()[0]})"
     return str(error)
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """Environment variables for the kernels started in the block; put back afterwards."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 class _MarkedLines:

@@ -17,6 +17,7 @@ from matlib.study.report import Figure, FrontPage, build_report, claims_text, re
 from matlib.study.runs import Study
 from matlib.study.session import open_study
 from matlib.study.tables import write_results
+from matlib.study.workers import make_rows, n_workers
 
 QUESTION = (
     "An attacker changes a few pixels of an image and one word of its caption. How much of "
@@ -42,6 +43,7 @@ def run_study(
     limit: int = 0,
     *,
     publish: bool = False,
+    workers: int = 0,
     say: Say = print,
 ) -> Path:
     """Run all notebooks of a profile and write its report; what is finished is not redone.
@@ -49,6 +51,7 @@ def run_study(
     Args:
         publish: copy outputs into `notebooks/` and results into `published/<profile>/`
             (scenes only: photographs are never published).
+        workers: runs at the same time on a CPU; 0: as many as there are cores.
 
     Returns:
         path of the report's front page.
@@ -60,10 +63,13 @@ def run_study(
     checked = load_profile(profile, limit)
     if publish and checked.dataset.name != "scenes":
         raise ValueError("only studies of the embedded world are published: photographs are not")
-    Study(checked, results, data)  # missing data and foreign results are found here
+    study = Study(checked, results, data)  # missing data and foreign results are found here
     say(f"study {checked.name}: {checked.about}")
     say(f"about {checked.minutes:g} minutes; results in {results / checked.name}")
     folder = results / checked.name
+    at_once = n_workers(checked, workers)
+    if at_once > 1:
+        make_rows(study, data, study.rows(), at_once, say)
     done = run_notebooks(
         find_notebooks(NOTEBOOKS),
         folder / "notebooks",
@@ -138,19 +144,20 @@ def run_shard(
     data: Path | None,
     limit: int,
     shard: tuple[int, int],
+    *,
+    workers: int = 0,
     say: Say = print,
 ) -> None:
     """Train and judge every n-th row of a profile, counted from i; no notebooks.
 
     Args:
         shard: (i, n), 1 <= i <= n.
+        workers: runs at the same time on a CPU; 0: as many as there are cores.
     """
     study = open_study(profile, str(results), str(data) if data else "", limit)
     i, n = shard
     mine = study.rows()[i - 1 :: n]
-    for position, (name, seed) in enumerate(mine, start=1):
-        say(f"[{position}/{len(mine)}] {name} s{seed}")
-        study.judged(name, seed)
+    make_rows(study, data, mine, n_workers(study.profile, workers), say)
     if i == n and n == 1:
         write_results(study)
     say(f"shard {i}/{n} is finished; run without --shard when all are")

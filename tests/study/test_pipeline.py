@@ -67,7 +67,8 @@ def test_full_disk_stops_a_study_plainly_and_it_goes_on_afterwards(
 ) -> None:
     disk = FillingDisk(n_before)
     monkeypatch.setattr("matlib.study.durable.shutil.disk_usage", disk.usage)
-    arguments = ["study", "--profile", str(small), "--results", str(tmp_path), "--shard", "1/1"]
+    arguments = ["study", "--profile", str(small), "--results", str(tmp_path), "--shard", "1/1",
+                 "--workers", "1"]  # fmt: skip
     assert main(arguments) == 1
     message = capsys.readouterr().err
     assert "free some space and run the command again" in message and "Traceback" not in message
@@ -84,7 +85,8 @@ def test_full_disk_stops_a_study_plainly_and_it_goes_on_afterwards(
 def test_disk_that_fills_up_in_the_middle_of_a_table_leaves_no_half_table(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["study", "--profile", str(small), "--results", str(tmp_path), "--shard", "1/1"]
+    arguments = ["study", "--profile", str(small), "--results", str(tmp_path), "--shard", "1/1",
+                 "--workers", "1"]  # fmt: skip
     written: list[Path] = []
 
     def full(path: Path, text: str) -> None:

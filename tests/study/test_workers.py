@@ -1,0 +1,72 @@
+"""Runs side by side: the same numbers as one after the other, and plain failures."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from matlib.config import load_profile
+from matlib.study import workers
+from matlib.study.runs import Study
+from matlib.study.workers import Task, make_rows, n_workers, stages
+
+
+def _study(folder: Path) -> Study:
+    smoke = load_profile("smoke")
+    runs = tuple(run for run in smoke.runs if run.defence == "mat")
+    return Study(smoke.model_copy(update={"runs": runs, "name": "two"}), folder)
+
+
+def test_two_at_a_time_give_the_numbers_of_one_after_the_other(tmp_path: Path) -> None:
+    said: list[str] = []
+    together, alone = _study(tmp_path / "together"), _study(tmp_path / "alone")
+    make_rows(together, None, together.rows(), 2, said.append)
+    assert said[0] == "5 runs, 2 at a time, one thread each"
+    assert "[5/5] mat s0: sanity" in said[-1]
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        make_rows(alone, None, alone.rows(), 1, said.append)
+    finally:
+        torch.set_num_threads(n_threads)
+    folders = [{p.name for p in study.store.runs.glob("[a-z]*")} for study in (together, alone)]
+    assert folders[0] == folders[1]
+    for name in ("base", "mat"):
+        for key, outcomes in alone.judged(name).outcomes.items():
+            assert torch.equal(together.judged(name).outcomes[key].tr_rank, outcomes.tr_rank)
+            assert torch.equal(together.judged(name).outcomes[key].ir_rank, outcomes.ir_rank)
+    said.clear()
+    make_rows(together, None, together.rows(), 2, said.append)
+    assert said == []  # all is there
+
+
+def test_a_failed_run_is_named_with_its_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = _study(tmp_path)
+
+    def fail(study: Study, task: Task) -> None:
+        raise KeyError("the cause")
+
+    monkeypatch.setattr(workers, "do", fail)
+    monkeypatch.setattr(workers, "_STUDY", [study])
+    with (
+        ThreadPoolExecutor(1) as pool,
+        pytest.raises(RuntimeError, match="base model failed: KeyError: 'the cause'"),
+    ):
+        workers._run(pool, stages(study, study.rows()), print)
+
+
+def test_an_undefended_model_is_not_examined_for_masked_gradients(tmp_path: Path) -> None:
+    study = Study(load_profile("smoke"), tmp_path)
+    examined = {task.name for task in stages(study, study.rows())[2]}
+    assert "clean" not in examined and "base" not in examined and "mat" in examined
+
+
+def test_large_pretrained_models_have_the_machine_for_themselves() -> None:
+    assert n_workers(load_profile("flickr30k")) == 1
+    assert n_workers(load_profile("flickr30k"), asked=2) == 2
+    assert n_workers(load_profile("demo")) >= 1
