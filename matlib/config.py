@@ -136,6 +136,7 @@ class Evaluation(Budget):
 
     threats: tuple[Threat, ...] = ("bert_true", "typo", "bert_free")
     primary_threat: Threat = "bert_true"
+    n_restarts: int = Field(default=1, ge=1, description="of APGD; the best point is kept")
     slow_under: tuple[Threat, ...] | None = Field(
         default=None,
         description="text threats under which Co-Attack and APGD judge too; null: all",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,7 +12,7 @@ from matlib.attacks.apgd import APGD
 from matlib.attacks.dra import dra
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.gallery import Gallery, TextAttack
-from matlib.attacks.image import PGD, AttackReport, ScaleViews
+from matlib.attacks.image import PGD, AttackReport, ImageAttack, ScaleViews
 from matlib.attacks.multimodal import co_attack, contrastive_attack, feature_pgd, pgd, sga
 from matlib.attacks.text import WordSubstitution
 from matlib.models.dual_encoder import DualEncoder
@@ -24,8 +24,19 @@ TEXT_ATTACKS = ("bert", "sep", "co-attack", "sga", "joint", "apgd")
 ATTACKS = ("clean", "pgd", *TEXT_ATTACKS)
 """The rows of a suite unless it names its own."""
 
-SLOW = ("co-attack", "apgd")
+SLOW = ("co-attack", "apgd", "own")
 """Attacks that a study may keep for the threats that decide (`Suite.slow_under`)."""
+
+OWN = "own"
+
+OwnAttack = Callable[
+    [
+        DualEncoder, Gallery, CandidateTable, ImageAttack, WordSubstitution,
+        torch.Generator, AttackReport,
+    ],
+    tuple[Tensor, list[str]],
+]  # fmt: skip
+"""An attack that ascends the judged defence's own training loss."""
 
 ON_REQUEST = ("dra",)
 """Made to transfer, and no stronger than `sga` on the model that it is made on."""
@@ -40,16 +51,20 @@ class Suite:
     exhaustive text search), `apgd` (the same with APGD at three times the steps), and `worst`
     (per query the minimum over all that attack: a pessimistic bound). On request `dra`.
 
-    A defence's own training loss is among them: `pgd` ascends TeCoA's (captions as classes),
-    `joint` that of contrastive training on both sides, each with the whole gallery as negatives.
+    A defence's own training loss is among them: `pgd` ascends TeCoA's and PMG-AFT's (captions
+    as classes), `bert` MMCoA's on text, `joint` that of contrastive training on both sides, each
+    with the whole gallery as negatives. For a defence with another loss (FARE, LEAF: distance to
+    the model before fine-tuning) pass `own`, and there is a row of that name.
 
     Attributes:
         image: budget of the image attack.
         text: budget of the text attack.
         views: SGA's scales.
         attacks: rows to compute; `worst` is the minimum over those that attack.
+        n_restarts: of APGD; PGD has its own.
         slow_under: the text threats under which the `SLOW` attacks run; all if None. Under the
             others `worst` is the minimum over fewer attacks.
+        own: the attack of the judged defence's own training loss, where no row has it.
         n_shown: images whose adversarial pixels are kept for figures.
         released: the conventions of Co-Attack's and SGA's code, to compare with published
             numbers: PGD and Co-Attack start in [0, eps] and ascend KL from the clean embedding,
@@ -62,7 +77,9 @@ class Suite:
     text: WordSubstitution = field(default_factory=WordSubstitution)
     views: ScaleViews = field(default_factory=ScaleViews)
     attacks: tuple[str, ...] = ATTACKS
+    n_restarts: int = 1
     slow_under: tuple[str, ...] | None = None
+    own: OwnAttack | None = None
     n_shown: int = 12
     released: bool = False
 
@@ -79,9 +96,13 @@ class Suite:
         return alone + [
             (attack, threat)
             for threat in threats
-            for attack in (*TEXT_ATTACKS, *ON_REQUEST)
-            if attack in self.attacks and (attack not in SLOW or self._is_slow_under(threat))
+            for attack in self._with_text()
+            if attack not in SLOW or self._is_slow_under(threat)
         ]
+
+    def _with_text(self) -> list[str]:
+        asked = [attack for attack in (*TEXT_ATTACKS, *ON_REQUEST) if attack in self.attacks]
+        return asked if self.own is None else [*asked, OWN]
 
     def _is_slow_under(self, threat: str) -> bool:
         return self.slow_under is None or threat in self.slow_under
@@ -108,6 +129,9 @@ class Suite:
         Args:
             text: `self.text`, or what it prepared for these captions, to be shared.
         """
+        if attack == OWN and self.own is not None:
+            drawn_from = _generator(seed)
+            return self.own(encoder, gallery, table, self.image, self.text, drawn_from, report)
         target, drawn = (encoder, gallery, table), {"generator": _generator(seed), "report": report}
         if attack == "co-attack":
             captions = "per_caption_last" if self.released else "joint"
@@ -121,14 +145,14 @@ class Suite:
         return contrastive_attack(*target, image, text, **drawn)  # type: ignore[arg-type]
 
     def stronger(self) -> APGD:
-        """APGD with the budget of the image attack and three times its steps."""
+        """APGD with the budget of the image attack, three times its steps, and restarts."""
         image = self.image
         return APGD(
             image.eps_255,
             3 * max(image.n_steps, 1),
             start=image.start,
             norm=image.norm,
-            n_restarts=image.n_restarts,
+            n_restarts=max(image.n_restarts, self.n_restarts),
         )
 
     def _baseline(self) -> PGD:

@@ -174,6 +174,7 @@ class Study:
             WordSubstitution(e.n_words),
             ScaleViews(e.sga_scales),
             how.attacks,
+            n_restarts=e.n_restarts,
             slow_under=e.slow_under,
             released=e.conventions == "released",
         )
