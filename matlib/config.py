@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from matlib.attacks.image import check_eps
-from matlib.training.objectives import DEFENCES
+from matlib.training.defences import DEFENCES
 
 PROFILES = Path(__file__).resolve().parent.parent / "profiles"
 

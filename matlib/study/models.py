@@ -21,8 +21,9 @@ from matlib.study.specs import Specs, attacks_anything, row_name
 from matlib.study.store import Artefact, ArtefactSpec
 from matlib.study.threats import Table, load_tables, make_tables, save_tables
 from matlib.training.checkpoint import load_weights, save_weights
+from matlib.training.defences import defence
+from matlib.training.inner import Candidates, InnerAttack
 from matlib.training.loop import Schedule, train
-from matlib.training.objectives import Candidates, InnerAttack, defence
 
 WEIGHTS = "model.safetensors"
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 from matlib.config import Profile, Run
 from matlib.evaluation.suite import ATTACKS
 from matlib.study.artefacts import ArtefactSpec
+from matlib.training.defences import defence
 from matlib.training.loop import Schedule
-from matlib.training.objectives import defence
 
 DATA_CODE = ("matlib.data.scenes", "matlib.data.karpathy", "matlib.augmentations")
 MODEL_CODE = ("matlib.models.open_clip", "matlib.models.dual_encoder")
