@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from matlib.attacks.image import check_eps
-from matlib.training.objectives import DEFENCES
+from matlib.training.defences import DEFENCES
 
 PROFILES = Path(__file__).resolve().parent.parent / "profiles"
 
@@ -176,6 +176,9 @@ class Run(_Part):
 
     defence: str
     augmentation: Augmentation = "none"
+    threats: tuple[Threat, ...] = Field(
+        default=(), description="of the words in training; empty: those of train_attack"
+    )
 
     @model_validator(mode="after")
     def _known(self) -> Run:
@@ -225,6 +228,7 @@ class Profile(_Part):
         if self.dataset.name != "scenes" and "bert_true" in (
             *self.evaluation.threats,
             *self.train_attack.threats,
+            *(threat for run in self.runs for threat in run.threats),
         ):
             raise ValueError("threat bert_true needs the truth, which only scenes has")
         return self

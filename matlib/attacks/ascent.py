@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from matlib.attacks.balls import Norm, Start, check_eps, largest
+from matlib.attacks.balls import Generators, Norm, Start, check_eps, largest
 from matlib.attacks.image_objectives import ImageObjective
 from matlib.attacks.views import Views
 from matlib.models.dual_encoder import DualEncoder, check_evaluation_mode, check_pixels
@@ -145,15 +145,16 @@ def score_of(
     encoder: DualEncoder,
     point: Tensor,
     objective: ImageObjective,
-    generator: torch.Generator,
+    generator: Generators,
     views: Views | None,
 ) -> Tensor:
     """(B,) score of each image, added over its views; differentiable in `point`.
 
     Raises:
-        ValueError: an objective that does not give one score per image.
+        ValueError: an objective that does not give one score per image; views with one
+            generator per image.
     """
-    seen = [point] if views is None else views(point, generator)
+    seen = [point] if views is None else _viewed(views, point, generator)
     features = encoder.encode_image(torch.cat(seen))
     scores = torch.stack([objective(part) for part in features.chunk(len(seen))])
     if scores.shape != (len(seen), len(point)):
@@ -168,7 +169,7 @@ def score_and_gradient(
     encoder: DualEncoder,
     point: Tensor,
     objective: ImageObjective,
-    generator: torch.Generator,
+    generator: Generators,
     views: Views | None,
 ) -> tuple[Tensor, Tensor]:
     """(B,) scores and the gradient of their sum in the pixels, both detached."""
@@ -177,6 +178,12 @@ def score_and_gradient(
         scores = score_of(encoder, leaf, objective, generator, views)
         (gradient,) = torch.autograd.grad(scores.sum(), leaf)
     return scores.detach(), gradient
+
+
+def _viewed(views: Views, point: Tensor, generator: Generators) -> list[Tensor]:
+    if not isinstance(generator, torch.Generator):
+        raise ValueError("views draw their noise for the whole batch: pass one generator")
+    return views(point, generator)
 
 
 def take_better(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,10 @@ from torch import Tensor
 
 Norm = Literal["linf", "l2"]
 Start = Literal["uniform", "positive", "none"]
+
+Generators = torch.Generator | Sequence[torch.Generator]
+"""One CPU generator for a batch, or one per image: then an image's noise does not depend on the
+images beside it."""
 
 MAX_EPS_255 = 64.0
 """Largest L-infinity budget, and largest root-mean-square change of an L2 budget."""
@@ -71,13 +76,23 @@ class Ball:
     eps: float
     norm: Norm = "linf"
 
-    def draw(self, clean: Tensor, start: Start, generator: torch.Generator) -> Tensor:
+    def draw(self, clean: Tensor, start: Start, generator: Generators) -> Tensor:
         """Perturbation to begin with, shaped like `clean`: drawn on the CPU, then moved.
 
         `uniform` in the ball, `positive` in [0, eps] (L-infinity only), or `none` (zeros).
+
+        Raises:
+            ValueError: generators per image that are not as many as the images.
         """
         if start == "none":
             return torch.zeros_like(clean)
+        if not isinstance(generator, torch.Generator):
+            if len(generator) != len(clean):
+                raise ValueError(
+                    f"expected one generator per image; got {len(generator)} for {len(clean)}"
+                )
+            rows = zip(clean.split(1), generator, strict=True)
+            return torch.cat([self.draw(row, start, own) for row, own in rows])
         if self.norm == "linf":
             unit = torch.rand(clean.shape, generator=generator, dtype=clean.dtype)
             unit = unit.to(clean.device)

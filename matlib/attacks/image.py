@@ -19,7 +19,7 @@ from matlib.attacks.ascent import (
     score_of,
     take_better,
 )
-from matlib.attacks.balls import Ball, Norm, Start, check_eps
+from matlib.attacks.balls import Ball, Generators, Norm, Start, check_eps
 from matlib.attacks.image_objectives import ImageObjective
 from matlib.attacks.views import ScaleViews, Views
 from matlib.models.dual_encoder import DualEncoder, frozen
@@ -95,7 +95,7 @@ class PGD:
         pixels: Tensor,
         objective: ImageObjective,
         *,
-        generator: torch.Generator,
+        generator: Generators,
         views: Views | None = None,
         report: AttackReport | None = None,
     ) -> Tensor:
@@ -107,13 +107,14 @@ class PGD:
             pixels: float (B, 3, H, W) in [0, 1].
             objective: score per image of the batch to ascend. Restarts need one whose score of
                 an image depends on that image alone.
-            generator: CPU generator for the start (and the views' noise).
+            generator: CPU generator for the start (and the views' noise), or one per image for the
+                starts (then without views, whose noise is drawn for the batch).
             views: extra differentiable views; scores of all views are added (SGA).
             report: counts the gradients that vanish.
 
         Raises:
             ValueError: pixels that are not float (B, 3, H, W) in [0, 1], no image, an encoder
-                in training mode, an objective of another batch.
+                in training mode, an objective of another batch, not one generator per image.
         """
         clean = checked(encoder, pixels, self.eps_255, self.norm)
         if self.eps_255 == 0 or self.n_steps == 0:
@@ -132,7 +133,7 @@ class PGD:
         encoder: DualEncoder,
         clean: Tensor,
         objective: ImageObjective,
-        generator: torch.Generator,
+        generator: Generators,
         views: Views | None,
         vanished: Vanished,
     ) -> Tensor:
@@ -158,7 +159,7 @@ class PGD:
         encoder: DualEncoder,
         clean: Tensor,
         objective: ImageObjective,
-        generator: torch.Generator,
+        generator: Generators,
         views: Views | None,
         vanished: Vanished,
     ) -> Tensor:

@@ -75,21 +75,44 @@ def margin(logits: Tensor, mask: Tensor, all_true: Tensor) -> Tensor:
     return false.masked_fill(all_true, 0) - true
 
 
-def symmetric_contrastive(text: Tensor, scale: Tensor | float) -> ImageObjective:
+def symmetric_contrastive(
+    text: Tensor,
+    scale: Tensor | float,
+    *,
+    gather: Callable[[Tensor], Tensor] | None = None,
+    own: slice = slice(None),
+) -> ImageObjective:
     """Both halves of CLIP's loss for aligned pairs (image i, caption i) of one batch.
 
     This is the loss that MAT and image-only adversarial training descend in the weights.
     Its caption-to-image half sets caption i against *all* images of the batch, so the score
     of image i also depends on the others: the ascent of the sum is exact, but a best point
     per image (`PGD(n_restarts=...)`, `APGD`) was scored among the points the others had then.
+
+    A batch that is split over processes is ascended as one: then B images are this process's
+    of G in all, and `text` holds the captions of all of them.
+
+    Args:
+        text: (G, D) unit caption embeddings.
+        scale: the model's logit scale.
+        gather: (B, D) -> (G, D), the images of all processes at this step, those of the others
+            as constants. Every process calls it equally often.
+        own: where this process's images lie among all.
     """
     target = torch.arange(text.shape[0], device=text.device)
 
     def score(image: Tensor) -> Tensor:
-        logits = scale * image @ text.T  # (B, B)
+        every = image if gather is None else gather(image)
+        logits = scale * every @ text.T  # (G, G)
         to_text = F.cross_entropy(logits, target, reduction="none")
         to_image = F.cross_entropy(logits.T, target, reduction="none")
-        return (to_text + to_image) / 2
+        loss = (to_text + to_image) / 2
+        if gather is None:
+            return loss
+        # The others' captions are set against own images too: their slope belongs to the ascent
+        # of the sum, their value does not belong to the score of an own image.
+        rest = loss.sum() - loss[own].sum()
+        return loss[own] + (rest - rest.detach()) / len(image)
 
     return score
 
@@ -97,9 +120,10 @@ def symmetric_contrastive(text: Tensor, scale: Tensor | float) -> ImageObjective
 def squared_distance(clean: Tensor) -> ImageObjective:
     """Squared Euclidean distance to the image's own clean embedding (FARE, inner loss).
 
-    FARE takes it between embeddings before normalisation. Encoders here return unit vectors,
-    for which |v' - v|^2 = 1 + 1 - 2 <v', v> = 2 - 2 cos: the direction is attacked, and a
-    change of length, which no retrieval sees, is not.
+    FARE takes it between embeddings before normalisation; training does so by handing over
+    an encoder that does not normalise. Encoders as a rule return unit vectors, for which
+    |v' - v|^2 = 1 + 1 - 2 <v', v> = 2 - 2 cos: the direction is attacked, and a change of
+    length, which no retrieval sees, is not.
 
     The gradient at the clean image is zero (the minimum): use a random start.
 

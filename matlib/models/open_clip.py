@@ -128,23 +128,31 @@ class OpenClipEncoder(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """float (B, 3, S, S) in [0, 1], S = image_size -> unit (B, D)."""
-        expected = (3, self.image_size, self.image_size)
-        if tuple(pixels.shape[1:]) != expected:
-            raise ValueError(f"expected images {expected}; got {tuple(pixels.shape[1:])}")
-        normalised = (pixels.to(self.device) - self.mean) / self.std
-        return self.clip.encode_image(normalised, normalize=True)  # type: ignore[operator]
+        return F.normalize(self.image_features(pixels), dim=-1)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """B strings -> unit (B, D). An empty string is the embedding of no words.
 
         Without gradients the strings share what they can (see `prefix_sharing`).
         """
+        return F.normalize(self.text_features(texts), dim=-1)
+
+    def image_features(self, pixels: Tensor) -> Tensor:
+        """Like `encode_image`, before the rows are brought to norm 1."""
+        expected = (3, self.image_size, self.image_size)
+        if tuple(pixels.shape[1:]) != expected:
+            raise ValueError(f"expected images {expected}; got {tuple(pixels.shape[1:])}")
+        normalised = (pixels.to(self.device) - self.mean) / self.std
+        return self.clip.encode_image(normalised)  # type: ignore[operator]
+
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """Like `encode_text`, before the rows are brought to norm 1."""
         if isinstance(texts, str):
             raise ValueError("expected a list of captions; got one string")
         if self._shares_prefixes and not torch.is_grad_enabled():
-            return F.normalize(encode_shared(self.clip.text, self.tokenize(texts)), dim=-1)
+            return encode_shared(self.clip.text, self.tokenize(texts))
         tokens = self.tokenize(texts).to(self.device)
-        return self.clip.encode_text(tokens, normalize=True)  # type: ignore[operator]
+        return self.clip.encode_text(tokens)  # type: ignore[operator]
 
     def word_saliency(
         self, texts: Sequence[str], score: Callable[[Tensor], Tensor]

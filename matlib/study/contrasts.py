@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -141,9 +142,33 @@ def _independent_difference(a: Estimate, b: Estimate) -> Estimate:
     return Estimate(value, low, high, min(a.n, b.n), p)
 
 
-def one_to_many(study: Study) -> list[Contrast]:
-    names = [name for name, _ in study.rows() if name.startswith("mat+.")]
-    best = "mat+.captions+renderings"  # the paper's MAT+: several captions, several images
-    if best not in names or not _has(study, ["mat"]):
+UNIMODAL = (
+    "image-at", "image-at-tower", "tecoa", "fare", "pmg-aft", "image-at+random", "clean+random",
+    "leaf", "fare+leaf",
+)  # fmt: skip
+"""Rivals of MAT that know no true word; text-only training is paired with its own kind."""
+
+
+def rivals_of(study: Study, name: Literal["mat", "mat-valid"]) -> list[Contrast]:
+    """C2: MAT minus each defence of one modality that the study has.
+
+    Text-only training is the rival that had the same words: `text-at` of `mat`, `text-at-valid`
+    of `mat-valid`. Empty without image-only, text-only training and TeCoA.
+    """
+    text_only = "text-at" if name == "mat" else "text-at-valid"
+    if not _has(study, [name, "image-at", text_only, "tecoa"]):
         return []
-    return differences(study, best, ["mat"])
+    here = {row for row, _ in study.rows()}
+    return differences(study, name, [text_only, *(row for row in UNIMODAL if row in here)])
+
+
+def one_to_many(study: Study) -> list[Contrast]:
+    """C4: MAT+ minus the MAT that was trained on the same words."""
+    best = "mat+.captions+renderings"  # the paper's MAT+: several captions, several images
+    if not _has(study, [best]):
+        return []
+    words = study.specs.train_attack(study.specs.run(best)).threats
+    for name in ("mat", "mat-valid"):
+        if _has(study, [name]) and study.specs.train_attack(study.specs.run(name)).threats == words:
+            return differences(study, best, [name])
+    return []

@@ -12,14 +12,20 @@ from matlib.study.contrasts import (
     differences,
     generalisation_gap,
     one_to_many,
+    rivals_of,
     unimodal_margins,
 )
 from matlib.study.runs import Study
 from matlib.study.sanity import battery, masked_gradients_entry
 
-PENDING = {
+CLAIMS = {
+    "C0": "MAT makes a model more robust than no defence",
+    "C0-valid": "so does MAT on words that keep captions true",
+    "C1": "an undefended model loses more under multimodal than under either unimodal attack",
     "C2": "MAT beats unimodal defences under multimodal attack",
+    "C2-valid": "so does MAT on words that keep captions true",
     "C3": "MAT over-fits to 1:1 pairs",
+    "C3-valid": "so does MAT on words that keep captions true",
     "C4": "one-to-many augmentation helps MAT",
     "C5": "text augmentation helps more than image augmentation",
     "C6": "cross-modal augmentation beats intra-modal at equal diversity",
@@ -36,21 +42,24 @@ def ledger(study: Study) -> list[dict[str, Any]]:
     """All claims: decided ones with their numbers, the rest as *not yet tested*.
 
     The primary endpoint is the mean of TR@1 and IR@1 under the worst-of suite with the
-    primary text threat. A claim with several contrasts is reported by its weakest one.
+    primary text threat. A claim with several contrasts is reported by its weakest one. MAT is
+    judged as in the paper (`mat`: any word that the masked language model proposes) and, in a
+    world that knows the truth, on words that keep captions true (`-valid`).
     """
     contrasts = {
         "C0": differences(study, "mat", ["base"]),
+        "C0-valid": differences(study, "mat-valid", ["base"]),
         "C1": unimodal_margins(study),
-        "C2": differences(study, "mat", ["image-at", "text-at", "tecoa"]),
+        "C2": rivals_of(study, "mat"),
+        "C2-valid": rivals_of(study, "mat-valid"),
         "C3": generalisation_gap(study, "mat"),
+        "C3-valid": generalisation_gap(study, "mat-valid"),
         "C4": one_to_many(study),
         "C5": differences(study, "mat+.captions", ["mat+.renderings"]),
     }
-    words = {
-        "C0": "MAT makes a model more robust than no defence",
-        "C1": "an undefended model loses more under multimodal than under either unimodal attack",
-        **PENDING,
-    }
+    # only a world that knows the truth can train on words that keep it
+    words = {claim: text for claim, text in CLAIMS.items()
+             if contrasts.get(claim) or not claim.endswith("-valid")}  # fmt: skip
     weakest = {claim: _weakest(found) for claim, found in contrasts.items() if found}
     adjusted = dict(
         zip(weakest, holm([_holm_within(contrasts[claim]) for claim in weakest]), strict=True)

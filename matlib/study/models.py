@@ -21,8 +21,10 @@ from matlib.study.specs import Specs, attacks_anything, row_name
 from matlib.study.store import Artefact, ArtefactSpec
 from matlib.study.threats import Table, load_tables, make_tables, save_tables
 from matlib.training.checkpoint import load_weights, save_weights
+from matlib.training.defences import defence
+from matlib.training.inner import Candidates, InnerAttack
+from matlib.training.log import describe
 from matlib.training.loop import Schedule, train
-from matlib.training.objectives import Candidates, InnerAttack, defence
 
 WEIGHTS = "model.safetensors"
 
@@ -104,11 +106,11 @@ class Models:
             assert self.profile.finetune is not None
             schedule = Schedule(**self.profile.finetune.model_dump())
             encoder, data = self.model("base"), self.variants(run.augmentation, seed)
-            has_text = defence(run.defence).attacks_text
+            has_edits = defence(run.defence).needs_candidates
             return self._train(
                 encoder, data, run.defence, schedule, folder, row_name(run), seed,
-                inner_attack(self.profile.train_attack) if attacks_anything(run) else None,
-                self._candidates(data, run.augmentation, seed) if has_text else None,
+                inner_attack(self.specs.train_attack(run)) if attacks_anything(run) else None,
+                self._candidates(data, run, seed) if has_edits else None,
             )  # fmt: skip
 
         spec = self.specs.defended(run, seed)
@@ -142,8 +144,10 @@ class Models:
         with Progress(f"train {label} s{seed}", schedule.n_steps) as progress:
             history = train(
                 encoder, data, defence(name), schedule, seed=seed, inner=inner,
-                candidates=candidates, keep_in=folder,
-                on_step=lambda _, loss: progress.advance(1, f"loss {loss:.2f}"),
+                candidates=candidates, log_in=folder,
+                # beside the artefact that is being made, whose own folder a kill deletes
+                keep_in=folder.parent.parent / "training" / folder.name.removeprefix(".making-"),
+                on_row=lambda row: progress.advance(1, describe(row, schedule.batch_size)),
             )  # fmt: skip
         save_weights(encoder, folder / WEIGHTS)
         table = pd.DataFrame(history.rows)
@@ -158,7 +162,7 @@ class Models:
         found = self.find(spec) if spec is not None else None
         return pd.read_csv(found.file("history.csv")) if found else pd.DataFrame()
 
-    def _candidates(self, data: OneToMany, augmentation: str, seed: int) -> Candidates:
+    def _candidates(self, data: OneToMany, run: Run, seed: int) -> Candidates:
         """The allowed edits of every caption that training may draw, merged over threats.
 
         Asking a language model and checking the truth of a training set takes seconds (6 s for
@@ -169,7 +173,7 @@ class Models:
 
         def make(folder: Path) -> dict[str, Any]:
             tables = make_tables(
-                captions, self.profile.train_attack.threats, self.masked_lm(),
+                captions, self.specs.train_attack(run).threats, self.masked_lm(),
                 self.profile.candidates, stop_words=self.source.stop_words,
                 typos=self.source.typos, seed=1000 + seed,
                 is_valid=validity(self.source, "train", captions, list(owner.values())),
@@ -177,7 +181,7 @@ class Models:
             save_tables(tables, folder / "tables.json")
             return about_tables(tables)
 
-        artefact = self.get(self.specs.training_tables(augmentation, seed), make)
+        artefact = self.get(self.specs.training_tables(run, seed), make)
         tables = load_tables(artefact.file("tables.json"))
         return {
             caption: [edit for table in tables.values() for edit in table[i]]

@@ -27,6 +27,8 @@ from matlib.study.models import Models, about_tables, validity
 from matlib.study.specs import Gallery, Judging, Specs, row_name
 from matlib.study.store import Artefact, ArtefactSpec, Store
 from matlib.study.threats import Table, load_tables, make_tables, save_tables
+from matlib.training.defences import defence
+from matlib.training.own_attack import OwnLossAttack, own_attack
 
 
 class Study:
@@ -139,7 +141,7 @@ class Study:
         def make(folder: Path) -> dict[str, Any]:
             encoder, pairs = self.model(name, seed), self.pairs(how.gallery)
             tables = self.tables(how.gallery, how.threats)
-            suite = self.suite(how)
+            suite = replace(self.suite(how), own=self._own_attack(name))
             total = len(suite.rows(how.threats))
             with Progress(f"attack {name} s{seed} ({how.gallery})", total) as progress:
                 found = evaluate(
@@ -159,6 +161,13 @@ class Study:
             }
 
         return load_evaluation(self.get(self.specs.judged(name, seed, how), make))
+
+    def _own_attack(self, name: str) -> OwnLossAttack | None:
+        """The attack of the row's own training loss, where the suite has it not already."""
+        if name == "base":
+            return None
+        how = defence(self.specs.run(name).defence)
+        return own_attack(how, self.model("base") if how.needs_reference else None)
 
     def main_judging(self, gallery: Gallery) -> Judging:
         """The full suite under the evaluation budget."""

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from matlib.config import Profile, Run
+from matlib.config import Profile, Run, TrainAttack
 from matlib.evaluation.suite import ATTACKS
 from matlib.study.artefacts import ArtefactSpec
 from matlib.study.provenance import named_weights
+from matlib.training.defences import defence
 from matlib.training.loop import Schedule
-from matlib.training.objectives import defence
 
 DATA_CODE = ("matlib.data.scenes", "matlib.data.karpathy", "matlib.augmentations")
 MODEL_CODE = ("matlib.models.open_clip", "matlib.models.dual_encoder")
@@ -106,7 +106,7 @@ class Specs:
         """A fine-tuned model."""
         profile, how = self.profile, defence(run.defence)
         assert profile.finetune is not None, "profile.runs without profile.finetune"
-        tables = self.training_tables(run.augmentation, seed) if how.attacks_text else None
+        tables = self.training_tables(run, seed) if how.needs_candidates else None
         inputs = {"base": self.base(), "candidates": tables}
         config = {
             "model": profile.model.model_dump(),
@@ -114,7 +114,7 @@ class Specs:
             "defence": asdict(how),
             "augmentation": run.augmentation,
             "n_variants": profile.n_variants if how.uses_one_to_many else 1,
-            "attack": profile.train_attack.model_dump() if attacks_anything(run) else {},
+            "attack": self.train_attack(run).model_dump() if attacks_anything(run) else {},
         }
         return self._spec("model", row_name(run), seed, config, inputs, TRAIN_CODE)
 
@@ -130,13 +130,18 @@ class Specs:
         inputs = {"masked_lm": self.masked_lm()}
         return self._spec("candidates", gallery, 0, config, inputs, TABLE_CODE)
 
-    def training_tables(self, augmentation: str, seed: int) -> ArtefactSpec:
+    def train_attack(self, run: Run) -> TrainAttack:
+        """The attack inside this row's training: the profile's, with the row's own threats."""
+        attack = self.profile.train_attack
+        return attack.model_copy(update={"threats": run.threats}) if run.threats else attack
+
+    def training_tables(self, run: Run, seed: int) -> ArtefactSpec:
         """Candidate tables of the captions that training draws; the seed is that of typos."""
-        profile = self.profile
+        profile, augmentation = self.profile, run.augmentation
         config = {
             "augmentation": augmentation,
             "n_variants": 1 if augmentation == "none" else profile.n_variants,
-            "threats": profile.train_attack.threats,
+            "threats": self.train_attack(run).threats,
             "candidates": profile.candidates.model_dump(),
             "masked_lm": named_weights(profile.masked_lm.name),
         }
@@ -147,6 +152,8 @@ class Specs:
         """Per-query outcomes of one model."""
         model = self.base() if name == "base" else self.defended(self.run(name), seed)
         inputs = {"model": model, "tables": self.tables(how.gallery, how.threats)}
+        if name != "base" and defence(self.run(name).defence).needs_reference:
+            inputs["reference"] = self.base()  # its distances are ascended by the row `own`
         budget = self.profile.evaluation.model_dump(exclude=set(NOT_IN_THE_ATTACKS))
         config = {**asdict(how), "budget": budget, "model": self.profile.model.model_dump()}
         return self._spec("judged", name, seed, config, inputs, JUDGE_CODE)

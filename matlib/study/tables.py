@@ -17,7 +17,7 @@ from matlib.evaluation.statistics import MIN_SEEDS_FOR_INTERVAL, recall_estimate
 from matlib.study.durable import write_durably
 from matlib.study.ledger import ledger
 from matlib.study.runs import Study
-from matlib.training.objectives import defence
+from matlib.training.defences import defence
 
 KS = (1, 5, 10)
 DIRECTIONS: tuple[Direction, Direction] = ("TR", "IR")

@@ -44,8 +44,18 @@ _DEFENCES: dict[str, tuple[str, str]] = {
     "clean": ("clean fine-tuning", "#AAAAAA"),
     "image-at": ("image-only AT", SKY),
     "text-at": ("text-only AT", PURPLE),
+    "text-at-valid": ("text-only AT, true words", "#E3BAD2"),
     "tecoa": ("TeCoA", ORANGE),
-    "mat": ("MAT", BLUE),
+    "image-at-tower": ("image-only AT, image tower", "#A9D5F0"),
+    "fare": ("FARE", YELLOW),
+    "pmg-aft": ("PMG-AFT", "#B8860B"),
+    "mmcoa": ("MMCoA", GREEN),
+    "leaf": ("LEAF", "#8C6BB1"),
+    "fare+leaf": ("FARE + LEAF", "#54278F"),
+    "image-at+random": ("image-only AT, random words", "#7F9FB5"),
+    "clean+random": ("random words", "#C8C8C8"),
+    "mat": ("MAT", "#79B4DC"),
+    "mat-valid": ("MAT, true words", BLUE),
     "mat+": ("MAT+", VERMILLION),
 }
 
@@ -57,6 +67,7 @@ _ATTACKS = {
     "sga": BLUE,
     "joint": BLUE,
     "apgd": BLUE,
+    "own": BLUE,
     "worst": VERMILLION,
 }
 
@@ -71,6 +82,7 @@ _WORDS = {
     "sga": "both, SGA",
     "joint": "both, jointly",
     "apgd": "both, by APGD",
+    "own": "its own training loss",
     "worst": "worst of all",
     "bert_true": "a true word",
     "typo": "a typo",

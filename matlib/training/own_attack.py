@@ -1,0 +1,104 @@
+"""The defence's own training loss as a judge: what it was trained against, with an attacker's
+budget and the whole gallery."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from matlib.attacks.edits import CandidateTable
+from matlib.attacks.gallery import Gallery
+from matlib.attacks.image import AttackReport, ImageAttack, attack_in_chunks
+from matlib.attacks.image_objectives import squared_distance
+from matlib.attacks.multimodal import embed_images, pgd
+from matlib.attacks.objectives import caption_contrastive, squared_distance_from
+from matlib.attacks.text import WordSubstitution
+from matlib.models.dual_encoder import DualEncoder
+from matlib.training.defence import Defence
+from matlib.training.reference import Unnormalised, reference_image, reference_text
+
+
+@dataclass(frozen=True)
+class OwnLossAttack:
+    """Ascends the distances that a defence was trained to keep small (FARE, LEAF).
+
+    What the defence trained on is attacked through its own loss; the other modality through
+    the contrastive loss, so that both are attacked as the threat model allows. Character
+    defences meet the edits of the threat's table: the budget is the judge's, not theirs.
+
+    Attributes:
+        how: the judged defence.
+        reference: the model before fine-tuning, to which distances are taken.
+    """
+
+    how: Defence
+    reference: DualEncoder
+
+    def __call__(
+        self,
+        encoder: DualEncoder,
+        gallery: Gallery,
+        candidates: CandidateTable,
+        image: ImageAttack,
+        text: WordSubstitution,
+        generator: torch.Generator,
+        report: AttackReport,
+    ) -> tuple[Tensor, list[str]]:
+        """Adversarial images and captions of the gallery.
+
+        Args:
+            candidates: the allowed edits of every caption.
+            image, text: the judge's budgets.
+        """
+        if self.how.image == "reference_distance":
+            moved = self._far_images(encoder, gallery, image, generator, report)
+        else:
+            moved = pgd(encoder, gallery, image, generator=generator, report=report)
+        every = replace(text, search="exhaustive")
+        captions = list(gallery.captions)
+        if self.how.text == "characters":
+            target = reference_text(self.reference, captions)
+            away = squared_distance_from(target)
+            return moved, every(Unnormalised(encoder), captions, candidates, away)
+        relevant = gallery.relevant.T.to(encoder.device)
+        found = embed_images(encoder, moved, gallery.chunk)
+        wrong = caption_contrastive(found, relevant, encoder.logit_scale.detach())
+        return moved, every(encoder, captions, candidates, wrong)
+
+    def _far_images(
+        self,
+        encoder: DualEncoder,
+        gallery: Gallery,
+        image: ImageAttack,
+        generator: torch.Generator,
+        report: AttackReport,
+    ) -> Tensor:
+        parts = gallery.pixels.split(gallery.chunk)
+        target = torch.cat([reference_image(self.reference, part) for part in parts])
+        return attack_in_chunks(
+            image,
+            Unnormalised(encoder),
+            gallery.pixels,
+            lambda rows: squared_distance(target[rows]),
+            generator=generator,
+            report=report,
+            chunk=gallery.chunk,
+        )
+
+
+def own_attack(how: Defence, reference: DualEncoder | None) -> OwnLossAttack | None:
+    """The attack of a defence's own loss; None where a row of the suite has it already.
+
+    Contrastive training is ascended by `pgd`, `bert` and `joint`, PMG-AFT's inner attack by
+    `pgd`.
+
+    Raises:
+        ValueError: a defence by distances without its reference.
+    """
+    if how.kind != "reference-distance":
+        return None
+    if reference is None:
+        raise ValueError(f"{how.name} is measured from the model before fine-tuning: pass it")
+    return OwnLossAttack(how, reference)

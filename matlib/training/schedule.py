@@ -1,0 +1,104 @@
+"""How long, how fast and in which arithmetic to train."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+
+Precision = Literal["no", "fp16", "bf16"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train.
+
+    Attributes:
+        n_steps: optimiser steps.
+        batch_size: pairs per optimiser step, over all processes and micro-batches.
+        lr: peak learning rate of AdamW's one-cycle schedule.
+        weight_decay: on matrices only, not on gains, biases and the scale.
+        warmup: share of the steps until the peak.
+        checkpoint_every: steps between checkpoints; changes no number.
+        micro_batches: parts a batch is computed in, one after the other, to save memory. A
+            pair's negatives are those of its part, so 2 parts of 64 are not 1 of 128.
+        mixed_precision: arithmetic of the encoders; losses and weights stay as they are.
+        ema_decay: 0: the final weights are the last ones. Else they are the exponential moving
+            average with this decay (see `averaging`). Source of the default: ours.
+    """
+
+    n_steps: int
+    batch_size: int
+    lr: float
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    checkpoint_every: int = 50
+    micro_batches: int = 1
+    mixed_precision: Precision = "no"
+    ema_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 2:
+            raise ValueError(
+                "the contrastive loss needs at least 2 pairs per batch; "
+                f"got batch_size {self.batch_size}"
+            )
+        if not 0 < self.lr <= 1:
+            raise ValueError(f"expected a learning rate in (0, 1]; got {self.lr}")
+        if self.n_steps < 1:
+            raise ValueError(f"expected at least one step; got {self.n_steps}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"expected a weight decay of 0 or more; got {self.weight_decay}")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup is a share of the steps in [0, 1); got {self.warmup}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"expected ema_decay in [0, 1), 0 for none; got {self.ema_decay}")
+        if self.checkpoint_every < 1:
+            raise ValueError(f"expected checkpoint_every of 1 or more; got {self.checkpoint_every}")
+        if self.mixed_precision not in get_args(Precision):
+            raise ValueError(
+                f"mixed_precision is no, fp16 or bf16; got {self.mixed_precision!r} (in YAML, "
+                'write "no" with quotes)'
+            )
+        if self.micro_batches < 1 or self.batch_size % self.micro_batches:
+            raise ValueError(
+                f"batch_size {self.batch_size} does not divide into {self.micro_batches} "
+                "micro_batches of equal size"
+            )
+        if self.micro_batch_size < 2:
+            raise ValueError(
+                f"{self.micro_batches} micro_batches of a batch of {self.batch_size} leave "
+                "1 pair each; the contrastive loss needs at least 2"
+            )
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Pairs that are each other's negatives, over all processes."""
+        return self.batch_size // self.micro_batches
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of a step, counted from 0: linear warm-up, then half a cosine to 0."""
+        done = (step + 1) / self.n_steps
+        if done < self.warmup:
+            return self.lr * (done / self.warmup)
+        way = (done - self.warmup) / (1 - self.warmup)
+        return self.lr * (0.5 * (1 + math.cos(math.pi * way)))
+
+
+def make_optimiser(learning: Sequence[nn.Parameter], schedule: Schedule) -> torch.optim.AdamW:
+    """AdamW with CLIP's betas (Radford et al. 2021, table 19), in one fused kernel."""
+    matrices = [p for p in learning if p.ndim >= 2]
+    others = [p for p in learning if p.ndim < 2]
+    return torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": schedule.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=schedule.lr,
+        betas=(0.9, 0.98),
+        fused=True,
+    )

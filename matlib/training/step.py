@@ -1,0 +1,242 @@
+"""One optimiser step: attack, loss, gradient, update."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from matlib.data.pairs import OneToMany
+from matlib.models.dual_encoder import DualEncoder, frozen
+from matlib.models.open_clip import OpenClipEncoder
+from matlib.training.averaging import Averages
+from matlib.training.batch import Batch, Draw
+from matlib.training.checks import learning_part
+from matlib.training.defence import Defence
+from matlib.training.inner import Candidates, InnerAttack
+from matlib.training.noise import sample_generators, seed_layers
+from matlib.training.processes import Processes
+from matlib.training.schedule import Schedule, make_optimiser
+from matlib.training.seen import LossModule, PreciseEncoder, SeenEncoder
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+MAX_LOGIT_SCALE = math.log(100)  # CLIP (Radford et al. 2021), section 2.5
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss or its gradient became NaN or infinite; the message names step and what was kept."""
+
+
+@dataclass
+class Clock:
+    """Seconds, by part; on a GPU the queue is emptied before each reading."""
+
+    device: torch.device
+    text: float = 0.0
+    image: float = 0.0
+
+    def now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def timed(self, attack: Any, part: str) -> Any:
+        """The same attack, whose time is added to a part."""
+        return _Timed(attack, self, part)
+
+
+class _Timed:
+    def __init__(self, attack: Any, clock: Clock, part: str) -> None:
+        self._attack, self._clock, self._part = attack, clock, part
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._attack, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        began = self._clock.now()
+        found = self._attack(*args, **kwargs)
+        spent = getattr(self._clock, self._part) + self._clock.now() - began
+        setattr(self._clock, self._part, spent)
+        return found
+
+
+class Stepper:
+    """What a run needs for its steps, and the state that it changes.
+
+    Attributes:
+        encoder: the model itself, never wrapped.
+        optimiser: AdamW over the learning weights.
+        averages: of these weights; None where the schedule has none.
+        spread: largest minus smallest similarity of the last batch; NaN if unknown.
+    """
+
+    def __init__(
+        self,
+        encoder: OpenClipEncoder,
+        how: Defence,
+        schedule: Schedule,
+        seed: int,
+        accelerator: Accelerator,
+        processes: Processes,
+        inner: InnerAttack | None,
+        candidates: Candidates,
+        reference: DualEncoder | None,
+        clean_recall_every: int,
+    ) -> None:
+        self.encoder, self.spread = encoder, math.nan
+        self._how, self._schedule, self._seed = how, schedule, seed
+        self._accelerator, self._processes = accelerator, processes
+        self._candidates, self._clean_recall_every = candidates, clean_recall_every
+        self._clock = Clock(encoder.device)
+        self._attacks = how.attacks_image or how.attacks_text
+        self._inner = None if inner is None else self._timed(inner)
+        if reference is None and how.needs_reference:
+            reference = copy.deepcopy(encoder)
+        self._reference = reference
+        self._learn()
+        # A float64 model gets float64 pixels; a half-precision one float32, which PGD needs.
+        is_double = next(encoder.parameters()).dtype == torch.float64
+        self._dtype = torch.float64 if is_double else torch.float32
+
+    def _timed(self, inner: InnerAttack) -> InnerAttack:
+        return replace(
+            inner,
+            image=self._clock.timed(inner.image, "image"),
+            text=self._clock.timed(inner.text, "text"),
+            characters=self._clock.timed(inner.characters, "text"),
+        )
+
+    def _learn(self) -> None:
+        """Only the defence's towers learn; the loss is wrapped for several processes."""
+        encoder, how = self.encoder, self._how
+        encoder.requires_grad_(False)
+        self._learning = [p for name in how.towers for p in learning_part(encoder, how, name)]
+        for parameter in self._learning:
+            parameter.requires_grad_(True)
+        self.optimiser = make_optimiser(self._learning, self._schedule)
+        names = {name: p for name, p in encoder.named_parameters() if p.requires_grad}
+        decay = self._schedule.ema_decay
+        has_precision = self._schedule.mixed_precision != "no"
+        self._autocast = self._accelerator.autocast if has_precision else nullcontext
+        self._attacked = PreciseEncoder(encoder, self._autocast) if has_precision else encoder
+        self._loss = LossModule(encoder, how, self._reference, self._processes, self._autocast)
+        self._module, self._prepared = self._accelerator.prepare(
+            self._loss, self.optimiser, device_placement=[self._processes.count > 1, True]
+        )
+        self.averages = Averages(names, decay) if decay else None
+        encoder.train()
+
+    @property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """fp16's scaler of the loss."""
+        return self._accelerator.scaler
+
+    def step(
+        self, step: int, draw: Draw, data: OneToMany, restore: Callable[[Stepper], str]
+    ) -> dict[str, float]:
+        """One optimiser step; returns the row of the history.
+
+        Args:
+            draw: the pairs of all processes.
+            restore: puts the last good weights back and says so, should this step fail.
+
+        Raises:
+            NonFiniteLossError: NaN or infinite loss or gradient.
+        """
+        self._clock.text = self._clock.image = attack_seconds = 0.0
+        began, n_parts = self._clock.now(), self._schedule.micro_batches
+        rate, measures = self._schedule.lr_at(step), []
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self._prepared.zero_grad(set_to_none=True)
+        seed_layers(self._seed, step, self._processes.rank, self.encoder.device)
+        for part in range(n_parts):
+            clean = draw.take(data, self._own(part), self.encoder.device, self._dtype)
+            before = self._clock.now()
+            attacked = self._attack(step, clean)
+            attack_seconds += self._clock.now() - before
+            is_last = part == n_parts - 1
+            with nullcontext() if is_last else self._accelerator.no_sync(self._module):
+                loss = self._module(clean, attacked)
+                self._accelerator.backward(loss)
+            measures.append(torch.cat([loss.detach().double().view(1), self._measure(step, clean)]))
+        found = self._update(step, torch.stack(measures).mean(0), restore)
+        loss_now, clean_recall, robust_recall, self.spread = found
+        return {
+            "step": step,
+            "loss": loss_now,
+            "lr": rate,
+            "seconds": self._clock.now() - began,
+            "attack_seconds": attack_seconds,
+            "text_attack_seconds": self._clock.text,
+            "image_attack_seconds": self._clock.image,
+            "clean_recall": clean_recall,
+            "robust_recall": robust_recall,
+        }
+
+    def finish(self) -> None:
+        """After the last step: averages, if there are any, become the weights."""
+        if self.averages is not None:
+            self.averages.apply()
+
+    def _own(self, part: int) -> slice:
+        """This process's rows of a micro-batch, among those of the whole batch."""
+        size = self._schedule.micro_batch_size // self._processes.count
+        begin = part * self._schedule.micro_batch_size + self._processes.rank * size
+        return slice(begin, begin + size)
+
+    def _attack(self, step: int, clean: Batch) -> Batch:
+        if self._inner is None or not self._attacks:
+            return clean
+        generators = sample_generators(self._seed, step, clean.index)
+        return self._how.attack(
+            self._attacked, clean, self._inner, self._candidates, generators,
+            self._reference, self._processes,
+        )  # fmt: skip
+
+    def _measure(self, step: int, clean: Batch) -> Tensor:
+        """(3,): clean recall, robust recall, spread of the similarities."""
+        seen = self._loss.seen
+        assert seen is not None, "the loss was computed"
+        found = seen.measures(self._processes, self._attacks)
+        every = self._clean_recall_every
+        if every and step % every == 0 and not {"clean"} <= seen.images.keys() & seen.texts.keys():
+            again = SeenEncoder(self.encoder, self._autocast, clean, clean)
+            with torch.no_grad(), frozen(self.encoder):
+                again.encode_image(clean.pixels)
+                again.encode_text(clean.captions)
+            found[0] = again.measures(self._processes, False)[0]
+        return found
+
+    def _update(
+        self, step: int, measured: Tensor, restore: Callable[[Stepper], str]
+    ) -> list[float]:
+        """Move the weights; everything that is read from the device is read here, at once."""
+        scaler = self.scaler
+        if scaler is not None:
+            self._accelerator.unscale_gradients(self._prepared)
+        norm = torch.nn.utils.clip_grad_norm_(self._learning, 1.0)
+        *found, size = torch.cat([measured, norm.double().view(1)]).tolist()
+        # A scaler meets infinite gradients on its way to a good scale, and skips such steps.
+        for name, value in (("loss", found[0]), ("gradient's norm", size)):
+            if not math.isfinite(value) and (name == "loss" or scaler is None):
+                raise NonFiniteLossError(
+                    f"the {name} is {value} at step {step}; {restore(self)}. "
+                    "Lower the learning rate or eps."
+                )
+        self._prepared.step()
+        with torch.no_grad():
+            for scale in self.encoder.tower("scale"):
+                scale.clamp_(0, MAX_LOGIT_SCALE)
+        if self.averages is not None:
+            self.averages.update(step)
+        return found
