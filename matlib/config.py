@@ -103,6 +103,11 @@ class Training(_Part):
     batch_size: int = Field(ge=2)
     lr: float = Field(gt=0, le=1)
     weight_decay: float = Field(default=0.01, ge=0)
+    warmup: float = Field(default=0.1, ge=0, lt=1, description="share of the steps to the peak")
+    checkpoint_every: int = Field(default=50, ge=1, description="steps; changes no number")
+    micro_batches: int = Field(default=1, ge=1, description="parts of a batch, to save memory")
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    ema_decay: float = Field(default=0.0, ge=0, lt=1, description="0: no weight averaging")
 
 
 class Budget(_Part):

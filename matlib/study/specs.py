@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from matlib.config import Profile, Run, TrainAttack
+from matlib.config import Profile, Run, TrainAttack, Training
 from matlib.evaluation.suite import ATTACKS
 from matlib.study.artefacts import ArtefactSpec
 from matlib.study.provenance import named_weights
@@ -53,6 +53,13 @@ def attacks_anything(run: Run) -> bool:
     """Whether training under this run needs an inner attack."""
     how = defence(run.defence)
     return how.attacks_image or how.attacks_text
+
+
+def _schedule(phase: Training) -> dict[str, Any]:
+    """What shapes the weights: how often checkpoints are kept does not."""
+    schedule = asdict(Schedule(**phase.model_dump()))
+    del schedule["checkpoint_every"]
+    return schedule
 
 
 class Specs:
@@ -98,7 +105,7 @@ class Specs:
         profile = self.profile
         if profile.base is None:
             return None
-        schedule = asdict(Schedule(**profile.base.model_dump()))
+        schedule = _schedule(profile.base)
         config = {"model": profile.model.model_dump(), "schedule": schedule}
         return self._spec("model", "base", 0, config, {}, TRAIN_CODE)
 
@@ -110,7 +117,7 @@ class Specs:
         inputs = {"base": self.base(), "candidates": tables}
         config = {
             "model": profile.model.model_dump(),
-            "schedule": asdict(Schedule(**profile.finetune.model_dump())),
+            "schedule": _schedule(profile.finetune),
             "defence": asdict(how),
             "augmentation": run.augmentation,
             "n_variants": profile.n_variants if how.uses_one_to_many else 1,

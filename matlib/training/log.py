@@ -112,6 +112,7 @@ class StepLog:
             self._csv.close()
         if self._board is not None:
             self._board.close()
+            _forget_the_machine(Path(self._board.log_dir), len(self._history.rows))
 
     def write(self, row: Mapping[str, float]) -> None:
         """A step is done."""
@@ -136,6 +137,12 @@ class StepLog:
                 file.write(text + "\n")
         if mode() != "off":
             note(text)
+
+
+def _forget_the_machine(folder: Path, n_steps: int) -> None:
+    """Rename event files, which carry the host's name and the time; TensorBoard finds them."""
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        path.replace(folder / f"events-to-{n_steps}.tfevents")
 
 
 def _tensorboard(folder: Path, first_step: int) -> Any:

@@ -50,7 +50,8 @@ def train(
 
     Under torchrun each process calls it with equal arguments and takes its part of every
     batch. On a CPU, a run that was killed and is started again with the same arguments ends
-    with the weights, bit by bit, that it would have had.
+    with the weights, bit by bit, that it would have had. Batch-norm layers normalise over a
+    process's own part of a micro-batch; towers without them give one process's numbers on many.
 
     Args:
         data: originals with their variants; a 1:1 set is `OneToMany.from_pairs(pairs)`.

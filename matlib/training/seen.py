@@ -61,7 +61,9 @@ class PreciseEncoder(nn.Module):
 class SeenEncoder(PreciseEncoder):
     """Remembers the embeddings of a clean batch and of its attacked version.
 
-    Recall of the batch then costs no pass of its own.
+    Recall of the batch then costs no pass of its own. Batches are known by the objects that they
+    hold, never by content: an attack that changes no caption on one process alone would lead it
+    to gather what the others do not.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class SeenEncoder(PreciseEncoder):
 
     def _keep_text(self, texts: Sequence[str], found: Tensor) -> Tensor:
         for name, batch in self._batches.items():
-            if list(texts) == batch.captions:
+            if texts is batch.captions:
                 self.texts[name] = F.normalize(found.detach(), dim=-1)
         return found
 

@@ -198,10 +198,12 @@ class Stepper:
         if self._inner is None or not self._attacks:
             return clean
         generators = sample_generators(self._seed, step, clean.index)
-        return self._how.attack(
+        found = self._how.attack(
             self._attacked, clean, self._inner, self._candidates, generators,
             self._reference, self._processes,
         )  # fmt: skip
+        # The same object where nothing was attacked: that is how `SeenEncoder` knows it.
+        return found if self._how.attacks_text else replace(found, captions=clean.captions)
 
     def _measure(self, step: int, clean: Batch) -> Tensor:
         """(3,): clean recall, robust recall, spread of the similarities."""

@@ -11,6 +11,7 @@ from matlib.data.pairs import OneToMany
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.training.batch import draw_batches
 from matlib.training.checkpoint import last_checkpoint, load_weights, save_weights
+from matlib.training.checks import check_processes
 from matlib.training.defences import DEFENCES, defence
 from matlib.training.inner import InnerAttack
 from matlib.training.loop import (
@@ -138,6 +139,71 @@ def test_missing_attack_candidates_or_pairs_are_refused_before_training() -> Non
         train(encoder, data, defence("mat"), schedule, seed=0, inner=INNER)
     with pytest.raises(ValueError, match="a batch of 9"):
         train(encoder, data, defence("clean"), Schedule(1, 9, 1e-3), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"micro_batches": 3}, "does not divide into 3"),
+        ({"micro_batches": 4}, "leave 1 pair each"),
+        ({"warmup": 1.0}, r"share of the steps in \[0, 1\)"),
+        ({"ema_decay": 1.0}, "ema_decay"),
+        ({"weight_decay": -1.0}, "weight decay"),
+        ({"lr": float("nan")}, "learning rate"),
+        ({"mixed_precision": False}, "with quotes"),
+        ({"checkpoint_every": 0}, "checkpoint_every"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict, message: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(ValueError, match=message):
+        Schedule(**{"n_steps": 3, "batch_size": 4, "lr": 1e-3, **settings})
+
+
+def test_a_tower_that_the_model_has_not_is_named_before_training() -> None:
+    class ImageOnly(OpenClipEncoder):
+        def tower(self, name: str) -> list[torch.nn.Parameter]:
+            if name == "text":
+                raise ValueError("this model has the parts image, scale")
+            return super().tower(name)
+
+    encoder = tiny_encoder()
+    encoder.__class__ = ImageOnly
+    with pytest.raises(ValueError, match=r"mat trains the part 'text', which this model has not"):
+        train(
+            encoder, toy_data(), defence("mat"), Schedule(1, 4, 1e-3), seed=0, inner=INNER,
+            candidates={},
+        )  # fmt: skip
+
+
+def test_processes_must_share_a_batch_equally() -> None:
+    with pytest.raises(ValueError, match=r"5 processes are more than the 4 pairs"):
+        check_processes(Schedule(1, 8, 1e-3, micro_batches=2), 5)
+    with pytest.raises(ValueError, match=r"do not divide into 3 equal parts.*multiple of 6"):
+        check_processes(Schedule(1, 8, 1e-3, micro_batches=2), 3)
+
+
+def test_half_floats_on_a_cpu_are_refused() -> None:
+    schedule = Schedule(1, 4, 1e-3, mixed_precision="fp16")
+    with pytest.raises(ValueError, match="fp16 needs a GPU"):
+        train(tiny_encoder(), toy_data(), defence("clean"), schedule, seed=0)
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero() -> None:
+    rates = [Schedule(20, 4, 1e-3, warmup=0.25).lr_at(step) for step in range(20)]
+    assert rates[:5] == pytest.approx([2e-4, 4e-4, 6e-4, 8e-4, 1e-3])
+    assert rates[4:] == sorted(rates[4:], reverse=True) and rates[-1] == pytest.approx(0)
+
+
+def test_parts_of_a_batch_have_the_mean_of_their_losses() -> None:
+    encoder, data = tiny_encoder(), toy_data()
+    schedule = Schedule(1, 8, 1e-3, micro_batches=2)
+    draw = next(draw_batches(data, 8, generator()))
+    expected = []
+    for rows in (slice(0, 4), slice(4, 8)):
+        batch = draw.take(data, rows, torch.device("cpu"), torch.float32)
+        expected.append(defence("clean").loss(encoder, batch, batch).item())
+    history = train(encoder, data, defence("clean"), schedule, seed=0)
+    assert history.rows[0]["loss"] == pytest.approx(sum(expected) / 2, rel=1e-5)
 
 
 def test_weights_of_another_architecture_are_refused_by_name(tmp_path: Path) -> None:

@@ -42,10 +42,11 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for rank in range(2)
     ]
     try:
-        said = [process.communicate(timeout=120)[1] for process in started]
+        said = [process.communicate(timeout=60)[1] for process in started]
     finally:
         for process in started:
             process.kill()
+            process.communicate()
     assert [process.returncode for process in started] == [0, 0], said
     return folder
 
