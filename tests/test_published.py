@@ -33,7 +33,8 @@ def recall(table: pd.DataFrame, defence: str, attack: str, threat: str = "") -> 
 
 def test_table_is_tidy_and_complete(table: pd.DataFrame) -> None:
     assert list(table.columns) == list(COLUMNS)
-    assert {"base", "clean", "image-at", "text-at", "tecoa", "mat", "mat+"} == set(table["defence"])
+    rows = {"base", "clean", "image-at", "text-at", "tecoa", "mat", "mat+"}
+    assert set(table["defence"]) == rows | {"text-at-valid", "mat-valid"}
     assert {"clean", "pgd", "bert", "sep", "sga", "worst"} <= set(table["attack"])
     keys = [c for c in COLUMNS if c not in ("recall", "ci_low", "ci_high")]
     assert not table.duplicated(keys).any()
@@ -50,9 +51,10 @@ def test_text_alone_costs_the_undefended_model_twenty_points(table: pd.DataFrame
     assert recall(table, "base", "clean") - recall(table, "base", "bert", "bert_true") >= 0.20
 
 
-def test_mat_is_five_points_above_no_defence() -> None:
+def test_mat_on_true_words_is_five_points_above_no_defence() -> None:
+    """What shows that the world can tell a defence from none; the paper's MAT need not pass."""
     claims = {c["id"]: c for c in json.loads((DEMO / "claims.json").read_text())}
-    assert claims["C0"]["ci_low"] > 0.05
+    assert claims["C0-valid"]["ci_low"] > 0.05
 
 
 def test_the_world_of_the_report_was_calibrated_on_another() -> None:
@@ -67,8 +69,13 @@ def test_claims_agree_with_the_table(table: pd.DataFrame) -> None:
         (table["attack"] == "worst") & (table["text_threat"] == "bert_true") & (table["k"] == 1)
     ]
     endpoint = worst.groupby("defence")["recall"].mean()
-    assert claims["C0"]["estimate"] == pytest.approx(endpoint["mat"] - endpoint["base"], abs=2e-4)
-    assert claims["C4"]["estimate"] == pytest.approx(endpoint["mat+"] - endpoint["mat"], abs=2e-4)
+    expected = {
+        "C0": endpoint["mat"] - endpoint["base"],
+        "C0-valid": endpoint["mat-valid"] - endpoint["base"],
+        "C4": endpoint["mat+"] - endpoint["mat-valid"],
+    }
+    for claim, value in expected.items():
+        assert claims[claim]["estimate"] == pytest.approx(value, abs=2e-4)
     assert all(c["n_seeds"] >= 5 or c["verdict"] != "supported" for c in claims.values())
 
 

@@ -118,7 +118,7 @@ def generalisation_gap(study: Study, name: str) -> list[Contrast]:
     for seed in study.profile.seeds:
         sides: list[Estimate] = []
         for gallery in ("train-1", "test-1"):
-            how = Judging(gallery, (threat,), e.eps_255, ("clean", "joint"))
+            how = study.gap_judging(gallery)
             own = study.pairs(gallery).image_of
             model = study.judged(name, seed, how).outcomes[("joint", threat)]
             base = study.judged("base", 0, how).outcomes[("joint", threat)]

@@ -18,7 +18,7 @@ from matlib.evaluation.statistics import (
     t_interval,
 )
 from matlib.study.runs import Study
-from matlib.study.specs import Gallery, Judging
+from matlib.study.specs import Gallery
 
 
 def row_names(study: Study) -> list[str]:
@@ -101,7 +101,7 @@ def gap_table(study: Study, names: Sequence[str]) -> pd.DataFrame:
     for name in names:
         seeds = [seed for row, seed in study.rows() if row == name]
         for pairs, gallery in galleries.items():
-            how = Judging(gallery, (e.primary_threat,), e.eps_255, ("clean", "joint"))
+            how = study.gap_judging(gallery)
             found = [study.judged(name, seed, how).outcomes for seed in seeds]
             keys: tuple[Key, ...] = (("clean", ""), ("joint", e.primary_threat))
             for key in keys:

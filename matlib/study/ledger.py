@@ -20,12 +20,12 @@ from matlib.study.sanity import battery, masked_gradients_entry
 
 CLAIMS = {
     "C0": "MAT makes a model more robust than no defence",
-    "C0-valid": "so does MAT on words that keep captions true",
+    "C0-valid": "MAT on true words makes a model more robust than no defence",
     "C1": "an undefended model loses more under multimodal than under either unimodal attack",
     "C2": "MAT beats unimodal defences under multimodal attack",
-    "C2-valid": "so does MAT on words that keep captions true",
+    "C2-valid": "MAT on true words beats unimodal defences under multimodal attack",
     "C3": "MAT over-fits to 1:1 pairs",
-    "C3-valid": "so does MAT on words that keep captions true",
+    "C3-valid": "MAT on true words over-fits to 1:1 pairs",
     "C4": "one-to-many augmentation helps MAT",
     "C5": "text augmentation helps more than image augmentation",
     "C6": "cross-modal augmentation beats intra-modal at equal diversity",

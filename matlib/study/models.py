@@ -162,6 +162,13 @@ class Models:
         found = self.find(spec) if spec is not None else None
         return pd.read_csv(found.file("history.csv")) if found else pd.DataFrame()
 
+    def prepare_words(self) -> None:
+        """The candidate tables of every row's training, with the first seed."""
+        seed = self.profile.seeds[0]
+        for run in self.profile.runs:
+            if defence(run.defence).needs_candidates:
+                self._candidates(self.variants(run.augmentation, seed), run, seed)
+
     def _candidates(self, data: OneToMany, run: Run, seed: int) -> Candidates:
         """The allowed edits of every caption that training may draw, merged over threats.
 

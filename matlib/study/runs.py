@@ -174,6 +174,11 @@ class Study:
         e = self.profile.evaluation
         return Judging(gallery, e.threats, e.eps_255, ATTACKS, bool(e.curve_eps_255))
 
+    def gap_judging(self, gallery: Gallery) -> Judging:
+        """How training and held-out pairs are judged: the joint attack, primary threat."""
+        e = self.profile.evaluation
+        return Judging(gallery, (e.primary_threat,), e.eps_255, ("clean", "joint"))
+
     def suite(self, how: Judging) -> Suite:
         """The attacks of one judging."""
         e = self.profile.evaluation

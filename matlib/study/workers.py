@@ -22,10 +22,13 @@ from matlib.config import Profile
 from matlib.study.environment import environment
 from matlib.study.runs import Study
 from matlib.study.sanity import checks
-from matlib.study.specs import attacks_anything
+from matlib.study.specs import Gallery, attacks_anything
 
 MAX_WORKERS = 8
 """More would need more memory than a common machine has: about 1.5 GB each."""
+
+GAP_ROWS = ("base", "mat", "mat-valid", "mat+")
+"""Rows whose robustness on training pairs is set beside that on held-out ones (notebook 30)."""
 
 Say = Callable[[str], None]
 
@@ -34,14 +37,15 @@ Say = Callable[[str], None]
 class Task:
     """One thing to be made: a model judged, the sanity battery on it, or what all need first."""
 
-    what: Literal["base", "words", "judged", "sanity"]
+    what: Literal["base", "words", "judged", "sanity", "gap"]
     name: str = "base"
     seed: int = 0
 
     def __str__(self) -> str:
         if self.what in ("base", "words"):
             return {"base": "base model", "words": "candidate words"}[self.what]
-        return f"{self.name} s{self.seed}" + (": sanity" if self.what == "sanity" else "")
+        more = {"sanity": ": sanity", "gap": ": training and held-out pairs"}
+        return f"{self.name} s{self.seed}{more.get(self.what, '')}"
 
 
 def stages(study: Study, rows: Sequence[tuple[str, int]]) -> list[list[Task]]:
@@ -55,7 +59,8 @@ def stages(study: Study, rows: Sequence[tuple[str, int]]) -> list[list[Task]]:
         [Task("base"), Task("words")],
         # the last rows train longest (attacks on both sides, many variants): they begin
         [Task("judged", *row) for row in reversed(rows)],
-        [Task("sanity", *row) for row in examined],
+        [Task("sanity", *row) for row in examined]
+        + [Task("gap", *row) for row in rows if row[0].split(".")[0] in GAP_ROWS],
     ]
 
 
@@ -69,6 +74,8 @@ def is_done(study: Study, task: Task) -> bool:
         spec = study.specs.tables(how.gallery, how.threats)
     elif task.what == "judged":
         spec = study.specs.judged(task.name, task.seed, how)
+    elif task.what == "gap":
+        spec = study.specs.judged(task.name, task.seed, study.gap_judging("test-1"))
     else:
         n = study.profile.analysis_images
         spec = study.specs.sanity(task.name, task.seed, how, n)
@@ -82,8 +89,13 @@ def do(study: Study, task: Task) -> None:
         study.model("base")
     elif task.what == "words":
         study.tables(how.gallery, how.threats)
+        study.models.prepare_words()
     elif task.what == "judged":
         study.judged(task.name, task.seed)
+    elif task.what == "gap":
+        galleries: tuple[Gallery, Gallery] = ("train-1", "test-1")
+        for gallery in galleries:
+            study.judged(task.name, task.seed, study.gap_judging(gallery))
     else:
         checks(study, task.name, task.seed)
 
