@@ -14,6 +14,8 @@ from matlib.training.defences import DEFENCES
 PROFILES = Path(__file__).resolve().parent.parent / "profiles"
 
 Threat = Literal["bert_true", "typo", "bert_free"]
+HeldOutThreat = Literal["true_held_out", "typo_held_out"]
+TRUE_THREATS = ("bert_true", "true_held_out")
 Augmentation = Literal[
     "none", "captions", "renderings", "captions+renderings", "randaugment", "drop-swap",
     "mismatched",
@@ -146,6 +148,9 @@ class Evaluation(Budget):
         default=None,
         description="text threats under which Co-Attack and APGD judge too; null: all",
     )
+    held_out: tuple[HeldOutThreat, ...] = Field(
+        default=(), description="edits of kinds that no defence trains on, judged on their own"
+    )
     sga_scales: tuple[float, ...] = (0.5, 0.75, 1.25, 1.5)
     unimodal_eps_255: float = Field(
         default=2.0, description="C1: image budget at which PGD alone leaves 30-60 % of recall"
@@ -230,12 +235,15 @@ class Profile(_Part):
             raise ValueError("finetune.batch_size is larger than dataset.n_train")
         if self.base and self.dataset.n_base < self.base.batch_size:
             raise ValueError("base.batch_size is larger than dataset.n_base")
-        if self.dataset.name != "scenes" and "bert_true" in (
+        if self.dataset.name != "scenes" and not set(TRUE_THREATS).isdisjoint((
             *self.evaluation.threats,
+            *self.evaluation.held_out,
             *self.train_attack.threats,
             *(threat for run in self.runs for threat in run.threats),
-        ):
-            raise ValueError("threat bert_true needs the truth, which only scenes has")
+        )):
+            raise ValueError(
+                "the threats bert_true and true_held_out need the truth, which only scenes has"
+            )
         return self
 
     def limited(self, limit: int) -> Profile:

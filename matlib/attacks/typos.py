@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from string import ascii_lowercase
 
 
-def one_letter_edits(word: str, n: int, vocabulary: Set[str], rng: random.Random) -> list[str]:
+RULES = ("substitute", "delete", "insert", "transpose")
+
+
+def one_letter_edits(
+    word: str,
+    n: int,
+    vocabulary: Set[str],
+    rng: random.Random,
+    rules: Sequence[str] = RULES,
+) -> list[str]:
     """Up to `n` different words at one substitution, deletion, insertion or transposition.
 
     Words of the vocabulary are never formed, so an edit stays a typo and does not become
@@ -19,6 +28,7 @@ def one_letter_edits(word: str, n: int, vocabulary: Set[str], rng: random.Random
         n: most edits wanted.
         vocabulary: lower-case words that must not be formed.
         rng: source of the draws; the same state gives the same edits.
+        rules: kinds of typo; leave one out to hold it out of training.
     """
     if len(word) < 2:
         return []
@@ -26,15 +36,15 @@ def one_letter_edits(word: str, n: int, vocabulary: Set[str], rng: random.Random
     for _ in range(8 * n):
         if len(found) == n:
             break
-        edit = _one_edit(word, rng)
+        edit = _one_edit(word, rng, rules)
         if edit != word and edit and edit.lower() not in vocabulary:
             found[edit] = None
     return list(found)
 
 
-def _one_edit(word: str, rng: random.Random) -> str:
+def _one_edit(word: str, rng: random.Random, rules: Sequence[str]) -> str:
     at, letter = rng.randrange(len(word)), rng.choice(ascii_lowercase)
-    kind = rng.choice(("substitute", "delete", "insert", "transpose"))
+    kind = rng.choice(rules)
     if kind == "substitute":
         return word[:at] + letter + word[at + 1 :]
     if kind == "delete":

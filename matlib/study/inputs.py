@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from matlib.attacks.candidates import content_words, english_stop_words
-from matlib.attacks.typos import one_letter_edits
+from matlib.attacks.typos import RULES, one_letter_edits
 from matlib.augmentations.human import combine, with_captions, with_images
 from matlib.augmentations.image import randaugment
 from matlib.augmentations.text import drop_and_swap, mismatched
@@ -28,7 +28,8 @@ from matlib.data.scenes import (
     typo_edits,
 )
 from matlib.data.scenes.edits import EditChecker
-from matlib.data.scenes.lexicon import FUNCTION_WORDS
+from matlib.data.scenes.lexicon import FUNCTION_WORDS, HELD_OUT_WORDS
+from matlib.data.scenes.typos import HELD_OUT_RULE
 from matlib.study.provenance import file_hash
 
 
@@ -37,6 +38,7 @@ class Source(Protocol):
 
     name: str
     stop_words: frozenset[str]
+    held_out_words: frozenset[str]
 
     def identity(self) -> dict[str, Any]:
         """What the data depend on, for the hash of everything made from them."""
@@ -58,8 +60,14 @@ class Source(Protocol):
         """The training pairs with their one-to-many variants, `n` per pair at most."""
         ...
 
-    def typos(self, caption: str, seed: int, n_per_word: int) -> list[tuple[int, str]]:
-        """One-letter edits of content words that never form another word of the data."""
+    def typos(
+        self, caption: str, seed: int, n_per_word: int, held_out: bool = False
+    ) -> list[tuple[int, str]]:
+        """One-letter edits of content words that never form another word of the data.
+
+        Args:
+            held_out: by the rule that no defence trains on, or by all others.
+        """
         ...
 
     def truth(self) -> Callable[[int, str], float] | None:
@@ -78,6 +86,7 @@ class ScenesSource:
 
     name: str = "scenes"
     stop_words: frozenset[str] = frozenset(FUNCTION_WORDS)
+    held_out_words: frozenset[str] = HELD_OUT_WORDS
 
     def __init__(self, config: Dataset) -> None:
         self.config = config
@@ -128,8 +137,10 @@ class ScenesSource:
             return combine(captions(), renderings(), technique=augmentation)
         return _variants_of_any_data(pairs, augmentation, n, seed)
 
-    def typos(self, caption: str, seed: int, n_per_word: int) -> list[tuple[int, str]]:
-        return typo_edits(caption, seed, n_per_word)
+    def typos(
+        self, caption: str, seed: int, n_per_word: int, held_out: bool = False
+    ) -> list[tuple[int, str]]:
+        return typo_edits(caption, seed, n_per_word, _typo_rules(held_out))
 
     def truth(self) -> Callable[[int, str], float] | None:
         scenes = self.world.train.scenes
@@ -159,6 +170,7 @@ class KarpathySource:
         self.config, self.folder = config, folder
         self.name: str = config.name
         self.stop_words: frozenset[str] = english_stop_words()
+        self.held_out_words: frozenset[str] = frozenset()
         self.pairs("test")  # missing files are found before any long work
 
     def identity(self) -> dict[str, Any]:
@@ -214,16 +226,22 @@ class KarpathySource:
         words = {w.lower() for c in self._train.captions for w in c.split(" ")}
         return frozenset(words | {w for c in self.pairs("test").captions for w in c.split(" ")})
 
-    def typos(self, caption: str, seed: int, n_per_word: int) -> list[tuple[int, str]]:
-        words, rng = caption.split(" "), random.Random(seed)
+    def typos(
+        self, caption: str, seed: int, n_per_word: int, held_out: bool = False
+    ) -> list[tuple[int, str]]:
+        words, rng, rules = caption.split(" "), random.Random(seed), _typo_rules(held_out)
         return [
             (position, typo)
             for position in content_words(caption, self.stop_words)
-            for typo in one_letter_edits(words[position], n_per_word, self._vocabulary, rng)
+            for typo in one_letter_edits(words[position], n_per_word, self._vocabulary, rng, rules)
         ]
 
     def truth(self) -> Callable[[int, str], float] | None:
         return None
+
+
+def _typo_rules(held_out: bool) -> tuple[str, ...]:
+    return tuple(rule for rule in RULES if (rule == HELD_OUT_RULE) == held_out)
 
 
 def _variants_of_any_data(

@@ -184,6 +184,7 @@ class Models:
                 self.profile.candidates, stop_words=self.source.stop_words,
                 typos=self.source.typos, seed=1000 + seed,
                 is_valid=validity(self.source, "train", captions, list(owner.values())),
+                held_out_words=self.source.held_out_words, for_training=True,
             )  # fmt: skip
             save_tables(tables, folder / "tables.json")
             return about_tables(tables)

@@ -123,6 +123,7 @@ class Study:
                 is_valid=validity(
                     self.source, gallery.removesuffix("-1"), captions, pairs.image_of.tolist()
                 ),
+                held_out_words=self.source.held_out_words,
             )  # fmt: skip
             save_tables(tables, folder / "tables.json")
             return about_tables(tables)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -27,21 +27,31 @@ def true_edits(
     ]
 
 
+class TypoMaker(Protocol):
+    """`Source.typos`."""
+
+    def __call__(
+        self, caption: str, seed: int, n_per_word: int, held_out: bool = False
+    ) -> list[tuple[int, str]]: ...
+
+
 def typo_table(
-    captions: Sequence[str],
-    per_word: int,
-    seed: int,
-    typos: Callable[[str, int, int], list[tuple[int, str]]],
+    captions: Sequence[str], per_word: int, seed: int, typos: TypoMaker, held_out: bool
 ) -> Table:
     """Threat `typo`: one-letter edits of content words that never form another word.
 
     Args:
-        typos: (caption, seed, edits per word) -> edits, from `Source.typos`.
+        held_out: by the rule that no defence trains on, or by all others.
     """
     return [
-        [Edit(*edit) for edit in typos(caption, seed * 1_000_003 + i, per_word)]
+        [Edit(*edit) for edit in typos(caption, seed * 1_000_003 + i, per_word, held_out)]
         for i, caption in enumerate(captions)
     ]
+
+
+def _only(table: Table, words: Collection[str], *, among: bool) -> Table:
+    """The edits whose replacement is among the words, or is not."""
+    return [[edit for edit in row if (edit.replacement in words) == among] for row in table]
 
 
 class Sizes(Protocol):
@@ -62,39 +72,53 @@ def make_tables(
     sizes: Sizes,
     *,
     stop_words: frozenset[str],
-    typos: Callable[[str, int, int], list[tuple[int, str]]],
+    typos: TypoMaker,
     seed: int,
     is_valid: Callable[[int, str], bool] | None,
     conventions: Literal["matlib", "released"] = "matlib",
+    held_out_words: Collection[str] = (),
+    for_training: bool = False,
 ) -> dict[str, Table]:
     """One table per threat.
+
+    `typo` and `typo_held_out` have no rule in common; `true_held_out` is the part of
+    `bert_true` whose replacements are the held-out words.
 
     Args:
         typos: (caption, seed, edits per word) -> edits, from `Source.typos`.
         is_valid: (caption index, edited caption) -> the edit keeps the truth.
         conventions: `released`: candidates as in the field's code, one token beside the word.
+        held_out_words: a family of synonyms that no defence trains on.
+        for_training: leave these words out of all tables.
 
     Raises:
-        ValueError: `bert_true` without a truth check.
+        ValueError: true words without a truth check, or held-out words where there are none.
     """
     tables: dict[str, Table] = {}
-    k = max(sizes.k_true if "bert_true" in threats else 1, sizes.k_free)
+    asks_truth = not {"bert_true", "true_held_out"}.isdisjoint(threats)
+    k = max(sizes.k_true if asks_truth else 1, sizes.k_free)
     words: list[list[list[str]]] = []
-    if any(threat != "typo" for threat in threats) and conventions == "released":
+    asks_words = any(not threat.startswith("typo") for threat in threats)
+    if asks_words and conventions == "released":
         words = masked_lm.candidates(
             captions, k, alignment="as_released", multi_token="as_released", k_counts="predicted"
         )
-    elif any(threat != "typo" for threat in threats):
+    elif asks_words:
         words = masked_lm.candidates(captions, k)
     for threat in threats:
-        if threat == "typo":
-            tables[threat] = typo_table(captions, sizes.typos_per_word, seed, typos)
+        if threat in ("typo", "typo_held_out"):
+            held_out = threat == "typo_held_out"
+            tables[threat] = typo_table(captions, sizes.typos_per_word, seed, typos, held_out)
         elif threat == "bert_free":
             tables[threat] = free_edits(captions, words, stop_words, sizes.k_free)
         elif is_valid is None:
-            raise ValueError("threat bert_true needs the truth, which only scenes has")
+            raise ValueError(f"threat {threat} needs the truth, which only scenes has")
         else:
             tables[threat] = true_edits(captions, words, stop_words, is_valid, sizes.k_true)
+            if threat == "true_held_out":
+                tables[threat] = _only(tables[threat], held_out_words, among=True)
+    if for_training and held_out_words:
+        tables = {k: _only(table, held_out_words, among=False) for k, table in tables.items()}
     return tables
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,18 @@ class Averages:
         """Go on from averages that `state` gave."""
         for name, average in self._averages.items():
             average.copy_(state[name])
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """The averages in the place of the weights inside the block, the weights after it."""
+        last = {name: p.detach().clone() for name, p in self._learning.items()}
+        self.apply()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, parameter in self._learning.items():
+                    parameter.copy_(last[name])
 
     @torch.no_grad()
     def apply(self) -> None:

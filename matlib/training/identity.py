@@ -15,6 +15,7 @@ from matlib.data.pairs import OneToMany
 from matlib.training.defence import Defence
 from matlib.training.inner import Candidates, InnerAttack
 from matlib.training.schedule import Schedule
+from matlib.training.selection import Validation
 
 CHANGES_NOTHING = ("checkpoint_every",)
 
@@ -27,6 +28,7 @@ def run_identity(
     seed: int,
     inner: InnerAttack | None,
     candidates: Candidates | None,
+    validation: Validation | None = None,
 ) -> dict[str, Any]:
     """Everything that decides the final weights, by name; contents as hashes.
 
@@ -43,10 +45,12 @@ def run_identity(
         if key.rpartition(".")[2] not in CHANGES_NOTHING
     }
     weights = [(name, value) for name, value in sorted(encoder.state_dict().items())]
+    chosen = validation if validation is not None and validation.keep_best else None
     edits = sorted((candidates or {}).items()) if how.needs_candidates else []
     return {
         **flat,
         "seed": seed,
+        "kept": "last" if chosen is None else f"best of every {chosen.every} {chosen.identity}",
         "data.shape": list(data.images.shape),
         "data.images": _digest([data.images]),
         "data.captions": _digest(data.captions),

@@ -27,7 +27,8 @@ class History:
         rows: one per step: `step`; `loss`; `lr`; `seconds` and, of these, `attack_seconds`,
             `text_attack_seconds`, `image_attack_seconds`; `clean_recall` and `robust_recall`,
             recall at 1 within the batch, in [0, 1], NaN where the step embedded no such pairs.
-        held_out: one per measurement: `step`, `held_out` and `train` robust recall.
+        held_out: one per measurement: `step`, `held_out` and `train` robust recall, and
+            `clean` recall on the held-out pairs (NaN where it was not measured).
         warnings: signs of trouble, as sentences.
     """
 
@@ -125,10 +126,11 @@ class StepLog:
                 if not math.isnan(found[name]):
                     self._board.add_scalar(name, found[name], int(row["step"]))
 
-    def write_held_out(self, step: int, recall: float) -> None:
-        """Robust recall was measured on held-out pairs."""
-        if self._board is not None:
-            self._board.add_scalar("held_out_robust_recall", recall, step)
+    def write_held_out(self, step: int, robust: float, clean: float) -> None:
+        """Recall was measured on held-out pairs."""
+        for name, recall in (("robust", robust), ("clean", clean)):
+            if self._board is not None and not math.isnan(recall):
+                self._board.add_scalar(f"held_out_{name}_recall", recall, step)
 
     def warn(self, text: str) -> None:
         """Something looks wrong; said to the person who waits, unless progress is off."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from matlib.data.pairs import OneToMany
-from matlib.models.dual_encoder import DualEncoder, frozen
+from matlib.models.dual_encoder import DualEncoder
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.training.accelerated import accelerated, agreed_processes
 from matlib.training.batch import draw_batches
@@ -22,10 +22,13 @@ from matlib.training.inner import Candidates, InnerAttack
 from matlib.training.log import History, StepLog
 from matlib.training.resume import Keeper
 from matlib.training.schedule import Schedule
+from matlib.training.selection import HeldOutRecall, Validation
 from matlib.training.step import NonFiniteLossError, Stepper
 from matlib.training.warning_signs import HeldOut, collapse, overfitting
 
-__all__ = ["History", "NonFiniteLossError", "Schedule", "train"]
+__all__ = [
+    "HeldOutRecall", "History", "NonFiniteLossError", "Schedule", "Validation", "train",
+]  # fmt: skip
 
 
 def train(
@@ -42,8 +45,7 @@ def train(
     on_row: Callable[[Mapping[str, float]], None] | None = None,
     log_in: Path | None = None,
     reference: DualEncoder | None = None,
-    held_out: Callable[[OpenClipEncoder], float] | None = None,
-    held_out_every: int = 100,
+    validation: Validation | None = None,
     clean_recall_every: int = 0,
 ) -> History:
     """Fine-tune (or pre-train) `encoder` in place.
@@ -65,9 +67,8 @@ def train(
         log_in: folder for `steps.csv`, `warnings.txt` and TensorBoard's events.
         reference: the model before fine-tuning, for defences that need it; by default a copy
             of `encoder` as it comes in.
-        held_out: gives the robust recall of the frozen encoder on held-out pairs, in [0, 1].
-            Every process calls it and must get the same.
-        held_out_every: steps between its calls.
+        validation: measures recall on held-out pairs beside training, and may choose the
+            weights that training ends with.
         clean_recall_every: steps between clean passes made only to log clean recall where the
             loss embeds no clean pairs; 0: never.
 
@@ -85,7 +86,9 @@ def train(
         keeper = Keeper(
             keep_in if keep_in is None else Path(keep_in),
             {} if keep_in is None
-            else run_identity(encoder, data, how, schedule, seed, inner, candidates),
+            else run_identity(
+                encoder, data, how, schedule, seed, inner, candidates, validation
+            ),
             is_first,
         )  # fmt: skip
         stepper = Stepper(
@@ -104,7 +107,7 @@ def train(
                 row = stepper.step(step, draw, data, keeper.restore_last_good)
                 history.add(**row)
                 log.write(row)
-                _watch(step, stepper, history, log, held_out, held_out_every, is_first)
+                _watch(step, stepper, history, log, validation, is_first)
                 keeper.keep(step, schedule, stepper, history)
                 if is_first and on_step is not None:
                     on_step(step, row["loss"])
@@ -138,19 +141,17 @@ def _watch(
     stepper: Stepper,
     history: History,
     log: StepLog,
-    held_out: Callable[[OpenClipEncoder], float] | None,
-    every: int,
+    validation: Validation | None,
     is_first: bool,
 ) -> None:
     """Look for signs that training goes wrong."""
     found = [collapse(step, stepper.spread, history.warnings)]
-    if held_out is not None and (step + 1) % every == 0:
-        with frozen(stepper.encoder):
-            recall = float(held_out(stepper.encoder))
+    if validation is not None and (step + 1) % validation.every == 0:
+        now, train_recall = stepper.measured(validation), history.mean_robust_recall()
         history.held_out.append(
-            {"step": step, "held_out": recall, "train": history.mean_robust_recall()}
+            {"step": step, "held_out": now.robust, "clean": now.clean, "train": train_recall}
         )
-        log.write_held_out(step, recall)
+        log.write_held_out(step, now.robust, now.clean)
         measured = [HeldOut(int(m["step"]), m["held_out"], m["train"]) for m in history.held_out]
         found.append(overfitting(measured, history.warnings))
     for text in found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -60,7 +61,10 @@ class Keeper:
             stepper.averages.load(_part(found, "averages"))
         if stepper.scaler is not None:
             stepper.scaler.load_state_dict(found.state["scaler"])
-        return History(**found.state["history"])
+        history = History(**found.state["history"])
+        robust = max((m["held_out"] for m in history.held_out), default=-math.inf)
+        stepper.best.load(_part(found, "best"), robust)
+        return history
 
     def keep(self, step: int, schedule: Schedule, stepper: Stepper, history: History) -> None:
         """Write a checkpoint after a step, where it is due: the first, then every so often."""
@@ -71,6 +75,7 @@ class Keeper:
             **_named("weights", stepper.encoder.state_dict()),
             **_named("averages", averages),
             **_named("moments", _moments(stepper)),
+            **_named("best", stepper.best.kept),
         }
         scaler = None if stepper.scaler is None else stepper.scaler.state_dict()
         state = {"identity": dict(self.identity), "history": asdict(history), "scaler": scaler}

@@ -24,6 +24,7 @@ from matlib.training.inner import Candidates, InnerAttack
 from matlib.training.noise import sample_generators, seed_layers
 from matlib.training.processes import Processes
 from matlib.training.schedule import Schedule, make_optimiser
+from matlib.training.selection import BestWeights, HeldOutRecall, Validation
 from matlib.training.seen import LossModule, PreciseEncoder, SeenEncoder
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Stepper:
         encoder: the model itself, never wrapped.
         optimiser: AdamW over the learning weights.
         averages: of these weights; None where the schedule has none.
+        best: these weights at the best measurement on held-out pairs.
         spread: largest minus smallest similarity of the last batch; NaN if unknown.
     """
 
@@ -133,6 +135,7 @@ class Stepper:
             self._loss, self.optimiser, device_placement=[self._processes.count > 1, True]
         )
         self.averages = Averages(names, decay) if decay else None
+        self.best = BestWeights({**names, **dict(encoder.named_buffers())})
         encoder.train()
 
     @property
@@ -184,9 +187,21 @@ class Stepper:
         }
 
     def finish(self) -> None:
-        """After the last step: averages, if there are any, become the weights."""
-        if self.averages is not None:
+        """After the last step: the best weights or the averages become the weights."""
+        if self.best.kept:
+            self.best.apply()
+        elif self.averages is not None:
             self.averages.apply()
+
+    def measured(self, validation: Validation) -> HeldOutRecall:
+        """Recall on held-out pairs of what training would end with now."""
+        shown = nullcontext() if self.averages is None else self.averages.shown()
+        with shown:
+            with frozen(self.encoder):
+                found = validation.measure(self.encoder)
+            if validation.keep_best:
+                self.best.offer(found.robust)
+        return found
 
     def _own(self, part: int) -> slice:
         """This process's rows of a micro-batch, among those of the whole batch."""

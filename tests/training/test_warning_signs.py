@@ -10,7 +10,7 @@ import torch
 from matlib.attacks.image import PGD
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.training.defences import defence
-from matlib.training.loop import Schedule, train
+from matlib.training.loop import HeldOutRecall, Schedule, Validation, train
 from matlib.training.warning_signs import HeldOut, collapse, overfitting, recall_at_1, spread
 from tests.toys import tiny_encoder
 from tests.training.toy_runs import INNER, toy_data
@@ -61,16 +61,16 @@ def test_held_out_recall_is_measured_on_the_frozen_encoder_and_judged() -> None:
     recalls = iter([0.9, 0.1])
     frozen: list[bool] = []
 
-    def held_out(encoder: OpenClipEncoder) -> float:
+    def held_out(encoder: OpenClipEncoder) -> HeldOutRecall:
         frozen.append(
             not encoder.training and not any(p.requires_grad for p in encoder.parameters())
         )
-        return next(recalls)
+        return HeldOutRecall(next(recalls))
 
     schedule = Schedule(40, 8, 3e-3)
     history = train(
         tiny_encoder(), toy_data(), defence("image-at"), schedule, seed=0,
-        inner=replace(INNER, image=PGD(0.5, 1)), held_out=held_out, held_out_every=20,
+        inner=replace(INNER, image=PGD(0.5, 1)), validation=Validation(held_out, 20),
     )  # fmt: skip
     assert frozen == [True, True]
     first, second = history.held_out

@@ -120,6 +120,9 @@ CONCEPT_OF: dict[str, Concept] = _concepts()
 CANONICAL_WORDS: frozenset[str] = frozenset(concept.value for concept in CONCEPT_OF.values())
 SYNONYM_WORDS: frozenset[str] = frozenset(CONCEPT_OF) - CANONICAL_WORDS
 VOCABULARY: frozenset[str] = frozenset(CONCEPT_OF) | FUNCTION_WORDS
+HELD_OUT_WORDS: frozenset[str] = frozenset(word for family in SIZES.values() for word in family)
+"""The synonyms of sizes, which no defence trains on: nearly every caption has a word that they
+can replace. Base training has seen them, as rarely as all synonyms."""
 
 
 def synonyms_of(word: str) -> tuple[str, ...]:

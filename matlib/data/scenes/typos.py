@@ -13,6 +13,8 @@ from matlib.data.scenes.lexicon import CONCEPT_OF, VOCABULARY, decode
 from matlib.data.scenes.scene import python_random
 
 TYPO_RULES: tuple[str, ...] = ("substitute", "delete", "insert", "transpose")
+HELD_OUT_RULE = "transpose"
+"""Neither base training nor any defence has it (LEAF: a transposition is two Levenshtein edits)."""
 
 
 def _raw_edits(word: str, rule: str) -> set[str]:

@@ -25,8 +25,13 @@ from matlib.data.scenes.lexicon import CONCEPT_OF, SYNONYM_WORDS
 from matlib.data.scenes.render import Style, render
 from matlib.data.scenes.scene import Scene, python_random, sample_scenes
 from matlib.data.scenes.truth import TruthChecker, relevance
+from matlib.data.scenes.typos import HELD_OUT_RULE, TYPO_RULES
 
-BASE_DIALS = Dials(synonym_rate=0.005, typo_rate=0.015)
+BASE_DIALS = Dials(
+    synonym_rate=0.005,
+    typo_rate=0.015,
+    typo_rules=tuple(rule for rule in TYPO_RULES if rule != HELD_OUT_RULE),
+)
 CANONICAL_DIALS = Dials()
 MASKED_LM_DIALS = Dials(synonym_rate=0.8)  # uniform over the canonical word and four synonyms
 MIN_SYNONYM_COUNT = 3
