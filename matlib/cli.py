@@ -54,6 +54,14 @@ def _parser() -> argparse.ArgumentParser:
     readme = commands.add_parser("readme", help="write the README's generated parts again")
     readme.set_defaults(command=_readme)
 
+    calibrate = commands.add_parser("calibrate", help="try learning rates on another world")
+    calibrate.add_argument("--profile", default="demo-full")
+    calibrate.add_argument("--world-seed", type=_count, default=0, help="not the profile's own")
+    calibrate.add_argument("--lr", type=float, nargs="+", default=[2e-4, 5e-4, 1e-3])
+    calibrate.add_argument("--results", type=Path)
+    calibrate.add_argument("--workers", type=_count, default=0)
+    calibrate.set_defaults(command=_calibrate)
+
     add_attack(commands)
     add_evaluate(commands)
     add_bench(commands)
@@ -121,6 +129,18 @@ def _readme(options: argparse.Namespace) -> int:
     from matlib.study.readme import update_readme
 
     update_readme(PUBLISHED.parent / "README.md", PUBLISHED / "demo")
+    return 0
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from matlib.study.calibrate import calibrate
+    from matlib.study.session import results_folder
+
+    table = calibrate(
+        load_profile(options.profile), options.results or results_folder(),
+        options.world_seed, options.lr, options.workers,
+    )  # fmt: skip
+    print(table[["row", "lr", "value", "note"]].to_string(index=False))
     return 0
 
 

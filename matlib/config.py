@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from matlib.attacks.image import check_eps
+from matlib.training.defence import Order
 from matlib.training.defences import DEFENCES
 
 PROFILES = Path(__file__).resolve().parent.parent / "profiles"
@@ -110,6 +111,11 @@ class Training(_Part):
     micro_batches: int = Field(default=1, ge=1, description="parts of a batch, to save memory")
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     ema_decay: float = Field(default=0.0, ge=0, lt=1, description="0: no weight averaging")
+    validate_every: int = Field(
+        default=0, ge=0,
+        description="steps between measurements on validation pairs, the best of which gives "
+        "the weights; 0: the last weights",
+    )  # fmt: skip
 
 
 class Budget(_Part):
@@ -182,18 +188,39 @@ class Candidates(_Part):
 
 
 class Run(_Part):
-    """One row of the comparison: a defence and, for mat+, its augmentation."""
+    """One row of the comparison: a defence and, for mat+, its augmentation.
+
+    Everything after `threats` is a choice inside the defence; what is null stays as the profile
+    or the defence has it.
+    """
 
     defence: str
     augmentation: Augmentation = "none"
     threats: tuple[Threat, ...] = Field(
         default=(), description="of the words in training; empty: those of train_attack"
     )
+    label: str = Field(
+        default="", pattern=r"^[A-Za-z0-9.+-]*$", description="tells variations of a defence apart"
+    )
+    lr: float | None = Field(default=None, gt=0, le=1, description="peak learning rate")
+    order: Order | None = Field(default=None, description="of the attacks on image and text")
+    mixed_pairs: float | None = Field(
+        default=None, ge=0, le=1,
+        description="share of the loss on pairs of which one side is attacked, the other clean",
+    )  # fmt: skip
+    clean_pairs: float | None = Field(
+        default=None, ge=0, le=1, description="share of the loss on clean pairs"
+    )
+    pgd_steps: int | None = Field(default=None, ge=0, description="of the attack in training")
+    ema_decay: float | None = Field(default=None, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _known(self) -> Run:
         if self.defence not in DEFENCES:
             raise ValueError(f"unknown defence {self.defence!r}; known: {', '.join(DEFENCES)}")
+        shares = (self.mixed_pairs or 0.0) + (self.clean_pairs or 0.0)
+        if shares > 1:
+            raise ValueError(f"mixed_pairs and clean_pairs are shares of 1; got {shares:g} in all")
         needs = DEFENCES[self.defence].uses_one_to_many
         if needs != (self.augmentation != "none"):
             raise ValueError(
@@ -219,6 +246,9 @@ class Profile(_Part):
     candidates: Candidates = Candidates()
     runs: tuple[Run, ...] = ()
     n_variants: int = Field(default=5, ge=1, description="captions and images per pair for mat+")
+    inside: tuple[Run, ...] = Field(
+        default=(), description="variations of one defence, for the study of its own choices"
+    )
     seeds: tuple[int, ...] = (0,)
     analysis_images: int = Field(default=100, ge=4)
     limit: int = Field(
@@ -235,14 +265,17 @@ class Profile(_Part):
             raise ValueError("finetune.batch_size is larger than dataset.n_train")
         if self.base and self.dataset.n_base < self.base.batch_size:
             raise ValueError("base.batch_size is larger than dataset.n_base")
-        if self.dataset.name != "scenes" and not set(TRUE_THREATS).isdisjoint((
-            *self.evaluation.threats,
-            *self.evaluation.held_out,
-            *self.train_attack.threats,
-            *(threat for run in self.runs for threat in run.threats),
-        )):
+        if self.dataset.name != "scenes" and not set(TRUE_THREATS).isdisjoint(
+            (
+                *self.evaluation.threats,
+                *self.evaluation.held_out,
+                *self.train_attack.threats,
+                *(threat for run in self.runs for threat in run.threats),
+            )
+        ):
             raise ValueError(
-                "the threats bert_true and true_held_out need the truth, which only scenes has"
+                "a threat on true words (bert_true, true_held_out) needs the truth, which only "
+                "scenes has"
             )
         return self
 

@@ -42,7 +42,7 @@ def test_unknown_profile_names_the_known_ones() -> None:
         ({"runs": [{"defence": "mat", "augmentation": "captions"}]}, "takes no augmentation"),
         ({"finetune": {"n_steps": 3, "batch_size": 99, "lr": 1e-3}}, "larger than dataset.n_train"),
         ({"base": None}, "give `base`"),
-        ({"dataset": {**SMOKE["dataset"], "name": "flickr8k"}}, "bert_true needs the truth"),
+        ({"dataset": {**SMOKE["dataset"], "name": "flickr8k"}}, "needs the truth"),
         ({"model": {"kind": "open_clip"}}, "needs model.name"),
     ],
 )

@@ -6,7 +6,6 @@ import random
 from collections.abc import Sequence, Set
 from string import ascii_lowercase
 
-
 RULES = ("substitute", "delete", "insert", "transpose")
 
 

@@ -12,7 +12,7 @@ from matlib.data.pairs import OneToMany
 from matlib.study.artefacts import ArtefactSpec
 from matlib.study.inputs import KarpathySource, ScenesSource, open_source
 from matlib.study.runs import Study
-from matlib.study.specs import DATA_CODE, MODEL_CODE
+from matlib.study.specs import AUGMENTATION_CODE, DATA_CODE, MODEL_CODE
 
 TECHNIQUES: tuple[Augmentation, ...] = (
     "captions", "renderings", "randaugment", "drop-swap", "mismatched",
@@ -61,7 +61,12 @@ def measured(study: Study, technique: Augmentation) -> pd.DataFrame:
             "device": study.device,
         },
         inputs={"base": base.hash} if base is not None else {},
-        modules=(*DATA_CODE, *MODEL_CODE, "matlib.analysis.technique"),
+        modules=(
+            *DATA_CODE,
+            *AUGMENTATION_CODE.get(technique, ()),
+            *MODEL_CODE,
+            "matlib.analysis.technique",
+        ),
     )
 
     def make(folder: Path) -> None:

@@ -17,14 +17,15 @@ from matlib.models.masked_lm import MaskedLM, MaskedLMConfig, train_masked_lm
 from matlib.models.open_clip import OpenClipEncoder, SmallModel, build_small, open_named
 from matlib.progress import Progress
 from matlib.study.inputs import KarpathySource, ScenesSource
-from matlib.study.specs import Specs, attacks_anything, row_name
+from matlib.study.recipes import attacks_anything, defence_of, row_name, schedule_of
+from matlib.study.specs import Specs
 from matlib.study.store import Artefact, ArtefactSpec
 from matlib.study.threats import Table, load_tables, make_tables, save_tables
 from matlib.training.checkpoint import load_weights, save_weights
-from matlib.training.defences import defence
+from matlib.training.defences import Defence, defence
 from matlib.training.inner import Candidates, InnerAttack
 from matlib.training.log import describe
-from matlib.training.loop import Schedule, train
+from matlib.training.loop import Schedule, Validation, train
 
 WEIGHTS = "model.safetensors"
 
@@ -41,6 +42,7 @@ class Models:
         specs: identities of the profile's artefacts.
         get: (specification, maker) -> the artefact, loaded or made.
         find: specification -> the artefact if it is there.
+        validation: gives what measures a model beside its training, if anything does.
         device: `cpu` or `cuda`.
     """
 
@@ -49,6 +51,7 @@ class Models:
     specs: Specs
     get: Callable[[ArtefactSpec, Make], Artefact]
     find: Callable[[ArtefactSpec], Artefact | None]
+    validation: Callable[[], Validation | None]
     device: str
 
     def variants(self, augmentation: str, seed: int = 0) -> OneToMany:
@@ -95,22 +98,23 @@ class Models:
 
         def make(folder: Path) -> dict[str, Any]:
             assert self.profile.base is not None
-            schedule = Schedule(**self.profile.base.model_dump())
+            schedule, how = schedule_of(self.profile.base), defence("clean")
             data = self.source.base()
-            return self._train(self._fresh(0), data, "clean", schedule, folder, "base", 0)
+            return self._train(self._fresh(0), data, how, schedule, folder, "base", 0)
 
         return self._load(self.get(spec, make).file(WEIGHTS))
 
     def _defended(self, run: Run, seed: int) -> OpenClipEncoder:
         def make(folder: Path) -> dict[str, Any]:
             assert self.profile.finetune is not None
-            schedule = Schedule(**self.profile.finetune.model_dump())
             encoder, data = self.model("base"), self.variants(run.augmentation, seed)
-            has_edits = defence(run.defence).needs_candidates
+            how = defence_of(run)
             return self._train(
-                encoder, data, run.defence, schedule, folder, row_name(run), seed,
+                encoder, data, how, schedule_of(self.profile.finetune, run), folder,
+                row_name(run), seed,
                 inner_attack(self.specs.train_attack(run)) if attacks_anything(run) else None,
-                self._candidates(data, run, seed) if has_edits else None,
+                self._candidates(data, run, seed) if how.needs_candidates else None,
+                self.validation,
             )  # fmt: skip
 
         spec = self.specs.defended(run, seed)
@@ -133,17 +137,18 @@ class Models:
         self,
         encoder: OpenClipEncoder,
         data: OneToMany,
-        name: str,
+        how: Defence,
         schedule: Schedule,
         folder: Path,
         label: str,
         seed: int,
         inner: InnerAttack | None = None,
         candidates: Candidates | None = None,
+        validation: Callable[[], Validation | None] = lambda: None,
     ) -> dict[str, Any]:
         with Progress(f"train {label} s{seed}", schedule.n_steps) as progress:
             history = train(
-                encoder, data, defence(name), schedule, seed=seed, inner=inner,
+                encoder, data, how, schedule, seed=seed, inner=inner, validation=validation(),
                 candidates=candidates, log_in=folder,
                 # beside the artefact that is being made, whose own folder a kill deletes
                 keep_in=folder.parent.parent / "training" / folder.name.removeprefix(".making-"),
@@ -152,22 +157,37 @@ class Models:
         save_weights(encoder, folder / WEIGHTS)
         table = pd.DataFrame(history.rows)
         table.to_csv(folder / "history.csv", index=False)
+        if history.held_out:
+            pd.DataFrame(history.held_out).to_csv(folder / "held_out.csv", index=False)
         seconds = float(table["seconds"].sum())
-        return {"seconds": seconds, "attack_share": float(table["attack_seconds"].sum()) / seconds}
+        return {
+            "seconds": seconds,
+            "attack_share": float(table["attack_seconds"].sum()) / seconds,
+            "warnings": history.warnings,
+        }
 
-    def history(self, name: str, seed: int = 0) -> pd.DataFrame:
-        """Loss per step of a model's training (empty for a pretrained base)."""
+    def history(self, name: str, seed: int = 0, file: str = "history.csv") -> pd.DataFrame:
+        """Loss per step of a model's training, or its measurements on held-out pairs.
+
+        Empty for a pretrained base and for weights that are not here.
+
+        Args:
+            file: `history.csv` or `held_out.csv`.
+        """
         spec = self.specs.base() if name == "base" else None
         spec = spec or (self.specs.defended(self.specs.run(name), seed) if name != "base" else None)
         found = self.find(spec) if spec is not None else None
-        return pd.read_csv(found.file("history.csv")) if found else pd.DataFrame()
+        if found is None or file not in found.provenance["outputs"]:
+            return pd.DataFrame()
+        return pd.read_csv(found.file(file))
 
     def prepare_words(self) -> None:
         """The candidate tables of every row's training, with the first seed."""
         seed = self.profile.seeds[0]
-        for run in self.profile.runs:
+        for run in (*self.profile.runs, *self.profile.inside):
             if defence(run.defence).needs_candidates:
                 self._candidates(self.variants(run.augmentation, seed), run, seed)
+        self.validation()
 
     def _candidates(self, data: OneToMany, run: Run, seed: int) -> Candidates:
         """The allowed edits of every caption that training may draw, merged over threats.

@@ -69,7 +69,7 @@ def run_study(
     folder = results / checked.name
     at_once = n_workers(checked, workers)
     if at_once > 1:
-        make_rows(study, data, study.rows(), at_once, say)
+        make_rows(study, data, study.rows(), at_once, say, study.inside_rows())
     done = run_notebooks(
         find_notebooks(NOTEBOOKS),
         folder / "notebooks",
@@ -156,8 +156,8 @@ def run_shard(
     """
     study = open_study(profile, str(results), str(data) if data else "", limit)
     i, n = shard
-    mine = study.rows()[i - 1 :: n]
-    make_rows(study, data, mine, n_workers(study.profile, workers), say)
+    mine, inside = study.rows()[i - 1 :: n], study.inside_rows()[i - 1 :: n]
+    make_rows(study, data, mine, n_workers(study.profile, workers), say, inside)
     if i == n and n == 1:
         write_results(study)
     say(f"shard {i}/{n} is finished; run without --shard when all are")

@@ -17,6 +17,7 @@ from matlib.attacks.text import WordSubstitution
 from matlib.config import Profile
 from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.evaluation.robustness import evaluate, strength_curve
+from matlib.evaluation.statistics import primary_endpoint
 from matlib.evaluation.suite import ATTACKS, Suite
 from matlib.models.masked_lm import MaskedLM
 from matlib.models.open_clip import OpenClipEncoder
@@ -24,11 +25,14 @@ from matlib.progress import Progress
 from matlib.study.inputs import draw, open_source
 from matlib.study.judged import Judged, load_evaluation, save_curve, save_evaluation
 from matlib.study.models import Models, about_tables, validity
-from matlib.study.specs import Gallery, Judging, Specs, row_name
+from matlib.study.recipes import defence_of, row_name
+from matlib.study.specs import Gallery, Judging, Specs
 from matlib.study.store import Artefact, ArtefactSpec, Store
 from matlib.study.threats import Table, load_tables, make_tables, save_tables
-from matlib.training.defences import defence
+from matlib.training.loop import HeldOutRecall, Validation
 from matlib.training.own_attack import OwnLossAttack, own_attack
+
+INSIDE_ATTACKS = ("clean", "pgd", "bert", "sga", "joint")
 
 
 class Study:
@@ -66,6 +70,11 @@ class Study:
         self.used.add(spec.hash)
         return self.store.get_or_make(spec, make)
 
+    def inside_rows(self) -> list[tuple[str, int]]:
+        """(row name, seed) of the variations of one defence (`profile.inside`)."""
+        names = [row_name(run) for run in self.profile.inside]
+        return [(name, seed) for seed in self.profile.seeds for name in names]
+
     # --- data ------------------------------------------------------------------------------
 
     def pairs(self, gallery: str) -> ImageTextPairs:
@@ -94,7 +103,26 @@ class Study:
     @cached_property
     def models(self) -> Models:
         """What makes the study's models."""
-        return Models(self.profile, self.source, self.specs, self.get, self.store.find, self.device)
+        return Models(
+            self.profile, self.source, self.specs, self.get, self.store.find, self.validation,
+            self.device,
+        )  # fmt: skip
+
+    def validation(self) -> Validation | None:
+        """What measures a model beside its fine-tuning and chooses its weights, if anything."""
+        phase = self.profile.finetune
+        if phase is None or not phase.validate_every:
+            return None
+        how = self.specs.validating()
+        pairs, tables, suite = self.pairs("val"), self.tables("val", how.threats), self.suite(how)
+
+        def measure(encoder: OpenClipEncoder) -> HeldOutRecall:
+            found = evaluate(encoder, pairs, tables, suite, seed=0).outcomes
+            robust, clean = found["joint", how.threats[0]], found["clean", ""]
+            return HeldOutRecall(primary_endpoint(robust), primary_endpoint(clean))
+
+        name = self.specs.tables("val", how.threats).hash
+        return Validation(measure, phase.validate_every, keep_best=True, identity=name)
 
     def masked_lm(self) -> MaskedLM:
         """The attacker's masked language model."""
@@ -167,13 +195,23 @@ class Study:
         """The attack of the row's own training loss, where the suite has it not already."""
         if name == "base":
             return None
-        how = defence(self.specs.run(name).defence)
+        how = defence_of(self.specs.run(name))
         return own_attack(how, self.model("base") if how.needs_reference else None)
 
     def main_judging(self, gallery: Gallery) -> Judging:
         """The full suite under the evaluation budget."""
         e = self.profile.evaluation
         return Judging(gallery, e.threats, e.eps_255, ATTACKS, bool(e.curve_eps_255))
+
+    def held_out_judging(self) -> Judging:
+        """Edits of kinds that no defence trains on: text alone, and with the images."""
+        e = self.profile.evaluation
+        return Judging("test", e.held_out, e.eps_255, ("clean", "bert", "joint"))
+
+    def inside_judging(self) -> Judging:
+        """How variations of one defence are compared: without the slow attacks."""
+        e = self.profile.evaluation
+        return Judging("test", (e.primary_threat,), e.eps_255, INSIDE_ATTACKS)
 
     def gap_judging(self, gallery: Gallery) -> Judging:
         """How training and held-out pairs are judged: the joint attack, primary threat."""

@@ -12,8 +12,8 @@ from matlib.attacks.image import PGD
 from matlib.evaluation.sanity import Check, sanity, verdicts
 from matlib.evaluation.statistics import MIN_SEEDS_FOR_CLAIM
 from matlib.progress import Progress
+from matlib.study.recipes import attacks_anything
 from matlib.study.runs import Study
-from matlib.study.specs import attacks_anything
 
 N_CHECKS = 11
 FILE = "checks.json"

@@ -14,17 +14,34 @@ from matlib.config import Profile, Run, TrainAttack, Training
 from matlib.evaluation.suite import ATTACKS
 from matlib.study.artefacts import ArtefactSpec
 from matlib.study.provenance import named_weights
+from matlib.study.recipes import (
+    attacks_anything,
+    defence_of,
+    row_name,
+    schedule_of,
+    train_attack_of,
+)
 from matlib.training.defences import defence
-from matlib.training.loop import Schedule
 
-DATA_CODE = ("matlib.data.scenes", "matlib.data.karpathy", "matlib.augmentations")
+DATA_CODE = ("matlib.data.scenes", "matlib.data.karpathy")
+AUGMENTATION_CODE = {
+    "captions": ("matlib.augmentations.human",),
+    "renderings": ("matlib.augmentations.human",),
+    "captions+renderings": ("matlib.augmentations.human", "matlib.augmentations.image"),
+    "randaugment": ("matlib.augmentations.image",),
+    "drop-swap": ("matlib.augmentations.text",),
+    "mismatched": ("matlib.augmentations.text",),
+}
+"""What makes the variants, so that work on one technique leaves the others' models alone."""
 MODEL_CODE = ("matlib.models.open_clip", "matlib.models.dual_encoder")
 TRAIN_CODE = (*MODEL_CODE, "matlib.attacks", "matlib.training")
 JUDGE_CODE = (*MODEL_CODE, "matlib.models.cached", "matlib.attacks", "matlib.evaluation")
+VALIDATION_CODE = ("matlib.evaluation.robustness", "matlib.evaluation.statistics")
 TABLE_CODE = ("matlib.study.threats", "matlib.models.masked_lm")
 
 NOT_IN_THE_ATTACKS = (
-    "n_boot", "primary_threat", "threats", "eps_255", "unimodal_eps_255", "sentence_encoder",
+    "n_boot", "primary_threat", "threats", "held_out", "eps_255", "unimodal_eps_255",
+    "sentence_encoder",
 )  # fmt: skip
 """Parts of the evaluation that change no attack, or that a `Judging` holds itself."""
 
@@ -44,20 +61,9 @@ class Judging:
     with_curve: bool = False
 
 
-def row_name(run: Run) -> str:
-    """Name of a row: the defence and, for mat+, its augmentation."""
-    return run.defence if run.augmentation == "none" else f"{run.defence}.{run.augmentation}"
-
-
-def attacks_anything(run: Run) -> bool:
-    """Whether training under this run needs an inner attack."""
-    how = defence(run.defence)
-    return how.attacks_image or how.attacks_text
-
-
-def _schedule(phase: Training) -> dict[str, Any]:
+def _schedule(phase: Training, run: Run | None = None) -> dict[str, Any]:
     """What shapes the weights: how often checkpoints are kept does not."""
-    schedule = asdict(Schedule(**phase.model_dump()))
+    schedule = asdict(schedule_of(phase, run))
     del schedule["checkpoint_every"]
     return schedule
 
@@ -111,19 +117,36 @@ class Specs:
 
     def defended(self, run: Run, seed: int) -> ArtefactSpec:
         """A fine-tuned model."""
-        profile, how = self.profile, defence(run.defence)
+        profile, how = self.profile, defence_of(run)
         assert profile.finetune is not None, "profile.runs without profile.finetune"
-        tables = self.training_tables(run, seed) if how.needs_candidates else None
-        inputs = {"base": self.base(), "candidates": tables}
+        every = profile.finetune.validate_every
+        inputs = {
+            "base": self.base(),
+            "candidates": self.training_tables(run, seed) if how.needs_candidates else None,
+            "validation": self.tables("val", self.validating().threats) if every else None,
+        }
         config = {
             "model": profile.model.model_dump(),
-            "schedule": _schedule(profile.finetune),
+            "schedule": _schedule(profile.finetune, run),
             "defence": asdict(how),
             "augmentation": run.augmentation,
             "n_variants": profile.n_variants if how.uses_one_to_many else 1,
             "attack": self.train_attack(run).model_dump() if attacks_anything(run) else {},
+            "validation": {"every": every, **self._judging(self.validating())} if every else {},
         }
-        return self._spec("model", row_name(run), seed, config, inputs, TRAIN_CODE)
+        code = (*TRAIN_CODE, *AUGMENTATION_CODE.get(run.augmentation, ()))
+        if every:
+            code = (*code, *VALIDATION_CODE)
+        return self._spec("model", row_name(run), seed, config, inputs, code)
+
+    def validating(self) -> Judging:
+        """How a model is measured beside its training: both sides attacked, primary threat."""
+        e = self.profile.evaluation
+        return Judging("val", (e.primary_threat,), e.eps_255, ("clean", "joint"))
+
+    def _judging(self, how: Judging) -> dict[str, Any]:
+        budget = self.profile.evaluation.model_dump(exclude=set(NOT_IN_THE_ATTACKS))
+        return {**asdict(how), "budget": budget}
 
     def tables(self, gallery: Gallery, threats: tuple[str, ...]) -> ArtefactSpec:
         """Candidate tables of a gallery's captions."""
@@ -138,13 +161,18 @@ class Specs:
         return self._spec("candidates", gallery, 0, config, inputs, TABLE_CODE)
 
     def train_attack(self, run: Run) -> TrainAttack:
-        """The attack inside this row's training: the profile's, with the row's own threats."""
-        attack = self.profile.train_attack
-        return attack.model_copy(update={"threats": run.threats}) if run.threats else attack
+        """The attack inside this run's training."""
+        return train_attack_of(self.profile, run)
 
     def training_tables(self, run: Run, seed: int) -> ArtefactSpec:
-        """Candidate tables of the captions that training draws; the seed is that of typos."""
+        """Candidate tables of the captions that training draws.
+
+        The seed decides the captions of an augmentation, and the typos; the words that a
+        language model proposes for the same captions are the same for all seeds.
+        """
         profile, augmentation = self.profile, run.augmentation
+        if augmentation == "none" and "typo" not in self.train_attack(run).threats:
+            seed = 0
         config = {
             "augmentation": augmentation,
             "n_variants": 1 if augmentation == "none" else profile.n_variants,
@@ -153,7 +181,8 @@ class Specs:
             "masked_lm": named_weights(profile.masked_lm.name),
         }
         inputs = {"masked_lm": self.masked_lm()}
-        return self._spec("candidates", "train", seed, config, inputs, TABLE_CODE)
+        code = (*TABLE_CODE, *AUGMENTATION_CODE.get(augmentation, ()))
+        return self._spec("candidates", "train", seed, config, inputs, code)
 
     def judged(self, name: str, seed: int, how: Judging) -> ArtefactSpec:
         """Per-query outcomes of one model."""
@@ -161,8 +190,7 @@ class Specs:
         inputs = {"model": model, "tables": self.tables(how.gallery, how.threats)}
         if name != "base" and defence(self.run(name).defence).needs_reference:
             inputs["reference"] = self.base()  # its distances are ascended by the row `own`
-        budget = self.profile.evaluation.model_dump(exclude=set(NOT_IN_THE_ATTACKS))
-        config = {**asdict(how), "budget": budget, "model": self.profile.model.model_dump()}
+        config = {**self._judging(how), "model": self.profile.model.model_dump()}
         return self._spec("judged", name, seed, config, inputs, JUDGE_CODE)
 
     def sanity(self, name: str, seed: int, how: Judging, n_images: int) -> ArtefactSpec:
@@ -179,8 +207,9 @@ class Specs:
         Raises:
             ValueError: the profile has no such row.
         """
-        for run in self.profile.runs:
+        runs = (*self.profile.runs, *self.profile.inside)
+        for run in runs:
             if row_name(run) == name:
                 return run
-        known = ", ".join(["base", *map(row_name, self.profile.runs)])
+        known = ", ".join(["base", *map(row_name, runs)])
         raise ValueError(f"profile {self.profile.name} has no row {name!r}; it has: {known}")

@@ -20,9 +20,10 @@ import torch
 
 from matlib.config import Profile
 from matlib.study.environment import environment
+from matlib.study.recipes import attacks_anything
 from matlib.study.runs import Study
 from matlib.study.sanity import checks
-from matlib.study.specs import Gallery, attacks_anything
+from matlib.study.specs import Gallery
 
 MAX_WORKERS = 8
 """More would need more memory than a common machine has: about 1.5 GB each."""
@@ -37,19 +38,29 @@ Say = Callable[[str], None]
 class Task:
     """One thing to be made: a model judged, the sanity battery on it, or what all need first."""
 
-    what: Literal["base", "words", "judged", "sanity", "gap"]
+    what: Literal["base", "words", "judged", "inside", "held-out", "sanity", "gap"]
     name: str = "base"
     seed: int = 0
 
     def __str__(self) -> str:
         if self.what in ("base", "words"):
             return {"base": "base model", "words": "candidate words"}[self.what]
-        more = {"sanity": ": sanity", "gap": ": training and held-out pairs"}
+        more = {
+            "sanity": ": sanity",
+            "gap": ": training and held-out pairs",
+            "held-out": ": edits of held-out kinds",
+        }
         return f"{self.name} s{self.seed}{more.get(self.what, '')}"
 
 
-def stages(study: Study, rows: Sequence[tuple[str, int]]) -> list[list[Task]]:
-    """What is to be made for these rows: tasks of one stage need only those before it."""
+def stages(
+    study: Study, rows: Sequence[tuple[str, int]], inside: Sequence[tuple[str, int]] = ()
+) -> list[list[Task]]:
+    """What is to be made for these rows: tasks of one stage need only those before it.
+
+    Args:
+        inside: rows of `study.inside_rows()`.
+    """
     examined = [
         (name, seed)
         for name, seed in rows
@@ -58,8 +69,9 @@ def stages(study: Study, rows: Sequence[tuple[str, int]]) -> list[list[Task]]:
     return [
         [Task("base"), Task("words")],
         # the last rows train longest (attacks on both sides, many variants): they begin
-        [Task("judged", *row) for row in reversed(rows)],
+        [Task("judged", *row) for row in reversed(rows)] + [Task("inside", *row) for row in inside],
         [Task("sanity", *row) for row in examined]
+        + [Task("held-out", *row) for row in rows if study.profile.evaluation.held_out]
         + [Task("gap", *row) for row in rows if row[0].split(".")[0] in GAP_ROWS],
     ]
 
@@ -74,6 +86,10 @@ def is_done(study: Study, task: Task) -> bool:
         spec = study.specs.tables(how.gallery, how.threats)
     elif task.what == "judged":
         spec = study.specs.judged(task.name, task.seed, how)
+    elif task.what == "inside":
+        spec = study.specs.judged(task.name, task.seed, study.inside_judging())
+    elif task.what == "held-out":
+        spec = study.specs.judged(task.name, task.seed, study.held_out_judging())
     elif task.what == "gap":
         spec = study.specs.judged(task.name, task.seed, study.gap_judging("test-1"))
     else:
@@ -88,10 +104,16 @@ def do(study: Study, task: Task) -> None:
     if task.what == "base":
         study.model("base")
     elif task.what == "words":
-        study.tables(how.gallery, how.threats)
+        for judging in (how, study.inside_judging(), study.held_out_judging()):
+            if judging.threats:
+                study.tables(judging.gallery, judging.threats)
         study.models.prepare_words()
     elif task.what == "judged":
         study.judged(task.name, task.seed)
+    elif task.what == "inside":
+        study.judged(task.name, task.seed, study.inside_judging())
+    elif task.what == "held-out":
+        study.judged(task.name, task.seed, study.held_out_judging())
     elif task.what == "gap":
         galleries: tuple[Gallery, Gallery] = ("train-1", "test-1")
         for gallery in galleries:
@@ -122,6 +144,7 @@ def make_rows(
     rows: Sequence[tuple[str, int]],
     workers: int,
     say: Say = print,
+    inside: Sequence[tuple[str, int]] = (),
 ) -> None:
     """Train and judge these rows; what is there already is not made again.
 
@@ -129,12 +152,14 @@ def make_rows(
         data: folder of a data set on disk, as the study was opened with.
         workers: processes, each on one thread; with 1 this process does all, on all cores.
         say: receives a line per finished task.
+        inside: rows of `study.inside_rows()` to be judged in short.
 
     Raises:
         RuntimeError: a task failed; the message names it and the cause.
     """
     open_stages = [
-        [task for task in stage if not is_done(study, task)] for stage in stages(study, rows)
+        [task for task in stage if not is_done(study, task)]
+        for stage in stages(study, rows, inside)
     ]
     n = sum(map(len, open_stages))
     if n == 0:

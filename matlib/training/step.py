@@ -24,8 +24,8 @@ from matlib.training.inner import Candidates, InnerAttack
 from matlib.training.noise import sample_generators, seed_layers
 from matlib.training.processes import Processes
 from matlib.training.schedule import Schedule, make_optimiser
-from matlib.training.selection import BestWeights, HeldOutRecall, Validation
 from matlib.training.seen import LossModule, PreciseEncoder, SeenEncoder
+from matlib.training.selection import BestWeights, HeldOutRecall, Validation
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -1,0 +1,57 @@
+"""What a row of the comparison trains: the defence with the choices that its run makes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from matlib.config import Profile, Run, TrainAttack, Training
+from matlib.training.defences import Contrastive, Defence, PairWeights, defence
+from matlib.training.loop import Schedule
+
+
+def row_name(run: Run) -> str:
+    """Name of a row: the defence, for mat+ its augmentation, and the label of a variation."""
+    augmentation = "" if run.augmentation == "none" else run.augmentation
+    return ".".join(filter(None, (run.defence, augmentation, run.label)))
+
+
+def defence_of(run: Run) -> Defence:
+    """The run's defence with its order of attacks and its pairs.
+
+    Raises:
+        ValueError: shares of pairs for a defence whose loss is not on pairs.
+    """
+    how = defence(run.defence)
+    if run.order is not None:
+        how = replace(how, order=run.order)
+    if run.mixed_pairs is None and run.clean_pairs is None:
+        return how
+    if not isinstance(how, Contrastive):
+        raise ValueError(f"{run.defence}'s loss is not on pairs: it takes no shares of them")
+    mixed, clean = run.mixed_pairs or 0.0, run.clean_pairs or 0.0
+    return replace(how, pairs=PairWeights(1 - mixed - clean, mixed / 2, mixed / 2, clean))
+
+
+def attacks_anything(run: Run) -> bool:
+    """Whether training under this run needs an inner attack."""
+    how = defence(run.defence)
+    return how.attacks_image or how.attacks_text
+
+
+def schedule_of(phase: Training, run: Run | None = None) -> Schedule:
+    """How long and how fast to train, with the run's own learning rate and averaging."""
+    own: dict[str, Any] = {}
+    if run is not None and run.lr is not None:
+        own["lr"] = run.lr
+    if run is not None and run.ema_decay is not None:
+        own["ema_decay"] = run.ema_decay
+    return Schedule(**{**phase.model_dump(exclude={"validate_every"}), **own})
+
+
+def train_attack_of(profile: Profile, run: Run) -> TrainAttack:
+    """The attack inside this run's training: the profile's, with the run's words and steps."""
+    own: dict[str, Any] = {"threats": run.threats} if run.threats else {}
+    if run.pgd_steps is not None:
+        own["pgd_steps"] = run.pgd_steps
+    return profile.train_attack.model_copy(update=own)

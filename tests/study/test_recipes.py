@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import pytest
+
+from matlib.config import Profile, Run, load_profile
+from matlib.study.inputs import ScenesSource
+from matlib.study.recipes import defence_of, row_name, schedule_of, train_attack_of
+from matlib.study.specs import Specs
+from matlib.training.defences import Contrastive, defence
+
+SMOKE = load_profile("smoke")
+
+
+def test_a_run_without_choices_is_the_defence_itself() -> None:
+    run = Run(defence="mat")
+    assert defence_of(run) is defence("mat")
+    assert train_attack_of(SMOKE, run) == SMOKE.train_attack
+    assert SMOKE.finetune is not None
+    assert schedule_of(SMOKE.finetune, run).lr == SMOKE.finetune.lr
+
+
+def test_choices_reach_the_defence_its_schedule_and_its_attack() -> None:
+    run = Run(
+        defence="mat-valid", label="x", threats=("typo",), lr=1e-4, order="independent",
+        mixed_pairs=0.5, clean_pairs=0.25, pgd_steps=3, ema_decay=0.9,
+    )  # fmt: skip
+    how = defence_of(run)
+    assert isinstance(how, Contrastive) and how.order == "independent"
+    assert how.pairs.by_versions() == {
+        (True, True): 0.25, (True, False): 0.25, (False, True): 0.25, (False, False): 0.25,
+    }  # fmt: skip
+    assert SMOKE.finetune is not None
+    schedule = schedule_of(SMOKE.finetune, run)
+    assert (schedule.lr, schedule.ema_decay) == (1e-4, 0.9)
+    attack = train_attack_of(SMOKE, run)
+    assert (attack.threats, attack.pgd_steps) == (("typo",), 3)
+    assert row_name(run) == "mat-valid.x"
+
+
+def test_shares_of_pairs_are_refused_where_the_loss_is_not_on_pairs() -> None:
+    with pytest.raises(ValueError, match="not on pairs"):
+        defence_of(Run(defence="fare", clean_pairs=0.5))
+    with pytest.raises(ValueError, match="shares of 1"):
+        Run(defence="mat", clean_pairs=0.7, mixed_pairs=0.7)
+
+
+def specs(profile: Profile) -> Specs:
+    return Specs(profile, ScenesSource(profile.dataset).identity(), "cpu")
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [{"lr": 1e-4}, {"order": "independent"}, {"clean_pairs": 0.5}, {"pgd_steps": 7},
+     {"ema_decay": 0.5}],
+)  # fmt: skip
+def test_each_choice_is_another_model(choice: dict[str, object]) -> None:
+    plain = specs(SMOKE).defended(Run(defence="mat"), 0)
+    other = specs(SMOKE).defended(Run(**{"defence": "mat", **choice}), 0)  # type: ignore[arg-type]
+    assert plain.hash != other.hash
+
+
+def test_words_of_the_same_captions_are_shared_over_seeds_but_typos_are_not() -> None:
+    of = specs(SMOKE).training_tables
+    words, typos = Run(defence="mat", threats=("bert_free",)), Run(defence="mat", threats=("typo",))
+    assert of(words, 0).hash == of(words, 3).hash
+    assert of(typos, 0).hash != of(typos, 3).hash
+    varied = Run(defence="mat+", augmentation="captions", threats=("bert_free",))
+    assert of(varied, 0).hash != of(varied, 3).hash
+
+
+def test_models_without_augmentation_do_not_depend_on_its_code() -> None:
+    plain = specs(SMOKE).defended(Run(defence="mat"), 0)
+    varied = specs(SMOKE).defended(Run(defence="mat+", augmentation="drop-swap"), 0)
+    assert not any("augmentations" in name for name in plain.modules)
+    assert any("augmentations" in name for name in varied.modules)
+
+
+def test_choosing_on_validation_is_another_model_and_depends_on_its_words() -> None:
+    assert SMOKE.finetune is not None
+    phase = SMOKE.finetune.model_copy(update={"validate_every": 1})
+    chosen = specs(SMOKE.model_copy(update={"finetune": phase})).defended(Run(defence="mat"), 0)
+    assert chosen.hash != specs(SMOKE).defended(Run(defence="mat"), 0).hash
+    assert "validation" in chosen.inputs
