@@ -44,7 +44,7 @@ test-full: $(STAMP) ## the same with wide grids and long kill loops
 	$(PY) -m pytest -q -m "full or not full"
 
 notebooks: $(STAMP) ## run the study and copy its outputs into notebooks/
-	@$(STUDY) --publish-notebooks
+	@$(STUDY) --publish
 
 report: $(STAMP) ## write the report again from the executed notebooks
 	@$(PY) -m matlib report --profile $(PROFILE)

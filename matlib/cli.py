@@ -43,7 +43,10 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument(
         "--workers", type=_count, default=0, help="runs at once on a CPU; 0: one for each core"
     )
-    study.add_argument("--publish-notebooks", action="store_true", help="copy the outputs back")
+    study.add_argument(
+        "--publish", action="store_true",
+        help="copy results into published/, and demo's outputs into notebooks/",
+    )  # fmt: skip
     study.set_defaults(command=_study)
 
     report = commands.add_parser("report", help="write a report from executed notebooks")
@@ -105,12 +108,12 @@ def _study(options: argparse.Namespace) -> int:
     if options.shard:
         run_shard(
             options.profile, results, options.data, options.limit, options.shard,
-            workers=options.workers,
+            publish=options.publish, workers=options.workers,
         )  # fmt: skip
     else:
         run_study(
             options.profile, results, options.data, options.limit,
-            publish=options.publish_notebooks, workers=options.workers,
+            publish=options.publish, workers=options.workers,
         )  # fmt: skip
     return 0
 

@@ -54,11 +54,11 @@ def check_space(folder: Path) -> None:
         )
 
 
-def write_durably(path: Path, text: str) -> None:
-    """Write beside, sync, move into place."""
+def write_durably(path: Path, content: str | bytes) -> None:
+    """Write beside, sync, move into place; text as UTF-8."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with beside.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)

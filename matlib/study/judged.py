@@ -25,7 +25,7 @@ class Judged:
 
     Attributes:
         outcomes: per (attack, threat) the rank of every query.
-        captions: per (attack, threat) the adversarial captions.
+        captions: per (attack, threat) the adversarial captions; empty from a record.
         shown: per (attack, threat) float (n_shown, 3, H, W), the first adversarial images.
         curve: per eps in 1/255 the outcomes under PGD; may be empty.
         hash: of the artefact, for provenance.
@@ -96,10 +96,10 @@ def save_curve(curve: Mapping[float, Outcomes], folder: Path) -> None:
 
 def load_evaluation(artefact: Artefact) -> Judged:
     """What `save_evaluation` (and `save_curve`) wrote."""
-    captions = json.loads(artefact.file(CAPTIONS).read_text())
-    shown = load_file(str(artefact.file(SHOWN)))
-    has_curve = CURVE in artefact.provenance["outputs"]
-    curve = _outcomes(artefact.file(CURVE)) if has_curve else {}
+    has = artefact.provenance["outputs"]  # ranks alone, where they come from a record
+    captions = json.loads(artefact.file(CAPTIONS).read_text()) if CAPTIONS in has else {}
+    shown = load_file(str(artefact.file(SHOWN))) if SHOWN in has else {}
+    curve = _outcomes(artefact.file(CURVE)) if CURVE in has else {}
     return Judged(
         {_key(name): found for name, found in _outcomes(artefact.file(RANKS)).items()},
         {_key(name): texts for name, texts in captions.items()},

@@ -13,6 +13,8 @@ from matlib.study.notebooks import find_notebooks, run_notebooks
 from matlib.study.provenance import PACKAGE_ROOT
 from matlib.study.published import publish_outputs
 from matlib.study.readme import update_readme
+from matlib.study.records import FILE as RECORDS
+from matlib.study.records import accept_records, write_records
 from matlib.study.report import Figure, FrontPage, build_report, claims_text, read_claims
 from matlib.study.runs import Study
 from matlib.study.session import open_study
@@ -30,6 +32,10 @@ FIGURES = {
     "adversarial": "Clean images, adversarial images and their difference.",
     "augmentations": "Alignment, diversity and distribution shift of augmented pairs.",
 }
+RESULTS = (
+    "claims.json", "robustness.csv", "endpoints.csv", "held_out.csv", "inside.csv",
+    "transfer.csv", "provenance.json",
+)  # fmt: skip
 NOTEBOOKS = PACKAGE_ROOT / "notebooks"
 PUBLISHED = PACKAGE_ROOT / "published"
 
@@ -49,8 +55,8 @@ def run_study(
     """Run all notebooks of a profile and write its report; what is finished is not redone.
 
     Args:
-        publish: copy outputs into `notebooks/` and results into `published/<profile>/`
-            (scenes only: photographs are never published).
+        publish: copy results into `published/<profile>/`, and for `demo` the outputs into
+            `notebooks/` (scenes only: photographs are never published).
         workers: runs at the same time on a CPU; 0: as many as there are cores.
 
     Returns:
@@ -68,6 +74,7 @@ def run_study(
     say(f"about {checked.minutes:g} minutes; results in {results / checked.name}")
     folder = results / checked.name
     at_once = n_workers(checked, workers)
+    _take_records(study, say)
     if at_once > 1:
         make_rows(study, data, study.rows(), at_once, say, study.inside_rows())
     done = run_notebooks(
@@ -83,8 +90,11 @@ def run_study(
     )
     page = write_report(checked, folder)
     if publish:
-        for notebook in done:
-            publish_outputs(notebook.executed, notebook.source)
+        if checked.name == "demo":
+            for notebook in done:
+                publish_outputs(notebook.executed, notebook.source)
+        else:
+            write_records(study, PUBLISHED / checked.name)
         _publish(folder, PUBLISHED / checked.name)
         update_readme(PACKAGE_ROOT / "README.md", PUBLISHED / "demo")
     claims = read_claims(folder / "claims.json")
@@ -129,11 +139,19 @@ def _summary(profile: Profile, folder: Path) -> dict[str, Any]:
     }
 
 
+def _take_records(study: Study, say: Say) -> None:
+    """What another machine has judged for this very study and this very code."""
+    taken = accept_records(study, PUBLISHED / study.profile.name)
+    if taken:
+        say(f"{taken} evaluations were taken from published/{study.profile.name}/{RECORDS}")
+
+
 def _publish(folder: Path, target: Path) -> None:
     """Copy the tables and the figures of a finished study."""
     target.mkdir(parents=True, exist_ok=True)
-    for name in ("claims.json", "robustness.csv", "provenance.json"):
-        write_durably(target / name, (folder / name).read_text())
+    for name in RESULTS:
+        if (folder / name).is_file():
+            write_durably(target / name, (folder / name).read_text())
     for figure in FIGURES:
         shutil.copyfile(folder / "figures" / f"{figure}.png", target / f"{figure}.png")
 
@@ -145,6 +163,7 @@ def run_shard(
     limit: int,
     shard: tuple[int, int],
     *,
+    publish: bool = False,
     workers: int = 0,
     say: Say = print,
 ) -> None:
@@ -152,12 +171,17 @@ def run_shard(
 
     Args:
         shard: (i, n), 1 <= i <= n.
+        publish: write what is judged so far as records into `published/<profile>/`, where a
+            later run on any machine takes it from.
         workers: runs at the same time on a CPU; 0: as many as there are cores.
     """
     study = open_study(profile, str(results), str(data) if data else "", limit)
+    _take_records(study, say)
     i, n = shard
     mine, inside = study.rows()[i - 1 :: n], study.inside_rows()[i - 1 :: n]
     make_rows(study, data, mine, n_workers(study.profile, workers), say, inside)
     if i == n and n == 1:
         write_results(study)
+    if publish:
+        say(f"records: {write_records(study, PUBLISHED / study.profile.name)}")
     say(f"shard {i}/{n} is finished; run without --shard when all are")

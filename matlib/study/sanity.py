@@ -12,6 +12,7 @@ from matlib.attacks.image import PGD
 from matlib.evaluation.sanity import Check, sanity, verdicts
 from matlib.evaluation.statistics import MIN_SEEDS_FOR_CLAIM
 from matlib.progress import Progress
+from matlib.study.artefacts import ArtefactSpec
 from matlib.study.recipes import attacks_anything
 from matlib.study.runs import Study
 
@@ -34,6 +35,12 @@ def battery(study: Study) -> dict[str, list[Check]]:
     return verdicts(found) if found else {}
 
 
+def sanity_spec(study: Study, name: str, seed: int) -> ArtefactSpec:
+    """Identity of the battery on one model."""
+    how = study.main_judging("test")
+    return study.specs.sanity(name, seed, how, study.profile.analysis_images)
+
+
 def checks(study: Study, name: str, seed: int) -> list[Check]:
     """The battery on one model: the first `analysis_images` of the test gallery.
 
@@ -41,7 +48,7 @@ def checks(study: Study, name: str, seed: int) -> list[Check]:
     """
     e = study.profile.evaluation
     how = study.main_judging("test")
-    spec = study.specs.sanity(name, seed, how, study.profile.analysis_images)
+    spec = sanity_spec(study, name, seed)
 
     def make(folder: Path) -> None:
         encoder, pairs = study.model(name, seed), study.pairs("test")

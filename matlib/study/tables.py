@@ -15,6 +15,9 @@ from matlib.evaluation.retrieval import Direction
 from matlib.evaluation.robustness import Key
 from matlib.evaluation.statistics import MIN_SEEDS_FOR_INTERVAL, recall_estimate, t_interval
 from matlib.study.durable import write_durably
+from matlib.study.endpoints import endpoint_table
+from matlib.study.held_out import held_out_table
+from matlib.study.inside import inside_table
 from matlib.study.ledger import ledger
 from matlib.study.runs import Study
 from matlib.training.defences import defence
@@ -113,7 +116,10 @@ def _with_means(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_results(study: Study) -> dict[str, Path]:
-    """Write `robustness.csv`, `claims.json` and `provenance.json` of the whole study.
+    """Write the tables, `claims.json` and `provenance.json` of the whole study.
+
+    `robustness.csv` (every recall of every model), `endpoints.csv` (the primary endpoint, over
+    seeds), `held_out.csv` and `inside.csv` (where the profile asks for them).
 
     Returns:
         name -> path of each file; each is written whole or not at all.
@@ -121,8 +127,14 @@ def write_results(study: Study) -> dict[str, Path]:
     table = robustness_table(study)
     claims = ledger(study)
     records = study.store.records()
+    extra = {
+        "endpoints.csv": endpoint_table(study),
+        "held_out.csv": held_out_table(study),
+        "inside.csv": inside_table(study),
+    }
     files = {
-        "robustness.csv": table.to_csv(index=False, float_format="%.6f", lineterminator="\n"),
+        "robustness.csv": _csv(table),
+        **{name: _csv(found) for name, found in extra.items() if len(found)},
         "claims.json": json.dumps(claims, indent=1, ensure_ascii=False) + "\n",
         "provenance.json": json.dumps(_provenance(study, records), indent=1) + "\n",
     }
@@ -131,6 +143,10 @@ def write_results(study: Study) -> dict[str, Path]:
         write_durably(study.root / name, text)
         written[name] = study.root / name
     return written
+
+
+def _csv(table: pd.DataFrame) -> str:
+    return table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
 
 
 def _provenance(study: Study, records: list[dict[str, Any]]) -> dict[str, Any]:

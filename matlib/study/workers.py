@@ -19,11 +19,12 @@ from typing import Literal
 import torch
 
 from matlib.config import Profile
+from matlib.study.artefacts import ArtefactSpec
 from matlib.study.environment import environment
 from matlib.study.recipes import attacks_anything
 from matlib.study.runs import Study
-from matlib.study.sanity import checks
-from matlib.study.specs import Gallery
+from matlib.study.sanity import checks, sanity_spec
+from matlib.study.specs import Judging
 
 MAX_WORKERS = 8
 """More would need more memory than a common machine has: about 1.5 GB each."""
@@ -76,50 +77,52 @@ def stages(
     ]
 
 
-def is_done(study: Study, task: Task) -> bool:
-    """Whether its artefact is there."""
+def specs_of(study: Study, task: Task) -> list[ArtefactSpec]:
+    """The artefacts that it is about; what they need besides is made on the way."""
     how = study.main_judging("test")
     if task.what == "base":
-        spec = study.specs.base()
-        return spec is None or study.store.find(spec) is not None
+        base = study.specs.base()
+        return [] if base is None else [base]
     if task.what == "words":
-        spec = study.specs.tables(how.gallery, how.threats)
-    elif task.what == "judged":
-        spec = study.specs.judged(task.name, task.seed, how)
-    elif task.what == "inside":
-        spec = study.specs.judged(task.name, task.seed, study.inside_judging())
-    elif task.what == "held-out":
-        spec = study.specs.judged(task.name, task.seed, study.held_out_judging())
-    elif task.what == "gap":
-        spec = study.specs.judged(task.name, task.seed, study.gap_judging("test-1"))
-    else:
-        n = study.profile.analysis_images
-        spec = study.specs.sanity(task.name, task.seed, how, n)
-    return study.store.find(spec) is not None
+        return [study.specs.tables(how.gallery, how.threats)]
+    if task.what == "sanity":
+        return [sanity_spec(study, task.name, task.seed)]
+    return [study.specs.judged(task.name, task.seed, each) for each in judgings(study, task)]
+
+
+def judgings(study: Study, task: Task) -> list[Judging]:
+    """How a task judges its model; empty for tasks that judge none."""
+    if task.what == "judged":
+        return [study.main_judging("test")]
+    if task.what == "inside":
+        return [study.inside_judging()]
+    if task.what == "held-out":
+        return [study.held_out_judging()]
+    if task.what == "gap":
+        return [study.gap_judging("train-1"), study.gap_judging("test-1")]
+    return []
+
+
+def is_done(study: Study, task: Task) -> bool:
+    """Whether its artefacts are there."""
+    return all(study.store.find(spec) is not None for spec in specs_of(study, task))
 
 
 def do(study: Study, task: Task) -> None:
     """Make it, with all that it needs."""
-    how = study.main_judging("test")
     if task.what == "base":
         study.model("base")
     elif task.what == "words":
-        for judging in (how, study.inside_judging(), study.held_out_judging()):
-            if judging.threats:
-                study.tables(judging.gallery, judging.threats)
+        for how in (
+            study.main_judging("test"), study.inside_judging(), study.held_out_judging()
+        ):  # fmt: skip
+            if how.threats:
+                study.tables(how.gallery, how.threats)
         study.models.prepare_words()
-    elif task.what == "judged":
-        study.judged(task.name, task.seed)
-    elif task.what == "inside":
-        study.judged(task.name, task.seed, study.inside_judging())
-    elif task.what == "held-out":
-        study.judged(task.name, task.seed, study.held_out_judging())
-    elif task.what == "gap":
-        galleries: tuple[Gallery, Gallery] = ("train-1", "test-1")
-        for gallery in galleries:
-            study.judged(task.name, task.seed, study.gap_judging(gallery))
-    else:
+    elif task.what == "sanity":
         checks(study, task.name, task.seed)
+    for how in judgings(study, task):
+        study.judged(task.name, task.seed, how)
 
 
 def n_workers(profile: Profile, asked: int = 0) -> int:
