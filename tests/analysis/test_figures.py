@@ -281,3 +281,52 @@ def test_every_defence_has_its_own_colour_and_words() -> None:
     assert figures.label_of("mat+.captions") == "MAT+ true captions"
     assert figures.label_of("sga", "attack") == "both, SGA"
     assert figures.label_of("something else") == "something else"
+
+
+def test_choices_are_grouped_and_a_missing_interval_is_left_out() -> None:
+    table = pd.DataFrame(
+        {
+            "choice": ["order", "order", "steps"],
+            "value": ["image first", "independent", "4"],
+            "default": ["text first", "text first", "1"],
+            "attack": "worst",
+            "difference": [0.02, -0.01, 0.03],
+            "difference_low": [0.01, -0.03, np.nan],
+            "difference_high": [0.03, 0.01, np.nan],
+        }
+    )
+    figure = figures.choice_dots(table, panels_by={"worst": "under attack"})
+    labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert labels == [
+        "order\n(else text first)",
+        "image first",
+        "independent",
+        "steps\n(else 1)",
+        "4",
+    ]
+    assert len(figure.axes[0].containers) == 3
+    with pytest.raises(ValueError, match="inside"):
+        figures.choice_dots(table[:0], panels_by={"worst": "under attack"})
+
+
+def test_known_and_held_out_kinds_are_two_marks_per_model() -> None:
+    table = pd.DataFrame(
+        {
+            "row": ["base", "base", "mat", "mat"],
+            "text_threat": ["typo", "typo_held_out"] * 2,
+            "recall": [0.2, 0.1, 0.5, 0.4],
+            "low": [0.1, 0.0, 0.4, 0.3],
+            "high": [0.3, 0.2, 0.6, 0.5],
+        }
+    )
+    pairs = {"typo_held_out": "typo"}
+    figure = figures.known_and_held_out(table, pairs=pairs, gallery="10 images")
+    assert len(figure.axes[0].containers) == 4
+
+
+def test_the_kept_measurement_has_a_ring_in_both_panels() -> None:
+    history = pd.DataFrame({"step": [9, 19, 29], "clean": [0.7, 0.8, 0.9],
+                            "held_out": [0.1, 0.3, 0.2]})  # fmt: skip
+    figure = figures.held_out_curves({"mat": history})
+    rings = [line for axis in figure.axes for line in axis.lines if len(line.get_xdata()) == 1]
+    assert [ring.get_xdata()[0] for ring in rings] == [20, 20]

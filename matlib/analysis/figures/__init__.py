@@ -1,6 +1,7 @@
 """Figures: pure functions from tables and tensors to matplotlib figures, one message each."""
 
 from matlib.analysis.figures.bars import interval_dots, robustness_bars
+from matlib.analysis.figures.choices import choice_dots, held_out_curves, known_and_held_out
 from matlib.analysis.figures.curves import learning_curves, strength_curves
 from matlib.analysis.figures.maps import augmentation_map
 from matlib.analysis.figures.pictures import (
@@ -18,8 +19,11 @@ __all__ = [
     "adversarial_pictures",
     "augmentation_map",
     "captioned_pictures",
+    "choice_dots",
     "colour_of",
+    "held_out_curves",
     "interval_dots",
+    "known_and_held_out",
     "label_of",
     "learning_curves",
     "one_to_many_pictures",

@@ -87,6 +87,8 @@ _WORDS = {
     "bert_true": "a true word",
     "typo": "a typo",
     "bert_free": "any word",
+    "true_held_out": "true words of a family never trained on",
+    "typo_held_out": "typos of a kind never trained on",
     "none": "originals",
     "captions": "true captions",
     "renderings": "true renderings",

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from matlib.config import Run, load_profile
+from matlib.evaluation.retrieval import worst_of
+from matlib.evaluation.statistics import primary_endpoint
+from matlib.study.full import larger_study, where_the_rest_is
+from matlib.study.held_out import COLUMNS as HELD_OUT_COLUMNS
+from matlib.study.held_out import held_out_table
+from matlib.study.inside import COLUMNS, described, inside_table
+from matlib.study.runs import Study
+
+SMOKE = load_profile("smoke").model_copy(
+    update={
+        "runs": (Run(defence="mat"),),
+        "inside": (
+            Run(defence="mat", label="independent", order="independent"),
+            Run(defence="mat", label="same", pgd_steps=1),  # what the profile has anyway
+        ),
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return Study(SMOKE, tmp_path_factory.mktemp("inside"))
+
+
+def test_variations_stand_beside_the_defence_under_the_same_attacks(study: Study) -> None:
+    table = inside_table(study)
+    assert list(table.columns) == list(COLUMNS) and len(table) == 2 * 4
+    first = table[(table["row"] == "mat.independent") & (table["attack"] == "worst")].iloc[0]
+    assert (first["choice"], first["value"]) == ("order of the attacks", "independent")
+    varied = study.judged("mat.independent", 0, study.inside_judging()).outcomes
+    plain = study.judged("mat", 0).outcomes
+    threat = SMOKE.evaluation.primary_threat
+    keys = [("clean", ""), ("pgd", ""), *((a, threat) for a in ("bert", "sga", "joint"))]
+    levels = [primary_endpoint(worst_of([found[k] for k in keys])) for found in (varied, plain)]
+    assert first["recall"] == pytest.approx(levels[0])
+    assert first["difference"] == pytest.approx(levels[0] - levels[1])
+
+
+def test_a_variation_that_is_the_default_differs_by_nothing(study: Study) -> None:
+    table = inside_table(study)
+    same = table[table["row"] == "mat.same"]
+    assert (same["difference"] == 0).all() and (same["difference_low"] == 0).all()
+
+
+def test_a_variation_of_two_choices_or_none_is_refused(study: Study) -> None:
+    for run in (
+        Run(defence="mat", label="x"),
+        Run(defence="mat", label="x", order="independent", ema_decay=0.9),
+    ):
+        with pytest.raises(ValueError, match="one choice is to change"):
+            described(study, run)
+
+
+def test_held_out_kinds_stand_beside_the_known_ones(study: Study) -> None:
+    table = held_out_table(study)
+    assert list(table.columns) == list(HELD_OUT_COLUMNS)
+    counts = table.groupby(["row", "attack"])["text_threat"].apply(set)
+    four = {"true_held_out", "typo_held_out", "bert_true", "typo"}
+    assert len(counts) == 4 and all(found == four for found in counts)
+    one = table[
+        (table["row"] == "mat") & (table["attack"] == "bert")
+        & (table["text_threat"] == "typo_held_out")
+    ]  # fmt: skip
+    outcomes = study.judged("mat", 0, study.held_out_judging()).outcomes
+    assert one["recall"].item() == pytest.approx(
+        primary_endpoint(outcomes["bert", "typo_held_out"])
+    )
+
+
+def test_the_demo_shows_the_larger_study_with_its_origin(tmp_path: Path) -> None:
+    demo = Study(load_profile("demo"), tmp_path)
+    assert larger_study(demo, published=tmp_path) is None
+    assert "demo-full" in where_the_rest_is(demo)
+    folder = tmp_path / "demo-full"
+    folder.mkdir()
+    profile = load_profile("demo-full").model_dump(mode="json")
+    (folder / "provenance.json").write_text(json.dumps({"profile": profile, "artefacts": []}))
+    pd.DataFrame({"row": ["mat"]}).to_csv(folder / "inside.csv", index=False)
+    full = larger_study(demo, published=tmp_path)
+    assert full is not None and "not computed here" in full.origin
+    assert full.gallery == "250 images, 750 captions"
+    assert full.table("inside")["row"].tolist() == ["mat"] and full.table("endpoints").empty
+
+
+def test_other_profiles_show_their_own_rows_only(study: Study) -> None:
+    assert larger_study(study) is None and "smoke" in where_the_rest_is(study)
