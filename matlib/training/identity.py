@@ -48,7 +48,7 @@ def run_identity(
         **flat,
         "seed": seed,
         "data.shape": list(data.images.shape),
-        "data.images": _digest([data.images]),
+        "data.images": data.origin,
         "data.captions": _digest(data.captions),
         "candidates": _digest((c, [tuple(e) for e in row]) for c, row in edits),
         "initial weights": _digest(part for pair in weights for part in pair),
