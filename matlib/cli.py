@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 on success, 1 with one clear line on a known fault, 2 on bad usage."""
     options = _parser().parse_args(arguments)
     try:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and options.command is not _study:
+            raise ValueError("of several processes only `study` makes use: start one, not torchrun")
         return int(options.command(options))
     except KeyboardInterrupt:
         print("stopped; the same command goes on where it was", file=sys.stderr)
@@ -101,11 +104,19 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _study(options: argparse.Namespace) -> int:
     # deferred: the study imports torch and JupyterLab's machinery, `data` needs neither
+    from matlib.study.launched import launched, run_launched
     from matlib.study.pipeline import run_shard, run_study
     from matlib.study.session import results_folder
 
     results = options.results or results_folder()
-    if options.shard:
+    if me := launched():
+        if options.shard:
+            raise ValueError("torchrun shares out the rows by itself: leave --shard away")
+        run_launched(
+            me, options.profile, results, options.data, options.limit,
+            publish=options.publish_notebooks, workers=options.workers,
+        )  # fmt: skip
+    elif options.shard:
         run_shard(
             options.profile, results, options.data, options.limit, options.shard,
             publish=options.publish, workers=options.workers,

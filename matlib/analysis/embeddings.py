@@ -67,7 +67,7 @@ def embed_variants(
         batch_size: captions or images per forward pass.
     """
     n, n_images = one_to_many.images.shape[:2]
-    flat_images = one_to_many.images.flatten(0, 1)
+    flat_images = one_to_many.all_images().flatten(0, 1)
     flat_captions = [c for captions in one_to_many.captions for c in captions]
     with torch.no_grad(), frozen(encoder):
         image = [

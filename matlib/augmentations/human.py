@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ def with_captions(
     if any(isinstance(captions, str) for captions in extra):
         raise ValueError("extra captions are a sequence of strings per image; got a bare string")
     captions = tuple((*own, *more) for own, more in zip(originals.captions, extra, strict=True))
-    return OneToMany(technique, captions, originals.images)
+    return replace(originals, technique=technique, captions=captions)
 
 
 def with_images(pairs: ImageTextPairs, extra: Tensor, technique: str = "renderings") -> OneToMany:
@@ -51,7 +52,8 @@ def with_images(pairs: ImageTextPairs, extra: Tensor, technique: str = "renderin
             f"extra images are expected as uint8 ({n}, R, {', '.join(map(str, size))}); "
             f"got {extra.dtype} {tuple(extra.shape)}"
         )
-    return OneToMany(technique, originals.captions, torch.cat([originals.images, extra], 1))
+    images = torch.cat([originals.all_images(), extra], 1)
+    return OneToMany(technique, originals.captions, images)
 
 
 def other_captions(
@@ -95,11 +97,12 @@ def combine(a: OneToMany, b: OneToMany, technique: str | None = None) -> OneToMa
         ValueError: the techniques do not start from the same originals.
     """
     same_captions = [c[0] for c in a.captions] == [c[0] for c in b.captions]
-    if not same_captions or not torch.equal(a.images[:, 0], b.images[:, 0]):
+    of_a, of_b = a.all_images(), b.all_images()
+    if not same_captions or not torch.equal(of_a[:, 0], of_b[:, 0]):
         raise ValueError(
             f"{a.technique!r} and {b.technique!r} have different originals; "
             "make both from the same 1:1 pairs"
         )
     captions = tuple((*x, *y[1:]) for x, y in zip(a.captions, b.captions, strict=True))
-    images = torch.cat([a.images, b.images[:, 1:]], 1)
+    images = torch.cat([of_a, of_b[:, 1:]], 1)
     return OneToMany(technique or f"{a.technique}+{b.technique}", captions, images)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from matlib.data.pairs import ImageTextPairs, OneToMany
@@ -44,7 +46,7 @@ def drop_and_swap(
         (own, *(_vary(own, drop_rate, swap_rate, generator) for _ in range(n_variants)))
         for (own,) in originals.captions
     )
-    return OneToMany("drop-swap", captions, originals.images)
+    return replace(originals, technique="drop-swap", captions=captions)
 
 
 def mismatched(pairs: ImageTextPairs, n_variants: int, generator: torch.Generator) -> OneToMany:
@@ -68,7 +70,7 @@ def mismatched(pairs: ImageTextPairs, n_variants: int, generator: torch.Generato
         (own, *(originals.captions[column[i]][0] for column in columns))
         for i, (own,) in enumerate(originals.captions)
     )
-    return OneToMany("mismatched", captions, originals.images)
+    return replace(originals, technique="mismatched", captions=captions)
 
 
 def derangement(n: int, generator: torch.Generator) -> torch.Tensor:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from matlib.bench.accelerator import bench_accelerator, bf16_captions_equal
+from matlib.bench.feed import bench_feed
 from matlib.bench.image import bench_images
-from matlib.bench.load import scenes_load
+from matlib.bench.load import demo_shape, scenes_load
 from matlib.bench.machine import describe_machine
 from matlib.bench.memory import TOY, bench_memory
+from matlib.bench.step import StepSize, bench_step
 from matlib.bench.text import bench_text
 from matlib.models.open_clip import OpenClipEncoder, SmallModel, build_small, open_named
 from matlib.progress import Progress
@@ -32,6 +34,8 @@ class BenchSize:
         chunks, n_captions: of the memory measurement.
         shape: of the model; the demo profile's by default.
         pgd_batch, peak_side: on an accelerator.
+        step: of MAT's step; the demo profile's by default.
+        feed: photographs, and how many make a batch.
     """
 
     n_images: int = 32
@@ -44,6 +48,8 @@ class BenchSize:
     shape: SmallModel | None = None
     pgd_batch: int = 256
     peak_side: int = 8192
+    step: StepSize | None = None
+    feed: tuple[int, int] = (256, 64)
 
 
 TOY_SIZE = BenchSize(
@@ -57,6 +63,8 @@ TOY_SIZE = BenchSize(
     shape=TOY,
     pgd_batch=2,
     peak_side=64,
+    step=StepSize(batch=4, image_steps=1, max_edits=2, n_steps=2),
+    feed=(4, 2),
 )
 
 
@@ -71,7 +79,7 @@ def bench(size: BenchSize | None = None) -> dict[str, Any]:
     found: dict[str, Any] = {"machine": describe_machine()}
     load = scenes_load(size.n_images, size.captions_per_image, size.shape)
     n_attacked = min(size.n_attacked_images, size.n_images)
-    with Progress("bench", 4) as progress:
+    with Progress("bench", 6) as progress:
         found["model"] = _about(load.encoder)
         found["n_captions"], found["n_images"] = len(load.captions), n_attacked
         found["n_repeats"] = size.n_repeats
@@ -83,15 +91,30 @@ def bench(size: BenchSize | None = None) -> dict[str, Any]:
             size.chunks, size.n_captions, toy=size.shape is not None
         )
         progress.advance(1, "memory")
+        step = size.step or StepSize.demo()
+        found |= bench_step(scenes_load(2 * step.batch, 1, size.shape), step)
+        progress.advance(1, "step")
+        found |= bench_feed(*size.feed, n_repeats=min(size.n_repeats, 3))
+        progress.advance(1, "feed")
         if torch.cuda.is_available():
             encoder = open_named("ViT-B-16", None, "cuda") if size.shape is None else load.encoder
             found["accelerator"] = {
                 "model": _about(encoder),
                 **bench_accelerator(encoder, size.pgd_batch, size.n_repeats, side=size.peak_side),
                 "bf16_captions_equal": bf16_captions_equal(load),
+                **_large_step(size),
             }
         progress.advance(1, "accelerator")
     return found
+
+
+def _large_step(size: BenchSize) -> dict[str, Any]:
+    """MAT's step on ViT-B/16 in bf16; at toy size, on the toy."""
+    if size.shape is not None:
+        return bench_step(scenes_load(8, 1, size.shape), size.step or StepSize.demo())
+    encoder = open_named("ViT-B-16", None, "cuda")
+    load = scenes_load(128, 1, replace(demo_shape(), image_size=encoder.image_size))
+    return bench_step(replace(load, encoder=encoder), StepSize.demo(precision="bf16"))
 
 
 def toy_accelerator() -> dict[str, Any]:

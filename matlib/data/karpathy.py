@@ -18,11 +18,11 @@ from torch import Tensor
 
 from matlib.data.images import Fit, decode_image
 from matlib.data.karpathy_json import Entry, KarpathyFormatError, read_entries, write_karpathy
+from matlib.data.memory import image_budget
 from matlib.data.pairs import ImageFiles, ImageSource, ImageTensor, ImageTextPairs
 
 __all__ = ["KarpathyFormatError", "read_karpathy", "write_karpathy"]
 
-GIBIBYTE = 2**30
 SPLITS = ("train", "val", "test", "restval")
 # Where the usual archives and mirrors put the JSON and the images, below the data set's folder.
 _JSON_FOLDERS = ("", "karpathy", "caption_datasets", "annotations", "annotation")
@@ -49,7 +49,7 @@ def read_karpathy(
     *,
     mode: Fit = "crop",
     restval_is_train: bool = True,
-    budget_bytes: int = 2 * GIBIBYTE,
+    budget_bytes: int | None = None,
     n_threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImageTextPairs:
@@ -71,6 +71,7 @@ def read_karpathy(
         restval_is_train: count COCO's `restval` images as train, as is usual.
         budget_bytes: images that fit are decoded now and kept in memory as uint8; if all of
             them together do not fit, they are decoded from disk whenever they are asked for.
+            By default `matlib.data.memory.image_budget()`.
         n_threads: decoding threads; by default one per core, at most 8.
         progress: called with (images decoded, images in all) while decoding.
 
@@ -92,11 +93,10 @@ def read_karpathy(
         entries = entries[:limit]
     paths = _find_images(folder, entries, f"{name}/{split}")
     decode = partial(decode_image, size=image_size, mode=mode)
-    images: ImageSource
+    images: ImageSource = (files := ImageFiles(paths, decode))
+    budget_bytes = image_budget() if budget_bytes is None else budget_bytes
     if len(paths) * 3 * image_size**2 <= budget_bytes:
-        images = ImageTensor(_decode_all(paths, decode, image_size, n_threads, progress))
-    else:
-        images = ImageFiles(paths, decode)
+        images = ImageTensor(_decode_all(paths, decode, image_size, n_threads, progress), files)
     owners = [i for i, entry in enumerate(entries) for _ in entry.captions]
     return ImageTextPairs(
         name=name,

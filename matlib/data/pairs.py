@@ -6,58 +6,24 @@ The relation is one-to-many in both directions: an image has any number of capti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from matlib.data.image_sources import (
+    ImageFiles,
+    ImageSource,
+    ImageTensor,
+    Originals,
+    VariantImages,
+    digest_of,
+    in_memory,
+    take,
+)
 
-class ImageSource(Protocol):
-    """A list of images of one size, held as bytes and handed out in batches."""
-
-    def __len__(self) -> int: ...
-
-    def load(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """uint8 tensor (B, 3, H, W) of the images at `indices`."""
-        ...
-
-
-@dataclass(frozen=True)
-class ImageTensor:
-    """Images in memory: `data` is uint8 (N, 3, H, W)."""
-
-    data: Tensor
-
-    def __post_init__(self) -> None:
-        if self.data.dtype != torch.uint8 or self.data.ndim != 4 or self.data.shape[1] != 3:
-            raise ValueError(
-                "images are expected as uint8 (N, 3, H, W); "
-                f"got {self.data.dtype} {tuple(self.data.shape)}"
-            )
-
-    def __len__(self) -> int:
-        return int(self.data.shape[0])
-
-    def load(self, indices: Sequence[int] | Tensor) -> Tensor:
-        return self.data[torch.as_tensor(indices, dtype=torch.long)]
-
-
-@dataclass(frozen=True)
-class ImageFiles:
-    """Images on disk, decoded on demand by `decode(path) -> uint8 (3, H, W)`."""
-
-    paths: tuple[Path, ...]
-    decode: Callable[[Path], Tensor]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def load(self, indices: Sequence[int] | Tensor) -> Tensor:
-        wanted = torch.as_tensor(indices, dtype=torch.long).tolist()
-        return torch.stack([self.decode(self.paths[i]) for i in wanted])
+__all__ = ["ImageFiles", "ImageSource", "ImageTensor", "ImageTextPairs", "OneToMany"]
 
 
 @dataclass(frozen=True)
@@ -124,10 +90,16 @@ class ImageTextPairs:
         own[self.image_of, torch.arange(self.n_captions)] = True
         return own
 
+    def captions_of(self) -> tuple[Tensor, ...]:
+        """Per image the int64 indices of its captions, in ascending order."""
+        order = self.image_of.argsort(stable=True)
+        return order.split(self.image_of.bincount(minlength=len(self)).tolist())
+
     def subset(self, images: Sequence[int] | Tensor) -> ImageTextPairs:
         """The given images (in the given order) with all their captions."""
         kept = torch.as_tensor(images, dtype=torch.long)
-        per_image = [(self.image_of == i).nonzero().flatten() for i in kept.tolist()]
+        every = self.captions_of()
+        per_image = [every[i] for i in kept.tolist()]
         columns = torch.cat(per_image)
         new_index = torch.repeat_interleave(
             torch.arange(len(kept)), torch.tensor([len(c) for c in per_image])
@@ -144,8 +116,7 @@ class ImageTextPairs:
     def one_to_one(self, generator: torch.Generator) -> ImageTextPairs:
         """One caption per image, drawn at random: the paper's deterministic 1:1 setting."""
         chosen = []
-        for i in range(len(self)):
-            own = (self.image_of == i).nonzero().flatten()
+        for own in self.captions_of():
             pick = torch.randint(len(own), (1,), generator=generator)
             chosen.append(int(own[pick]))
         columns = torch.tensor(chosen)
@@ -164,18 +135,22 @@ class OneToMany:
     Attributes:
         technique: what made the variants, e.g. `captions`, `randaugment`.
         captions: N tuples of at least one caption each; entry 0 is the original.
-        images: uint8 (N, R, 3, H, W), R >= 1 renderings each; entry 0 is the original.
+        images: uint8 (N, R, 3, H, W), R >= 1 renderings each; entry 0 is the original. Either
+            all of them in memory, or what makes each when it is asked for.
+        made_from: what made images that are in memory; it then stands for them in `origin`.
     """
 
     technique: str
     captions: tuple[tuple[str, ...], ...]
-    images: Tensor
+    images: Tensor | VariantImages
+    made_from: VariantImages | None = None
 
     def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.ndim != 5:
+        dtype = self.images.dtype if isinstance(self.images, Tensor) else torch.uint8
+        if dtype != torch.uint8 or len(self.images.shape) != 5:
             raise ValueError(
                 "images are expected as uint8 (N, R, 3, H, W); "
-                f"got {self.images.dtype} {tuple(self.images.shape)}"
+                f"got {dtype} {tuple(self.images.shape)}"
             )
         if len(self.captions) != self.images.shape[0]:
             raise ValueError(
@@ -187,11 +162,35 @@ class OneToMany:
     def __len__(self) -> int:
         return len(self.captions)
 
+    @property
+    def origin(self) -> str:
+        """Digest of what decides every byte of the images, wherever they are."""
+        if not isinstance(self.images, Tensor):
+            return self.images.origin
+        return digest_of(self.images) if self.made_from is None else self.made_from.origin
+
+    def take(self, index: Tensor, rendering: Tensor) -> Tensor:
+        """uint8 (B, 3, H, W): image `rendering[b]` of original `index[b]`, both int64 (B,)."""
+        return take(self.images, index, rendering)
+
+    def all_images(self) -> Tensor:
+        """uint8 (N, R, 3, H, W), in memory; for sets that are known to be small."""
+        return in_memory(self.images)
+
+    def held(self, budget_bytes: int) -> OneToMany:
+        """The same with its images in memory if they fit there; the bytes are the same."""
+        if isinstance(self.images, Tensor) or self.images.shape.numel() > budget_bytes:
+            return self
+        return replace(self, images=in_memory(self.images), made_from=self.images)
+
     @classmethod
     def from_pairs(cls, pairs: ImageTextPairs) -> OneToMany:
-        """Every image with all the captions that were written for it."""
+        """Every image with all the captions that were written for it; no file is read."""
         own: list[list[str]] = [[] for _ in range(len(pairs))]
         for caption, image in zip(pairs.captions, pairs.image_of.tolist(), strict=True):
             own[image].append(caption)
-        images = pairs.images.load(range(len(pairs)))
-        return cls("none", tuple(map(tuple, own)), images[:, None])
+        captions, source = tuple(map(tuple, own)), pairs.images
+        if not isinstance(source, ImageTensor):
+            return cls("none", captions, Originals(source))
+        made_from = None if source.made_from is None else Originals(source.made_from)
+        return cls("none", captions, source.data[:, None], made_from)

@@ -14,10 +14,11 @@ import torch
 from matlib.attacks.candidates import content_words, english_stop_words
 from matlib.attacks.typos import RULES, one_letter_edits
 from matlib.augmentations.human import combine, with_captions, with_images
-from matlib.augmentations.image import randaugment
+from matlib.augmentations.image import RandAugmented, randaugment
 from matlib.augmentations.text import drop_and_swap, mismatched
 from matlib.config import Augmentation, Dataset
 from matlib.data.karpathy import read_karpathy
+from matlib.data.memory import image_budget
 from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.data.scenes import (
     BASE_DIALS,
@@ -164,7 +165,12 @@ class ScenesSource:
 
 
 class KarpathySource:
-    """A data set on disk in the Karpathy format: Flickr8k, Flickr30k or COCO."""
+    """A data set on disk in the Karpathy format: Flickr8k, Flickr30k or COCO.
+
+    Images that fit into `image_budget()` are held as bytes, others decoded when a batch needs
+    them; RandAugment's variants are a function of (seed, image, number) and held or made anew
+    in the same way. The bytes are the same either way.
+    """
 
     def __init__(self, config: Dataset, folder: Path) -> None:
         self.config, self.folder = config, folder
@@ -212,11 +218,17 @@ class KarpathySource:
             ]
             return with_captions(pairs, extra, "captions")
 
+        def augmented(captions: OneToMany, technique: str) -> OneToMany:
+            images = RandAugmented(pairs.images, n, seed)
+            found = replace(captions, technique=technique, images=images, made_from=None)
+            return found.held(image_budget())
+
         if augmentation == "captions":
             return captions()
+        if augmentation == "randaugment":
+            return augmented(OneToMany.from_pairs(pairs), augmentation)
         if augmentation == "captions+renderings":  # other photographs of a scene do not exist
-            other = randaugment(pairs, n - 1, draw(seed, "randaugment"))
-            return combine(captions(), other, technique="captions+randaugment")
+            return augmented(captions(), "captions+randaugment")
         if augmentation == "renderings":
             raise ValueError("further renderings exist in scenes only; use randaugment")
         return _variants_of_any_data(pairs, augmentation, n, seed)

@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 
 from matlib.config import Profile
+from matlib.data.memory import BUDGET_VARIABLE, GIBIBYTE, image_budget
 from matlib.study.artefacts import ArtefactSpec
 from matlib.study.environment import environment
 from matlib.study.recipes import attacks_anything
@@ -173,7 +174,10 @@ def make_rows(
             do(study, task)
         return
     say(f"{n} runs, {workers} at a time, one thread each")
-    with environment(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", MATLIB_PROGRESS="off"):
+    held = str(image_budget() / GIBIBYTE / workers)
+    with environment(
+        OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", MATLIB_PROGRESS="off", **{BUDGET_VARIABLE: held}
+    ):
         pool = ProcessPoolExecutor(
             workers,
             mp_context=multiprocessing.get_context("spawn"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from matlib.data.pairs import OneToMany
+from matlib.training.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,30 @@ class Draw:
         index: int64 (G,), rows of originals, no two the same.
         rendering: int64 (G,), which image of each original.
         caption: float32 (G,) in [0, 1): u draws caption number floor(u * how many there are).
+        read: rows -> uint8 (B, 3, H, W), where the images are being read already.
     """
 
     index: Tensor
     rendering: Tensor
     caption: Tensor
+    read: Callable[[slice], Tensor] | None = None
 
     def take(self, data: OneToMany, rows: slice, device: torch.device, dtype: torch.dtype) -> Batch:
         """The given rows of it, read: pixels travel as bytes and become numbers on the device."""
         index = self.index[rows]
-        images = data.images[index, self.rendering[rows]].to(device, non_blocking=True)
+        images = data.take(index, self.rendering[rows]) if self.read is None else self.read(rows)
         captions = [
             data.captions[i][int(u * len(data.captions[i]))]
             for i, u in zip(index.tolist(), self.caption[rows].tolist(), strict=True)
         ]
-        return Batch(images.to(dtype) / 255, captions, index)
+        return Batch(images.to(device, non_blocking=True).to(dtype) / 255, captions, index)
+
+
+def own_rows(micro_batch_size: int, part: int, processes: Processes) -> slice:
+    """A process's rows of one part of a batch, among those of the whole batch."""
+    size = micro_batch_size // processes.count
+    begin = part * micro_batch_size + processes.rank * size
+    return slice(begin, begin + size)
 
 
 def draw_batches(data: OneToMany, batch_size: int, generator: torch.Generator) -> Iterator[Draw]:

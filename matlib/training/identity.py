@@ -52,7 +52,7 @@ def run_identity(
         "seed": seed,
         "kept": "last" if chosen is None else f"best of every {chosen.every} {chosen.identity}",
         "data.shape": list(data.images.shape),
-        "data.images": _digest([data.images]),
+        "data.images": data.origin,
         "data.captions": _digest(data.captions),
         "candidates": _digest((c, [tuple(e) for e in row]) for c, row in edits),
         "initial weights": _digest(part for pair in weights for part in pair),

@@ -13,10 +13,11 @@ from matlib.data.pairs import OneToMany
 from matlib.models.dual_encoder import DualEncoder
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.training.accelerated import accelerated, agreed_processes
-from matlib.training.batch import draw_batches
+from matlib.training.batch import draw_batches, own_rows
 from matlib.training.checkpoint import remove_checkpoints
 from matlib.training.checks import check_inputs, check_processes
 from matlib.training.defence import Defence
+from matlib.training.feed import read_ahead
 from matlib.training.identity import run_identity
 from matlib.training.inner import Candidates, InnerAttack
 from matlib.training.log import History, StepLog
@@ -100,10 +101,15 @@ def train(
         first = len(history.rows)
         order = draw_batches(data, schedule.batch_size, torch.Generator().manual_seed(seed))
         draws = islice(order, first, schedule.n_steps)
-        with StepLog(log_in if is_first else None, schedule.batch_size, history) as log:
+        size, n_parts = schedule.micro_batch_size, schedule.micro_batches
+        parts = [own_rows(size, part, processes) for part in range(n_parts)]
+        with (
+            StepLog(log_in if is_first else None, schedule.batch_size, history) as log,
+            read_ahead(draws, data, parts, encoder.device) as fed,
+        ):
             for text in keeper.damaged:
                 _warn(text, history, log, is_first)
-            for step, draw in enumerate(draws, start=first):
+            for step, draw in enumerate(fed, start=first):
                 row = stepper.step(step, draw, data, keeper.restore_last_good)
                 history.add(**row)
                 log.write(row)

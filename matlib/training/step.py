@@ -17,7 +17,7 @@ from matlib.data.pairs import OneToMany
 from matlib.models.dual_encoder import DualEncoder, frozen
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.training.averaging import Averages
-from matlib.training.batch import Batch, Draw
+from matlib.training.batch import Batch, Draw, own_rows
 from matlib.training.checks import learning_part
 from matlib.training.defence import Defence
 from matlib.training.inner import Candidates, InnerAttack
@@ -205,9 +205,7 @@ class Stepper:
 
     def _own(self, part: int) -> slice:
         """This process's rows of a micro-batch, among those of the whole batch."""
-        size = self._schedule.micro_batch_size // self._processes.count
-        begin = part * self._schedule.micro_batch_size + self._processes.rank * size
-        return slice(begin, begin + size)
+        return own_rows(self._schedule.micro_batch_size, part, self._processes)
 
     def _attack(self, step: int, clean: Batch) -> Batch:
         if self._inner is None or not self._attacks:

@@ -36,7 +36,8 @@ def test_the_bench_writes_every_promised_key(written: dict[str, Any]) -> None:
         "machine", "model", "text_attack_speedup", "text_rows_per_caption",
         "text_forwards_per_caption", "padded_tokens_per_caption", "sga_image_speedup",
         "sga_second_pass_share", "pgd10_images_per_second", "text_peak_memory_mib",
-        "host_synchronisations_per_step",
+        "host_synchronisations_per_step", "mat_step_over_necessary",
+        "mat_step_necessary_seconds", "mat_step_text_share", "feed_samples_per_second",
     ):  # fmt: skip
         assert key in written, key
     assert {"cpu", "n_cores", "memory_gib", "torch", "n_threads", "gpu"} <= {*written["machine"]}

@@ -48,7 +48,7 @@ def choice_dots(table: pd.DataFrame, *, panels_by: Mapping[str, str]) -> Figure:
     for axis, (attack, title) in zip(axes, panels_by.items(), strict=True):
         part = table[table["attack"] == attack].set_index(["choice", "value"])
         for choice, value, at in places:
-            row = part.loc[(choice, value)]
+            row = part.loc[[(choice, value)]].iloc[0]
             _dot(axis, at, row, ("difference", "difference_low", "difference_high"))
         axis.axvline(0, color=VERMILLION, lw=1.2, ls="--")
         axis.set_title(title)
@@ -95,7 +95,7 @@ def known_and_held_out(table: pd.DataFrame, *, pairs: Mapping[str, str], gallery
             for y, name in enumerate(names):
                 if name in part.index:
                     columns = ("recall", "low", "high")
-                    _dot(axis, y + offset, part.loc[name], columns, colour, marker)
+                    _dot(axis, y + offset, part.loc[[name]].iloc[0], columns, colour, marker)
         axis.set_title(label_of(held_out, "threat"))
         axis.grid(axis="y", color="#DDDDDD", lw=0.8)
         axis.set_xlim(left=0)

@@ -1,0 +1,101 @@
+"""A study under torchrun: each process makes its own rows on its own GPU, the first reports.
+
+The models of a study fit on one GPU and there are many of them, so rows are what processes
+share: nothing is exchanged between them but finished artefacts, whose locks in the results
+folder let one make what several need (the base model, the candidate words) while others wait.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from matlib.config import load_profile
+from matlib.study.pipeline import run_shard, run_study
+from matlib.study.runs import Study
+from matlib.study.workers import is_done, stages
+
+GROUP_VARIABLES = (
+    "RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_WORLD_SIZE",
+    "GROUP_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
+)  # fmt: skip
+"""What makes accelerate open a process group. LOCAL_WORLD_SIZE stays: it shares out memory."""
+
+
+@dataclass(frozen=True)
+class Launched:
+    """This process among those that torchrun started.
+
+    Attributes:
+        rank, count: over all machines.
+        local_rank: on this machine; the number of its GPU.
+    """
+
+    rank: int
+    count: int
+    local_rank: int
+
+
+def launched(variables: MutableMapping[str, str] = os.environ) -> Launched | None:
+    """What torchrun says; None for a process that stands alone.
+
+    Raises:
+        ValueError: several processes without their numbers.
+    """
+    count = int(variables.get("WORLD_SIZE", "1"))
+    if count < 2:
+        return None
+    try:
+        return Launched(int(variables["RANK"]), count, int(variables["LOCAL_RANK"]))
+    except KeyError as missing:
+        raise ValueError(
+            f"WORLD_SIZE is {count} but {missing} is not set: start with torchrun, which sets both"
+        ) from None
+
+
+def stand_alone(me: Launched, variables: MutableMapping[str, str] = os.environ) -> None:
+    """Train alone from here on, seeing one GPU only; before CUDA is touched."""
+    for name in GROUP_VARIABLES:
+        variables.pop(name, None)
+    visible = variables.get("CUDA_VISIBLE_DEVICES", "")
+    if visible:
+        devices = visible.split(",")
+        variables["CUDA_VISIBLE_DEVICES"] = devices[me.local_rank % len(devices)]
+    else:  # without GPUs the number means nothing
+        variables["CUDA_VISIBLE_DEVICES"] = str(me.local_rank)
+
+
+def run_launched(
+    me: Launched,
+    profile: str,
+    results: Path,
+    data: Path | None = None,
+    limit: int = 0,
+    *,
+    publish: bool = False,
+    workers: int = 0,
+    say: Callable[[str], None] = print,
+    pause: float = 10.0,
+) -> None:
+    """This process's rows; the first process then waits for all, runs the notebooks and reports.
+
+    A process that fails makes torchrun stop the others; the same command goes on afterwards.
+
+    Args:
+        results: a folder that all processes see, with working file locks.
+        workers: runs at once in each process; 0: one.
+        pause: seconds between two looks at what the others have finished.
+    """
+    stand_alone(me)
+    shard = (me.rank + 1, me.count)
+    run_shard(profile, results, data, limit, shard, workers=workers or 1, say=say)
+    if me.rank:
+        return
+    study = Study(load_profile(profile, limit), results, data)
+    waiting = [task for stage in stages(study, study.rows()) for task in stage]
+    while waiting := [task for task in waiting if not is_done(study, task)]:
+        time.sleep(pause)
+    run_study(profile, results, data, limit, publish=publish, workers=1, say=say)

@@ -1,0 +1,76 @@
+"""A data set on disk as a study reads it, with and without room in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from matlib.config import Augmentation, Dataset
+from matlib.data.karpathy_json import write_karpathy
+from matlib.data.memory import BUDGET_VARIABLE
+from matlib.data.pairs import ImageTensor, ImageTextPairs
+from matlib.study.inputs import KarpathySource, open_source
+from tests.toys import generator
+
+CONFIG = Dataset(name="flickr8k", image_size=16, n_train=4, n_val=2, n_test=2)
+
+
+def pairs(split: str, n: int) -> ImageTextPairs:
+    pixels = torch.randint(256, (n, 3, 16, 16), generator=generator(n)).byte()
+    captions = tuple(f"{split} picture {i} seen by {who}" for i in range(n) for who in "abc")
+    own = torch.arange(n).repeat_interleave(3)
+    return ImageTextPairs(
+        split, split, ImageTensor(pixels), captions, own, tuple(map(str, range(n)))
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("data") / "flickr8k"
+    sizes = {"train": 4, "val": 2, "test": 2}
+    write_karpathy(place, "flickr8k", {split: pairs(split, n) for split, n in sizes.items()})
+    return place
+
+
+def opened(folder: Path) -> KarpathySource:
+    source = open_source(CONFIG, folder)
+    assert isinstance(source, KarpathySource)
+    return source
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    ["none", "captions", "randaugment", "captions+renderings", "drop-swap", "mismatched"],
+)
+def test_variants_are_the_same_whether_images_fit_into_memory_or_not(
+    folder: Path, augmentation: Augmentation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(BUDGET_VARIABLE, "1")
+    held = opened(folder).variants(augmentation, 3, seed=5)
+    monkeypatch.setenv(BUDGET_VARIABLE, "0")
+    lazy = opened(folder).variants(augmentation, 3, seed=5)
+    assert isinstance(held.images, Tensor) and not isinstance(lazy.images, Tensor)
+    assert torch.equal(held.images, lazy.all_images())
+    assert (held.captions, held.technique) == (lazy.captions, lazy.technique)
+    assert held.origin == lazy.origin  # a run may go on where less memory is free
+    n_images = 3 if augmentation in ("randaugment", "captions+renderings") else 1
+    assert held.images.shape == (4, n_images, 3, 16, 16)
+
+
+def test_another_seed_augments_otherwise_and_the_originals_stay(folder: Path) -> None:
+    one, other = (opened(folder).variants("randaugment", 4, seed) for seed in (0, 1))
+    a, b = one.all_images(), other.all_images()
+    assert torch.equal(a[:, 0], b[:, 0]) and not torch.equal(a[:, 1:], b[:, 1:])
+    assert one.origin != other.origin
+
+
+def test_captions_of_people_stand_behind_the_drawn_one(folder: Path) -> None:
+    source = opened(folder)
+    found = source.variants("captions", 2, seed=0)
+    drawn = source.pairs("train").captions
+    for i, (own, first) in enumerate(zip(found.captions, drawn, strict=True)):
+        assert own[0] == first and len(own) == 2 and own[1] != first
+        assert own[1].startswith(f"train picture {i} ")

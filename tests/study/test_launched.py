@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from matlib.cli import main
+from matlib.study import launched as module
+from matlib.study.launched import Launched, launched, run_launched, stand_alone
+
+
+def torchruns(rank: int = 1, count: int = 4, local: int = 1) -> dict[str, str]:
+    return {
+        "RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(local),
+        "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1", "HOME": "/",
+    }  # fmt: skip
+
+
+def test_one_process_stands_alone_and_several_know_their_number() -> None:
+    assert launched({}) is None and launched({"WORLD_SIZE": "1", "RANK": "0"}) is None
+    assert launched(torchruns(3, 4, 1)) == Launched(3, 4, 1)
+    with pytest.raises(ValueError, match="WORLD_SIZE is 2 but 'RANK' is not set"):
+        launched({"WORLD_SIZE": "2"})
+
+
+@pytest.mark.parametrize(("visible", "own"), [("", "1"), ("5,7", "7"), ("GPU-a", "GPU-a")])
+def test_a_process_alone_sees_one_gpu_and_no_group(visible: str, own: str) -> None:
+    variables = {**torchruns(), **({"CUDA_VISIBLE_DEVICES": visible} if visible else {})}
+    stand_alone(Launched(1, 4, 1), variables)
+    assert variables == {"LOCAL_WORLD_SIZE": "2", "HOME": "/", "CUDA_VISIBLE_DEVICES": own}
+
+
+def test_every_row_is_made_by_one_process_and_the_first_waits_then_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, object]] = []
+    looks = iter([False] * 5 + [True] * 100)
+    monkeypatch.setattr(module, "stand_alone", lambda me: told.append(("alone", me.rank)))
+    monkeypatch.setattr(module, "run_shard", lambda *a, **k: told.append(("shard", a[4])))
+    monkeypatch.setattr(module, "is_done", lambda *_: next(looks))
+    monkeypatch.setattr(module.time, "sleep", lambda _: told.append(("waits", 1)))
+    monkeypatch.setattr(module, "run_study", lambda *a, **k: told.append(("report", a[0])))
+    run_launched(Launched(1, 2, 1), "smoke", tmp_path)
+    run_launched(Launched(0, 2, 0), "smoke", tmp_path)
+    assert told == [
+        ("alone", 1), ("shard", (2, 2)), ("alone", 0), ("shard", (1, 2)), ("waits", 1),
+        ("report", "smoke"),
+    ]  # fmt: skip
+
+
+def test_only_a_study_runs_under_torchrun(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in torchruns(0, 2, 0).items():
+        monkeypatch.setenv(name, value)
+    assert main(["report"]) == 1
+    assert "only `study` makes use" in capsys.readouterr().err
+    assert main(["study", "--shard", "1/2"]) == 1
+    assert "leave --shard away" in capsys.readouterr().err
