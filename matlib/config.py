@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from matlib.attacks.image import check_eps
+from matlib.models.small import ImageTower, TextTower
 from matlib.training.defence import Order
 from matlib.training.defences import DEFENCES
 
@@ -62,6 +63,8 @@ class Model(_Part):
     """A small open_clip model from its shape, or any open_clip model by name."""
 
     kind: Literal["small", "open_clip"] = "small"
+    image_tower: ImageTower = "vit"
+    text_tower: TextTower = "causal"
     patch_size: int = 16
     image_width: int = 128
     image_layers: int = 4

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from matlib.attacks.multimodal import Gallery
 from matlib.attacks.text import Edit
-from matlib.models.open_clip import OpenClipEncoder, SmallModel, build_small
+from matlib.models.open_clip import OpenClipEncoder
+from matlib.models.small import SmallModel, build_small
 
 TINY = SmallModel(
     image_size=16,

@@ -17,7 +17,8 @@ from matlib.attacks.multimodal import embed_images
 from matlib.attacks.objectives import TextObjective, away_from_image
 from matlib.config import load_profile
 from matlib.data.scenes import CANONICAL_WORDS, FUNCTION_WORDS, SYNONYM_WORDS, World
-from matlib.models.open_clip import OpenClipEncoder, SmallModel, build_small
+from matlib.models.open_clip import OpenClipEncoder
+from matlib.models.small import SmallModel, build_small
 
 EDITS_PER_WORD = 10
 """As many as BERT-Attack asks its masked language model for."""

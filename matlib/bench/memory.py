@@ -15,7 +15,7 @@ import torch
 
 from matlib.attacks.text import WordSubstitution
 from matlib.bench.load import Load, edit_table, scenes_load
-from matlib.models.open_clip import SmallModel
+from matlib.models.small import SmallModel
 
 MIB = 2**20
 TOY = SmallModel(

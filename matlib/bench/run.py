@@ -18,7 +18,8 @@ from matlib.bench.machine import describe_machine
 from matlib.bench.memory import TOY, bench_memory
 from matlib.bench.step import StepSize, bench_step
 from matlib.bench.text import bench_text
-from matlib.models.open_clip import OpenClipEncoder, SmallModel, build_small, open_named
+from matlib.models.open_clip import OpenClipEncoder, open_named
+from matlib.models.small import SmallModel, build_small
 from matlib.progress import Progress
 
 

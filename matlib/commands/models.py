@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from matlib.config import load_profile
-from matlib.models.open_clip import OpenClipEncoder, SmallModel, build_small, open_named
+from matlib.models.open_clip import OpenClipEncoder, open_named
+from matlib.models.small import SmallModel, build_small
 from matlib.study.provenance import file_hash
 from matlib.training.checkpoint import load_weights
 

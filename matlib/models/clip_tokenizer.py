@@ -11,6 +11,8 @@ from torch import Tensor
 
 _PRINTABLE = re.compile(r"[!-%'-~ ]+")  # ASCII without `&`, which may begin an HTML entity
 _MOST_WORDS = 50_000
+END = 49407
+"""The end-of-text token, the last of CLIP's vocabulary."""
 
 
 class ClipTokenizer:
@@ -18,10 +20,14 @@ class ClipTokenizer:
 
     The text tower is causal and pools at the end-of-text token, so padding after it cannot
     change an embedding; leaving it out saves most of the text encoder's work on captions.
+
+    Args:
+        context_length: most tokens of a caption, start and end included.
+        pad: id that fills shorter captions; 0 is CLIP's.
     """
 
-    def __init__(self, context_length: int) -> None:
-        self.context_length = context_length
+    def __init__(self, context_length: int, pad: int = 0) -> None:
+        self.context_length, self.pad = context_length, pad
         self._bpe = SimpleTokenizer(context_length=context_length)
         self._words: dict[str, list[int]] = {}
 
@@ -54,4 +60,4 @@ class ClipTokenizer:
         start, end = self._bpe.sot_token_id, self._bpe.eot_token_id
         framed = [[start, *row[:room], end] for row in rows]
         longest = max(map(len, framed))
-        return torch.tensor([row + [0] * (longest - len(row)) for row in framed])
+        return torch.tensor([row + [self.pad] * (longest - len(row)) for row in framed])

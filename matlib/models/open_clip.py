@@ -1,19 +1,15 @@
-"""open_clip models behind the `DualEncoder` contract: small ones from a config, or any by name."""
+"""open_clip models behind the `DualEncoder` contract, any of them by name."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
 import torch.nn.functional as F
-from open_clip.model import CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 from open_clip.tokenizer import SimpleTokenizer
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from matlib.models.clip_tokenizer import ClipTokenizer
@@ -24,21 +20,6 @@ from matlib.models.saliency import word_saliency
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 Tokenize = Callable[[Sequence[str]], Tensor]
-
-
-@dataclass(frozen=True)
-class SmallModel:
-    """Shape of a small CLIP for the embedded world; every field is an open_clip setting."""
-
-    image_size: int = 64
-    patch_size: int = 16
-    image_width: int = 192
-    image_layers: int = 4
-    text_width: int = 128
-    text_layers: int = 2
-    context_length: int = 32
-    head_width: int = 32
-    embed_dim: int = 128
 
 
 class PatchProjection(nn.Conv2d):
@@ -193,29 +174,6 @@ class OpenClipEncoder(nn.Module):
         return list(parts[name].parameters())
 
 
-def build_small(shape: SmallModel, seed: int) -> OpenClipEncoder:
-    """A small CLIP with freshly drawn weights; the same seed gives the same weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        clip = CustomTextCLIP(
-            embed_dim=shape.embed_dim,
-            vision_cfg=CLIPVisionCfg(
-                layers=shape.image_layers,
-                width=shape.image_width,
-                head_width=shape.head_width,
-                patch_size=shape.patch_size,
-                image_size=shape.image_size,
-            ),
-            text_cfg=CLIPTextCfg(
-                context_length=shape.context_length,
-                width=shape.text_width,
-                heads=max(1, shape.text_width // shape.head_width),
-                layers=shape.text_layers,
-            ),
-        )
-    return OpenClipEncoder(clip, ClipTokenizer(shape.context_length), shape.image_size).eval()
-
-
 def open_named(name: str, pretrained: str | None, device: str = "cpu") -> OpenClipEncoder:
     """Any open_clip model: `name` as in `open_clip.list_models()`.
 
@@ -251,17 +209,3 @@ def open_named(name: str, pretrained: str | None, device: str = "cpu") -> OpenCl
     std = getattr(clip.visual, "image_std", None) or CLIP_STD
     side = size[0] if isinstance(size, tuple) else size
     return OpenClipEncoder(clip, tokenize, side, mean, std).eval()
-
-
-def save_small(encoder: OpenClipEncoder, shape: SmallModel, folder: Path) -> None:
-    """Weights as safetensors beside the shape they belong to."""
-    save_file(encoder.state_dict(), str(folder / "model.safetensors"))
-    (folder / "model.json").write_text(json.dumps(asdict(shape), indent=1) + "\n")
-
-
-def load_small(folder: Path) -> OpenClipEncoder:
-    """The model that `save_small` wrote, in evaluation mode."""
-    shape = SmallModel(**json.loads((folder / "model.json").read_text()))
-    encoder = build_small(shape, seed=0)
-    encoder.load_state_dict(load_file(str(folder / "model.safetensors")))
-    return encoder.eval()

@@ -14,7 +14,8 @@ from matlib.attacks.text import WordSubstitution
 from matlib.config import Augmentation, Profile, Run, TrainAttack
 from matlib.data.pairs import OneToMany
 from matlib.models.masked_lm import MaskedLM, MaskedLMConfig, train_masked_lm
-from matlib.models.open_clip import OpenClipEncoder, SmallModel, build_small, open_named
+from matlib.models.open_clip import OpenClipEncoder, open_named
+from matlib.models.small import SmallModel, build_small
 from matlib.progress import Progress
 from matlib.study.inputs import KarpathySource, ScenesSource
 from matlib.study.recipes import attacks_anything, defence_of, row_name, schedule_of

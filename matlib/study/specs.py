@@ -33,7 +33,7 @@ AUGMENTATION_CODE = {
     "mismatched": ("matlib.augmentations.text",),
 }
 """What makes the variants, so that work on one technique leaves the others' models alone."""
-MODEL_CODE = ("matlib.models.open_clip", "matlib.models.dual_encoder")
+MODEL_CODE = ("matlib.models.open_clip", "matlib.models.small", "matlib.models.dual_encoder")
 TRAIN_CODE = (*MODEL_CODE, "matlib.attacks", "matlib.training")
 JUDGE_CODE = (*MODEL_CODE, "matlib.models.cached", "matlib.attacks", "matlib.evaluation")
 VALIDATION_CODE = ("matlib.evaluation.robustness", "matlib.evaluation.statistics")

@@ -8,7 +8,7 @@ import pytest
 from matlib.cli import main
 from matlib.commands import evaluate as evaluate_module
 from matlib.config import load_profile
-from matlib.models.open_clip import SmallModel, build_small
+from matlib.models.small import SmallModel, build_small
 from matlib.study.tables import COLUMNS
 from matlib.training.checkpoint import save_weights
 

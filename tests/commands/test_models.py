@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from matlib.commands.models import open_model, weights_identity
-from matlib.models.open_clip import OpenClipEncoder, open_named, save_small
+from matlib.models.open_clip import OpenClipEncoder, open_named
+from matlib.models.small import save_small
 from matlib.training.checkpoint import save_weights
 from tests.toys import TINY, random_pixels, tiny_encoder
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from matlib.commands.attack import AttackOptions
 from matlib.commands.words import Words
-from matlib.models.open_clip import save_small
+from matlib.models.small import save_small
 from tests.toys import TINY, WORDS, tiny_encoder
 
 COUNTS = (1, 3, 2, 1, 2)

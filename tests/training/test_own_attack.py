@@ -14,7 +14,8 @@ from matlib.attacks.text import WordSubstitution
 from matlib.data.pairs import ImageTensor, ImageTextPairs
 from matlib.evaluation.robustness import evaluate
 from matlib.evaluation.suite import Suite
-from matlib.models.open_clip import OpenClipEncoder, SmallModel, build_small
+from matlib.models.open_clip import OpenClipEncoder
+from matlib.models.small import SmallModel, build_small
 from matlib.training.defences import defence
 from matlib.training.own_attack import OwnLossAttack, own_attack
 

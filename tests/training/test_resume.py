@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from matlib.models.open_clip import OpenClipEncoder, build_small
+from matlib.models.open_clip import OpenClipEncoder
+from matlib.models.small import build_small
 from matlib.training.checkpoint import last_checkpoint
 from matlib.training.defences import defence
 from matlib.training.loop import History, Schedule, train

@@ -1,0 +1,100 @@
+"""Small CLIPs for the embedded world, from their shape; open_clip's own towers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from open_clip.model import CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
+from safetensors.torch import load_file, save_file
+
+from matlib.models.clip_tokenizer import END, ClipTokenizer
+from matlib.models.open_clip import OpenClipEncoder
+
+ImageTower = Literal["vit", "convnet"]
+TextTower = Literal["causal", "bidirectional"]
+
+
+@dataclass(frozen=True)
+class SmallModel:
+    """Shape of a small CLIP for the embedded world; its numbers are open_clip's settings.
+
+    Attributes:
+        image_tower: `vit`, or `convnet` (CLIP's ResNet with `image_layers` blocks in each of
+            its four stages and `image_width` channels after the stem; no patches).
+        text_tower: `causal` (CLIP's), or `bidirectional`: every word sees all others.
+    """
+
+    image_size: int = 64
+    patch_size: int = 16
+    image_width: int = 192
+    image_layers: int = 4
+    text_width: int = 128
+    text_layers: int = 2
+    context_length: int = 32
+    head_width: int = 32
+    embed_dim: int = 128
+    image_tower: ImageTower = "vit"
+    text_tower: TextTower = "causal"
+
+
+def build_small(shape: SmallModel, seed: int) -> OpenClipEncoder:
+    """A small CLIP with freshly drawn weights; the same seed gives the same weights."""
+    is_causal = shape.text_tower == "causal"
+    # The end token is CLIP's largest id. Padding of a tower that sees all positions has an id
+    # of its own beyond it, which the tower masks: id 0, CLIP's padding, is also the word "!".
+    pad = 0 if is_causal else END + 1
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        clip = CustomTextCLIP(
+            embed_dim=shape.embed_dim, vision_cfg=_image_config(shape),
+            text_cfg=_text_config(shape, pad),
+        )  # fmt: skip
+    if not is_causal:
+        clip.text.use_pad_mask = True  # which open_clip's configuration cannot ask for
+    tokenizer = ClipTokenizer(shape.context_length, pad)
+    return OpenClipEncoder(clip, tokenizer, shape.image_size).eval()
+
+
+def _image_config(shape: SmallModel) -> CLIPVisionCfg:
+    layers: Any = shape.image_layers
+    if shape.image_tower == "convnet":
+        layers = (shape.image_layers,) * 4  # four stages are what tells open_clip's ResNet
+    return CLIPVisionCfg(
+        layers=layers,
+        width=shape.image_width,
+        head_width=shape.head_width,
+        patch_size=shape.patch_size,
+        image_size=shape.image_size,
+    )
+
+
+def _text_config(shape: SmallModel, pad: int) -> CLIPTextCfg:
+    common: dict[str, Any] = {
+        "context_length": shape.context_length,
+        "width": shape.text_width,
+        "heads": max(1, shape.text_width // shape.head_width),
+        "layers": shape.text_layers,
+    }
+    if shape.text_tower == "causal":
+        return CLIPTextCfg(**common)
+    return CLIPTextCfg(
+        **common, vocab_size=pad + 1, pad_id=pad, eos_id=END, pool_type="eos", no_causal_mask=True
+    )
+
+
+def save_small(encoder: OpenClipEncoder, shape: SmallModel, folder: Path) -> None:
+    """Weights as safetensors beside the shape they belong to."""
+    save_file(encoder.state_dict(), str(folder / "model.safetensors"))
+    (folder / "model.json").write_text(json.dumps(asdict(shape), indent=1) + "\n")
+
+
+def load_small(folder: Path) -> OpenClipEncoder:
+    """The model that `save_small` wrote, in evaluation mode."""
+    shape = SmallModel(**json.loads((folder / "model.json").read_text()))
+    encoder = build_small(shape, seed=0)
+    encoder.load_state_dict(load_file(str(folder / "model.safetensors")))
+    return encoder.eval()
