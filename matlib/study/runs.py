@@ -17,7 +17,6 @@ from matlib.attacks.text import WordSubstitution
 from matlib.config import Profile
 from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.evaluation.robustness import evaluate, strength_curve
-from matlib.evaluation.statistics import primary_endpoint
 from matlib.evaluation.suite import ATTACKS, Suite
 from matlib.models.masked_lm import MaskedLM
 from matlib.models.open_clip import OpenClipEncoder
@@ -118,8 +117,10 @@ class Study:
 
         def measure(encoder: OpenClipEncoder) -> HeldOutRecall:
             found = evaluate(encoder, pairs, tables, suite, seed=0).outcomes
-            robust, clean = found["joint", how.threats[0]], found["clean", ""]
-            return HeldOutRecall(primary_endpoint(robust), primary_endpoint(clean))
+            attacked, clean = found["joint", how.threats[0]], found["clean", ""]
+            recalls = [(each.recall("TR", 1) + each.recall("IR", 1)) / 2
+                       for each in (attacked, clean)]  # fmt: skip
+            return HeldOutRecall(*recalls)
 
         name = self.specs.tables("val", how.threats).hash
         return Validation(measure, phase.validate_every, keep_best=True, identity=name)

@@ -34,9 +34,10 @@ AUGMENTATION_CODE = {
 }
 """What makes the variants, so that work on one technique leaves the others' models alone."""
 MODEL_CODE = ("matlib.models.open_clip", "matlib.models.small", "matlib.models.dual_encoder")
-TRAIN_CODE = (*MODEL_CODE, "matlib.attacks", "matlib.training")
-JUDGE_CODE = (*MODEL_CODE, "matlib.models.cached", "matlib.attacks", "matlib.evaluation")
-VALIDATION_CODE = ("matlib.evaluation.robustness", "matlib.evaluation.statistics")
+TRAIN_CODE = (*MODEL_CODE, "matlib.training.loop", "matlib.training.defences")
+JUDGE_CODE = (*MODEL_CODE, "matlib.evaluation.robustness")
+OWN_LOSS_CODE = ("matlib.training.own_attack",)
+SANITY_CODE = ("matlib.evaluation.sanity",)
 TABLE_CODE = ("matlib.study.threats", "matlib.models.masked_lm")
 
 NOT_IN_THE_ATTACKS = (
@@ -136,7 +137,7 @@ class Specs:
         }
         code = (*TRAIN_CODE, *AUGMENTATION_CODE.get(run.augmentation, ()))
         if every:
-            code = (*code, *VALIDATION_CODE)
+            code = (*code, *JUDGE_CODE)
         return self._spec("model", row_name(run), seed, config, inputs, code)
 
     def validating(self) -> Judging:
@@ -188,10 +189,12 @@ class Specs:
         """Per-query outcomes of one model."""
         model = self.base() if name == "base" else self.defended(self.run(name), seed)
         inputs = {"model": model, "tables": self.tables(how.gallery, how.threats)}
+        code: tuple[str, ...] = JUDGE_CODE
         if name != "base" and defence(self.run(name).defence).needs_reference:
             inputs["reference"] = self.base()  # its distances are ascended by the row `own`
+            code = (*JUDGE_CODE, *OWN_LOSS_CODE)
         config = {**self._judging(how), "model": self.profile.model.model_dump()}
-        return self._spec("judged", name, seed, config, inputs, JUDGE_CODE)
+        return self._spec("judged", name, seed, config, inputs, code)
 
     def sanity(self, name: str, seed: int, how: Judging, n_images: int) -> ArtefactSpec:
         """The sanity battery on one model; transferred images come from the base."""
@@ -199,7 +202,7 @@ class Specs:
         inputs = {"model": self.defended(self.run(name), seed), "base": self.base()}
         inputs["tables"] = self.tables(how.gallery, how.threats)
         config = {**judged.config, "n_images": n_images}
-        return self._spec("sanity", name, seed, config, inputs, JUDGE_CODE)
+        return self._spec("sanity", name, seed, config, inputs, (*JUDGE_CODE, *SANITY_CODE))
 
     def run(self, name: str) -> Run:
         """The run of that row name.
