@@ -57,6 +57,7 @@ def choice_dots(table: pd.DataFrame, *, panels_by: Mapping[str, str]) -> Figure:
     for tick, (_, _, is_head) in zip(axes[0].get_yticklabels(), labels, strict=True):
         tick.set_fontweight("bold" if is_head else "normal")
         tick.set_fontsize(10 if is_head else 11)
+    axes[0].tick_params(axis="y", length=0)
     axes[0].set_ylim(y - 0.6, -0.9)
     figure.supxlabel("recall points against the defence as it is (mean of TR@1 and IR@1)",
                      fontsize=11)  # fmt: skip
@@ -131,9 +132,14 @@ def held_out_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
             label = label_of(row) if column == "clean" else None
             axis.plot(step, recall, color=colour, marker="o", lw=2, label=label)
             kept = int(history["held_out"].to_numpy().argmax())
-            axis.plot(step[kept], recall[kept], "o", mfc="none", mec=colour, ms=13, mew=1.5)
+            axis.plot(
+                step[kept], recall[kept], "o", mfc="none", mec=colour, ms=13, mew=1.5, clip_on=False
+            )
         axis.set_title(title)
         axis.set_xlabel("optimiser step")
+        axis.set_xticks(
+            sorted({step + 1 for table in histories.values() for step in table["step"]})
+        )
         axis.set_ylim(bottom=0)
     axes[0].set_ylabel("mean of TR@1 and IR@1\non validation pairs, %")
     figure.legend(loc="outside lower center", ncols=3, fontsize=10)
