@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matlib.commands.parsers import add_attack, add_bench, add_evaluate
+from matlib.commands.plan import add_plan
 from matlib.config import load_profile, profile_names
 from matlib.data.download import DownloadError
 from matlib.data.fetch import fetch
@@ -71,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     add_attack(commands)
     add_evaluate(commands)
     add_bench(commands)
+    add_plan(commands)
 
     data = commands.add_parser("data", help="fetch, verify or export data sets")
     actions = data.add_subparsers(required=True, metavar="ACTION")

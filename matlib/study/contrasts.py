@@ -17,8 +17,8 @@ from matlib.evaluation.statistics import (
     primary_endpoint,
     t_interval,
 )
+from matlib.study.judgings import Judging
 from matlib.study.runs import Study
-from matlib.study.specs import Judging
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from matlib.evaluation.statistics import (
     primary_endpoint,
     t_interval,
 )
+from matlib.study.judgings import Gallery
 from matlib.study.runs import Study
-from matlib.study.specs import Gallery
 
 
 def row_names(study: Study) -> list[str]:

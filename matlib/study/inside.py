@@ -16,8 +16,9 @@ from matlib.evaluation.statistics import (
     primary_endpoint,
     t_interval,
 )
+from matlib.study.judgings import INSIDE_ATTACKS
 from matlib.study.recipes import row_name, schedule_of
-from matlib.study.runs import INSIDE_ATTACKS, Study
+from matlib.study.runs import Study
 from matlib.training.defences import defence
 
 COLUMNS = (

@@ -12,26 +12,24 @@ import pandas as pd
 import torch
 
 from matlib.attacks.candidates import normalise_caption
-from matlib.attacks.image import PGD, ScaleViews
-from matlib.attacks.text import WordSubstitution
 from matlib.config import Profile
 from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.evaluation.robustness import evaluate, strength_curve
-from matlib.evaluation.suite import ATTACKS, Suite
+from matlib.evaluation.suite import Suite
 from matlib.models.masked_lm import MaskedLM
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.progress import Progress
+from matlib.study import judgings
 from matlib.study.inputs import draw, open_source
 from matlib.study.judged import Judged, load_evaluation, save_curve, save_evaluation
+from matlib.study.judgings import Gallery, Judging
 from matlib.study.models import Models, about_tables, validity
 from matlib.study.recipes import defence_of, row_name
-from matlib.study.specs import Gallery, Judging, Specs
+from matlib.study.specs import Specs
 from matlib.study.store import Artefact, ArtefactSpec, Store
 from matlib.study.threats import Table, load_tables, make_tables, save_tables
 from matlib.training.loop import HeldOutRecall, Validation
 from matlib.training.own_attack import OwnLossAttack, own_attack
-
-INSIDE_ATTACKS = ("clean", "pgd", "bert", "sga", "joint")
 
 
 class Study:
@@ -112,7 +110,7 @@ class Study:
         phase = self.profile.finetune
         if phase is None or not phase.validate_every:
             return None
-        how = self.specs.validating()
+        how = judgings.validating(self.profile.evaluation)
         pairs, tables, suite = self.pairs("val"), self.tables("val", how.threats), self.suite(how)
 
         def measure(encoder: OpenClipEncoder) -> HeldOutRecall:
@@ -201,34 +199,20 @@ class Study:
 
     def main_judging(self, gallery: Gallery) -> Judging:
         """The full suite under the evaluation budget."""
-        e = self.profile.evaluation
-        return Judging(gallery, e.threats, e.eps_255, ATTACKS, bool(e.curve_eps_255))
+        return judgings.full(self.profile.evaluation, gallery)
 
     def held_out_judging(self) -> Judging:
-        """Edits of kinds that no defence trains on: text alone, and with the images."""
-        e = self.profile.evaluation
-        return Judging("test", e.held_out, e.eps_255, ("clean", "bert", "joint"))
+        """Edits of kinds that no defence trains on."""
+        return judgings.held_out(self.profile.evaluation)
 
     def inside_judging(self) -> Judging:
-        """How variations of one defence are compared: without the slow attacks."""
-        e = self.profile.evaluation
-        return Judging("test", (e.primary_threat,), e.eps_255, INSIDE_ATTACKS)
+        """How variations of one defence are compared."""
+        return judgings.inside(self.profile.evaluation)
 
     def gap_judging(self, gallery: Gallery) -> Judging:
-        """How training and held-out pairs are judged: the joint attack, primary threat."""
-        e = self.profile.evaluation
-        return Judging(gallery, (e.primary_threat,), e.eps_255, ("clean", "joint"))
+        """How training and held-out pairs are judged."""
+        return judgings.gap(self.profile.evaluation, gallery)
 
     def suite(self, how: Judging) -> Suite:
         """The attacks of one judging."""
-        e = self.profile.evaluation
-        step = e.step_255 if how.eps_255 == e.eps_255 else None
-        return Suite(
-            PGD(how.eps_255, e.pgd_steps, step),
-            WordSubstitution(e.n_words),
-            ScaleViews(e.sga_scales),
-            how.attacks,
-            n_restarts=e.n_restarts,
-            slow_under=e.slow_under,
-            released=e.conventions == "released",
-        )
+        return judgings.make_suite(self.profile.evaluation, how)

@@ -7,12 +7,12 @@ found again without the model that it judged.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 from matlib.config import Profile, Run, TrainAttack, Training
-from matlib.evaluation.suite import ATTACKS
 from matlib.study.artefacts import ArtefactSpec
+from matlib.study.judgings import Gallery, Judging, validating
 from matlib.study.provenance import named_weights
 from matlib.study.recipes import (
     attacks_anything,
@@ -45,21 +45,6 @@ NOT_IN_THE_ATTACKS = (
     "sentence_encoder",
 )  # fmt: skip
 """Parts of the evaluation that change no attack, or that a `Judging` holds itself."""
-
-Gallery = Literal["test", "val", "train-1", "test-1"]
-"""`test` and `val` with all captions; `train-1` and `test-1` with one caption per image and
-the same number of images, to compare training with held-out pairs."""
-
-
-@dataclass(frozen=True)
-class Judging:
-    """How a model is judged: the gallery, the threats, the attacks and the image budget."""
-
-    gallery: Gallery
-    threats: tuple[str, ...]
-    eps_255: float
-    attacks: tuple[str, ...] = ATTACKS
-    with_curve: bool = False
 
 
 def _schedule(phase: Training, run: Run | None = None) -> dict[str, Any]:
@@ -120,11 +105,11 @@ class Specs:
         """A fine-tuned model."""
         profile, how = self.profile, defence_of(run)
         assert profile.finetune is not None, "profile.runs without profile.finetune"
-        every = profile.finetune.validate_every
+        every, measured = profile.finetune.validate_every, validating(profile.evaluation)
         inputs = {
             "base": self.base(),
             "candidates": self.training_tables(run, seed) if how.needs_candidates else None,
-            "validation": self.tables("val", self.validating().threats) if every else None,
+            "validation": self.tables("val", measured.threats) if every else None,
         }
         config = {
             "model": profile.model.model_dump(),
@@ -133,17 +118,12 @@ class Specs:
             "augmentation": run.augmentation,
             "n_variants": profile.n_variants if how.uses_one_to_many else 1,
             "attack": self.train_attack(run).model_dump() if attacks_anything(run) else {},
-            "validation": {"every": every, **self._judging(self.validating())} if every else {},
+            "validation": {"every": every, **self._judging(measured)} if every else {},
         }
         code = (*TRAIN_CODE, *AUGMENTATION_CODE.get(run.augmentation, ()))
         if every:
             code = (*code, *JUDGE_CODE)
         return self._spec("model", row_name(run), seed, config, inputs, code)
-
-    def validating(self) -> Judging:
-        """How a model is measured beside its training: both sides attacked, primary threat."""
-        e = self.profile.evaluation
-        return Judging("val", (e.primary_threat,), e.eps_255, ("clean", "joint"))
 
     def _judging(self, how: Judging) -> dict[str, Any]:
         budget = self.profile.evaluation.model_dump(exclude=set(NOT_IN_THE_ATTACKS))

@@ -22,10 +22,11 @@ from matlib.config import Profile
 from matlib.data.memory import BUDGET_VARIABLE, GIBIBYTE, image_budget
 from matlib.study.artefacts import ArtefactSpec
 from matlib.study.environment import environment
+from matlib.study.judgings import Judging, judgings_of
 from matlib.study.recipes import attacks_anything
 from matlib.study.runs import Study
 from matlib.study.sanity import checks, sanity_spec
-from matlib.study.specs import Judging
+from matlib.study.specs import Specs
 
 MAX_WORKERS = 8
 """More would need more memory than a common machine has: about 1.5 GB each."""
@@ -63,17 +64,22 @@ def stages(
     Args:
         inside: rows of `study.inside_rows()`.
     """
+    return stages_of(study.specs, rows, inside)
+
+
+def stages_of(
+    specs: Specs, rows: Sequence[tuple[str, int]], inside: Sequence[tuple[str, int]] = ()
+) -> list[list[Task]]:
+    """The same of a study whose data are not at hand."""
     examined = [
-        (name, seed)
-        for name, seed in rows
-        if name != "base" and attacks_anything(study.specs.run(name))
+        (name, seed) for name, seed in rows if name != "base" and attacks_anything(specs.run(name))
     ]
     return [
         [Task("base"), Task("words")],
         # the last rows train longest (attacks on both sides, many variants): they begin
         [Task("judged", *row) for row in reversed(rows)] + [Task("inside", *row) for row in inside],
         [Task("sanity", *row) for row in examined]
-        + [Task("held-out", *row) for row in rows if study.profile.evaluation.held_out]
+        + [Task("held-out", *row) for row in rows if specs.profile.evaluation.held_out]
         + [Task("gap", *row) for row in rows if row[0].split(".")[0] in GAP_ROWS],
     ]
 
@@ -93,15 +99,7 @@ def specs_of(study: Study, task: Task) -> list[ArtefactSpec]:
 
 def judgings(study: Study, task: Task) -> list[Judging]:
     """How a task judges its model; empty for tasks that judge none."""
-    if task.what == "judged":
-        return [study.main_judging("test")]
-    if task.what == "inside":
-        return [study.inside_judging()]
-    if task.what == "held-out":
-        return [study.held_out_judging()]
-    if task.what == "gap":
-        return [study.gap_judging("train-1"), study.gap_judging("test-1")]
-    return []
+    return judgings_of(study.profile.evaluation, task.what)
 
 
 def is_done(study: Study, task: Task) -> bool:

@@ -13,8 +13,8 @@ from matlib.study.endpoints import (
     gap_table,
     row_names,
 )
+from matlib.study.judgings import Judging
 from matlib.study.runs import Study
-from matlib.study.specs import Judging
 
 
 def test_endpoint_table_holds_the_primary_endpoint_of_every_attack(base_study: Study) -> None:

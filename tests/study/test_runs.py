@@ -14,10 +14,10 @@ import torch
 from matlib.attacks.text import apply_edit
 from matlib.config import Profile, load_profile
 from matlib.evaluation.suite import TEXT_ATTACKS
+from matlib.study.judgings import Judging
 from matlib.study.ledger import ledger
 from matlib.study.recipes import row_name
 from matlib.study.runs import Study
-from matlib.study.specs import Judging
 from matlib.study.tables import COLUMNS, robustness_table, write_results
 
 

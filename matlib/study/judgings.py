@@ -1,0 +1,77 @@
+"""The ways in which the study judges a model: which gallery, threats, attacks and budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from matlib.attacks.image import PGD, ScaleViews
+from matlib.attacks.text import WordSubstitution
+from matlib.config import Evaluation
+from matlib.evaluation.suite import ATTACKS, Suite
+
+Gallery = Literal["test", "val", "train-1", "test-1"]
+"""`test` and `val` with all captions; `train-1` and `test-1` with one caption per image and
+the same number of images, to compare training with held-out pairs."""
+
+INSIDE_ATTACKS = ("clean", "pgd", "bert", "sga", "joint")
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How a model is judged: the gallery, the threats, the attacks and the image budget."""
+
+    gallery: Gallery
+    threats: tuple[str, ...]
+    eps_255: float
+    attacks: tuple[str, ...] = ATTACKS
+    with_curve: bool = False
+
+
+def full(e: Evaluation, gallery: Gallery) -> Judging:
+    """All attacks under all threats."""
+    return Judging(gallery, e.threats, e.eps_255, ATTACKS, bool(e.curve_eps_255))
+
+
+def held_out(e: Evaluation) -> Judging:
+    """Edits of kinds that no defence trains on: text alone, and with the images."""
+    return Judging("test", e.held_out, e.eps_255, ("clean", "bert", "joint"))
+
+
+def inside(e: Evaluation) -> Judging:
+    """Variations of one defence: without the slow attacks, primary threat."""
+    return Judging("test", (e.primary_threat,), e.eps_255, INSIDE_ATTACKS)
+
+
+def gap(e: Evaluation, gallery: Gallery) -> Judging:
+    """Training and held-out pairs: the joint attack, primary threat."""
+    return Judging(gallery, (e.primary_threat,), e.eps_255, ("clean", "joint"))
+
+
+def validating(e: Evaluation) -> Judging:
+    """A model beside its training: both sides attacked, primary threat."""
+    return Judging("val", (e.primary_threat,), e.eps_255, ("clean", "joint"))
+
+
+def judgings_of(e: Evaluation, what: str) -> list[Judging]:
+    """How a task of that kind (`workers.Task`) judges its model; empty where it judges none."""
+    return {
+        "judged": [full(e, "test")],
+        "inside": [inside(e)],
+        "held-out": [held_out(e)],
+        "gap": [gap(e, "train-1"), gap(e, "test-1")],
+    }.get(what, [])
+
+
+def make_suite(e: Evaluation, how: Judging) -> Suite:
+    """The attacks of one judging."""
+    step = e.step_255 if how.eps_255 == e.eps_255 else None
+    return Suite(
+        PGD(how.eps_255, e.pgd_steps, step),
+        WordSubstitution(e.n_words),
+        ScaleViews(e.sga_scales),
+        how.attacks,
+        n_restarts=e.n_restarts,
+        slow_under=e.slow_under,
+        released=e.conventions == "released",
+    )

@@ -1,0 +1,243 @@
+"""What a study will cost, said before it starts: passes, hours, memory, disk, and what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from matlib.config import Profile, Run
+from matlib.data.memory import GIBIBYTE, image_budget
+from matlib.models.open_clip import OpenClipEncoder, open_named
+from matlib.models.small import SmallModel, build_small
+from matlib.study.costs import Costs
+from matlib.study.judgings import full, judgings_of, validating
+from matlib.study.probe import Timed, activation_bytes, captions_per_image
+from matlib.study.recipes import row_name
+from matlib.study.runs import Study
+from matlib.study.specs import Specs
+from matlib.study.workers import Task, is_done, n_workers, stages_of
+from matlib.training.defences import defence
+
+SANITY_SHARE = 0.7
+"""Cost of an image in the sanity battery over that in the suite (0.13 s and 0.18 s in the demo)."""
+
+TASK_SECONDS = 0.25
+"""Of each task beside its work: hashing, writing and syncing (measured on the smoke profile)."""
+
+SHOWN_IMAGES = 12
+
+
+@dataclass
+class Plan:
+    """The cost of a study.
+
+    Attributes:
+        parameters: by tower.
+        n_models, n_left: models to be trained and judged, and those not finished.
+        training_rows, judging_rows: rows through the towers, by kind, of the whole study.
+        hours, hours_left: wall hours on this device, with `n_workers` at a time.
+        error: of the hours, as a share of them, from how far the probe's repetitions lie apart
+            and, where steps were predicted from passes, how far that is from a measured step.
+        seconds: work per kind of task, all of it, before it is shared among workers.
+    """
+
+    profile: str
+    device: str
+    n_workers: int
+    parameters: dict[str, int]
+    n_models: int
+    n_left: int = 0
+    training_rows: dict[str, float] = field(default_factory=dict)
+    judging_rows: dict[str, float] = field(default_factory=dict)
+    hours: float = 0.0
+    hours_left: float = 0.0
+    error: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
+    memory_gib: dict[str, float] = field(default_factory=dict)
+    disk_gib: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def plan(profile: Profile, results: Path, data: Path | None = None, workers: int = 0) -> Plan:
+    """Probe and extrapolate; nothing is written.
+
+    Args:
+        results: folder of all results, looked into for what is finished.
+        data: folder of a data set on disk; without it images are made up and nothing counts
+            as finished.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    at_once = n_workers(profile, workers)
+    specs = Specs(profile, {}, device)
+    names = [row_name(run) for run in profile.runs]
+    rows = [("base", 0), *((name, seed) for seed in profile.seeds for name in names)]
+    with _threads(at_once):
+        encoder = _encoder(profile, device)
+        parameters = {
+            name: sum(p.numel() for p in encoder.tower(name)) for name in ("image", "text")
+        }
+        inside = [(row_name(run), seed) for seed in profile.seeds for run in profile.inside]
+        n_models = len(rows) + len(inside)
+        found = Plan(profile.name, _device_name(device), at_once, parameters, n_models)
+        costs = Costs(profile, encoder)
+        tasks = [task for stage in stages_of(specs, rows, inside) for task in stage]
+        done, trained = _finished(profile, results, data, tasks, found)
+        _add_hours(found, costs, tasks, done, trained, specs)
+        _add_sizes(found, profile, encoder)
+    if profile.model.kind == "open_clip":
+        found.notes.append(f"probed on {profile.model.name} with random weights: as fast as any")
+    found.notes += list(dict.fromkeys(costs.notes))
+    return found
+
+
+def _add_hours(
+    found: Plan,
+    costs: Costs,
+    tasks: list[Task],
+    done: set[Task],
+    trained: set[Task],
+    specs: Specs,
+) -> None:
+    total = left = wrong = 0.0
+    for task in tasks:
+        spent = _training(found, costs, task, specs)
+        if task in trained:
+            left -= sum(timed.seconds * n for _, timed, n in spent)
+        spent += [*_judging(found, costs, task), ("storing", Timed(TASK_SECONDS, 0.0), 1.0)]
+        for what, timed, n in spent:
+            seconds = timed.seconds * n
+            found.seconds[what] = found.seconds.get(what, 0.0) + seconds
+            total, wrong = total + seconds, wrong + seconds * timed.spread
+            left += 0.0 if task in done else seconds
+    found.hours, found.hours_left = (x / 3600 / found.n_workers for x in (total, max(left, 0.0)))
+    found.error = wrong / total if total else 0.0
+    found.n_left = sum(t.what in ("judged", "inside") and t not in done for t in tasks)
+    found.notes.append(
+        "not in the hours: the masked language model, candidate words, notebooks and the report"
+    )
+
+
+Spent = list[tuple[str, Timed, float]]
+"""What for, seconds of one, how many."""
+
+
+def _training(found: Plan, costs: Costs, task: Task, specs: Specs) -> Spent:
+    """The steps of the model that a task makes, and its measurements on validation pairs."""
+    profile = costs.profile
+    is_own = task.what in ("judged", "inside") and task.name != "base"
+    if not is_own and not (task.what == "base" and profile.base):
+        return []
+    run = specs.run(task.name) if is_own else Run(defence="clean")
+    phase = profile.finetune if is_own else profile.base
+    assert phase is not None
+    step, rows = costs.step(run, phase.batch_size)
+    _add(found.training_rows, rows, phase.n_steps * phase.batch_size)
+    spent = [("training", step, float(phase.n_steps))]
+    if is_own and phase.validate_every:
+        image, rows = costs.judge(validating(profile.evaluation))
+        n = profile.dataset.n_val * (phase.n_steps // phase.validate_every)
+        _add(found.judging_rows, rows, n)
+        spent.append(("validation", image, float(n)))
+    return spent
+
+
+def _judging(found: Plan, costs: Costs, task: Task) -> Spent:
+    """The images that a task judges, by what for."""
+    profile, spent = costs.profile, Spent()
+    data, e = profile.dataset, profile.evaluation
+    hows, share = judgings_of(e, task.what), 1.0
+    if task.what == "sanity":
+        hows, share = [full(e, "test")], SANITY_SHARE
+    for how in hows:
+        image, rows = costs.judge(how)
+        n = min(data.n_test, data.n_train) if task.what == "gap" else data.n_test
+        if task.what == "sanity":
+            n = min(profile.analysis_images, n)
+        _add(found.judging_rows, rows, share * n)
+        spent.append(({"judged": "judging"}.get(task.what, task.what), image, share * n))
+    return spent
+
+
+def _add(rows: dict[str, float], more: dict[str, float], n: float) -> None:
+    for kind, count in more.items():
+        rows[kind] = rows.get(kind, 0.0) + n * count
+
+
+def _finished(
+    profile: Profile, results: Path, data: Path | None, tasks: list[Task], found: Plan
+) -> tuple[set[Task], set[Task]]:
+    """Tasks that are done, and those not done whose model is trained already."""
+    if profile.dataset.name != "scenes" and data is None:
+        found.notes.append("no data folder: images were made up, and nothing counts as finished")
+        return set(), set()
+    if not (results / profile.name).is_dir():
+        return set(), set()
+    study = Study(profile, results, data)
+    done = {task for task in tasks if is_done(study, task)}
+    trained = {
+        task
+        for task in tasks
+        if task not in done and task.what in ("judged", "inside") and task.name != "base"
+        and study.store.find(study.specs.defended(study.specs.run(task.name), task.seed))
+    }  # fmt: skip
+    return done, trained
+
+
+def _add_sizes(found: Plan, profile: Profile, encoder: OpenClipEncoder) -> None:
+    data, phase = profile.dataset, profile.finetune or profile.base
+    weights = 4 * sum(found.parameters.values())
+    pixels = 3 * data.image_size**2
+    image_sets = {1, *(profile.n_variants for r in profile.runs if "rand" in r.augmentation
+                       or "renderings" in r.augmentation)}  # fmt: skip
+    images = max(data.n_train * max(image_sets), data.n_base)
+    copies = 4 + any(defence(run.defence).needs_reference for run in profile.runs)
+    batch = phase.batch_size / phase.micro_batches if phase else 32
+    half = 0.5 if phase and phase.mixed_precision != "no" else 1.0
+    model = copies * weights + batch * half * activation_bytes(encoder, 2)
+    if encoder.device.type == "cuda":  # what the probe needed at its batch may be more
+        model = max(model, float(torch.cuda.max_memory_allocated()))
+    host = min(images * pixels, image_budget()) + 4 * 4 * data.n_test * pixels
+    is_gpu = encoder.device.type == "cuda"
+    found.memory_gib = {
+        "RAM": ((host + (0 if is_gpu else model)) * found.n_workers) / GIBIBYTE,
+        "of which training images": min(images * pixels, image_budget()) / GIBIBYTE,
+        "GPU" if is_gpu else "model and activations": model / GIBIBYTE,
+    }
+    n_attacks = 2 + 6 * len(profile.evaluation.threats)
+    n_queries = data.n_test * (1 + captions_per_image(profile))
+    shown = n_attacks * SHOWN_IMAGES * pixels * 4
+    records = found.n_models * (shown + n_attacks * n_queries * 80)
+    n_saved = found.n_models - (profile.base is None)
+    found.disk_gib = {
+        "weights": n_saved * weights / GIBIBYTE,
+        "checkpoints while training": found.n_workers * 2 * 3 * weights / GIBIBYTE,
+        "records": records / GIBIBYTE,
+    }
+
+
+def _encoder(profile: Profile, device: str) -> OpenClipEncoder:
+    """The architecture with random weights: a pass takes as long with any."""
+    model = profile.model
+    if model.kind == "open_clip":
+        return open_named(model.name, None, device)
+    shape = model.model_dump(exclude={"kind", "name", "pretrained"})
+    return build_small(SmallModel(image_size=profile.dataset.image_size, **shape), 0).to(device)
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else "cpu"
+
+
+@contextmanager
+def _threads(at_once: int) -> Iterator[None]:
+    """One thread where the study's workers have one each."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if at_once > 1 else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,164 @@
+"""The plan: passes counted exactly, what is finished found, hours and sizes that add up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from matlib.cli import main
+from matlib.config import Run, TrainAttack, load_profile, profile_names
+from matlib.models.small import build_small
+from matlib.study import costs
+from matlib.study import plan as module
+from matlib.study.judgings import Judging
+from matlib.study.plan import Plan, plan
+from matlib.study.probe import (
+    COUNTING,
+    KINDS,
+    Timed,
+    counted,
+    counting_encoder,
+    edits_for,
+    judging,
+    made_pairs,
+    training_steps,
+)
+from matlib.study.runs import Study
+from matlib.study.workers import Task
+from tests.toys import random_pixels, tiny_encoder
+
+SMOKE = load_profile("smoke")
+K = 3
+ATTACK = TrainAttack(eps_255=2, pgd_steps=K, threats=("typo",), search="exhaustive", max_edits=2)
+
+
+def rows_of(defence: str) -> dict[str, float]:
+    profile = SMOKE.model_copy(update={"train_attack": ATTACK})
+    _, rows = training_steps(counting_encoder(), profile, Run(defence=defence), 4, 1)
+    return {kind: n for kind, n in rows.items() if n}
+
+
+def test_passes_of_a_step_are_those_of_its_definition() -> None:
+    assert rows_of("clean") == {"image_train": 1, "text_train": 1}
+    # K passes to the pixels; the captions that they are ascended against are embedded once
+    assert rows_of("image-at") == {
+        "image_attack": K, "image_train": 1, "text_forward": 1, "text_train": 1,
+    }  # fmt: skip
+    # only the image tower learns, against captions without gradient
+    assert rows_of("tecoa") == {"image_attack": K, "image_train": 1, "text_forward": 2}
+    # the clean caption and two edits, the image once, and the changed caption before K passes
+    assert rows_of("mat") == {
+        "image_forward": 1, "image_attack": K, "image_train": 1,
+        "text_forward": 1 + 2 + 1, "text_train": 1,
+    }  # fmt: skip
+
+
+def test_passes_of_a_judging_are_those_of_its_attacks() -> None:
+    how = Judging("test-1", ("typo",), 4.0, ("clean", "pgd"))
+    _, rows = judging(counting_encoder(), SMOKE, how, 3)
+    n_captions = SMOKE.dataset.captions_per_image
+    assert rows["image_attack"] == SMOKE.evaluation.pgd_steps
+    assert rows["image_train"] == rows["text_train"] == 0
+    assert rows["text_forward"] >= n_captions and rows["image_forward"] >= 2
+
+
+def test_counting_leaves_the_model_as_it_was() -> None:
+    encoder = tiny_encoder()
+    with counted(encoder) as rows, torch.no_grad():
+        encoder.encode_image(random_pixels(3))
+        encoder.encode_text(["a", "b"])
+    assert dict(rows) == {"image_forward": 3, "text_forward": 2}
+    assert "image_features" not in vars(encoder)
+    encoder.encode_image(random_pixels(3))
+    assert rows["image_forward"] == 3
+
+
+def test_as_many_edits_as_the_threats_allow() -> None:
+    captions = made_pairs(2, 1, 16).captions
+    sizes = SMOKE.candidates
+    free, both = (edits_for(captions, SMOKE, t) for t in (["bert_free"], ["bert_free", "typo"]))
+    n_words = len({edit.position for edit in free[0]})
+    assert len(free[0]) == sizes.k_free * n_words
+    assert len(both[0]) == (sizes.k_free + sizes.typos_per_word) * n_words
+
+
+def test_a_spread_is_half_the_range_over_the_median() -> None:
+    assert Timed.of([1.0, 2.0, 4.0]) == Timed(2.0, 0.75)
+    assert Timed.of([3.0]) == Timed(3.0, 0.0)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every model tiny, every row and image the same second."""
+    one = {kind: Timed(1.0, 0.1) for kind in KINDS}
+    monkeypatch.setattr(module, "_encoder", lambda *_: build_small(COUNTING, 0))
+    monkeypatch.setattr(costs, "pass_seconds", lambda *_, **__: one)
+    monkeypatch.setattr(
+        costs, "training_steps", lambda *_: (Timed(2.0, 0.1), dict.fromkeys(KINDS, 1.0))
+    )
+    monkeypatch.setattr(costs, "judging", lambda *_: (1.0, dict.fromkeys(KINDS, 2.0)))
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("name", profile_names())
+def test_every_profile_can_be_planned_without_its_data(name: str, tmp_path: Path) -> None:
+    profile = load_profile(name)
+    found = plan(profile, tmp_path)
+    n_trained = (len(profile.runs) + len(profile.inside)) * len(profile.seeds)
+    assert found.n_models == found.n_left == 1 + n_trained
+    assert found.hours == pytest.approx(found.hours_left)
+    assert found.hours * 3600 * found.n_workers == pytest.approx(sum(found.seconds.values()))
+    assert found.hours > 0 and 0 < found.error < 2
+    assert all(size > 0 for size in found.memory_gib.values())
+    assert list(tmp_path.iterdir()) == []  # a plan writes nothing
+    made_up = any("made up" in note for note in found.notes)
+    assert made_up == (profile.dataset.name != "scenes")
+    if profile.finetune is not None:
+        phases = [profile.finetune] * (found.n_models - 1)
+        phases += [profile.base] if profile.base else []
+        pairs = sum(phase.n_steps * phase.batch_size for phase in phases)
+        assert found.training_rows == (dict.fromkeys(KINDS, float(pairs)) if pairs else {})
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_is_finished_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = plan(SMOKE, tmp_path)
+    Study(SMOKE, tmp_path)  # its folder is there
+    finished = {Task("judged", "mat"), Task("base")}
+    monkeypatch.setattr(module, "is_done", lambda _, task: task in finished)
+    some = plan(SMOKE, tmp_path)
+    assert some.n_left == whole.n_left - 1 and some.hours == pytest.approx(whole.hours)
+    assert SMOKE.finetune is not None and SMOKE.base is not None
+    # 5 rows of a second per pair, and a probe of 2 pairs took 2 s where 10 s were predicted
+    steps = sum(p.n_steps * p.batch_size * 5 * 2 / 10 for p in (SMOKE.finetune, SMOKE.base))
+    judged = SMOKE.dataset.n_test * 5 * 2  # 2 rows of each of 5 kinds per image
+    measured = SMOKE.dataset.n_val * (SMOKE.finetune.n_steps // SMOKE.finetune.validate_every)
+    judged += measured * 5 * 2
+    saved = (whole.hours - some.hours_left) * 3600 * whole.n_workers
+    assert saved == pytest.approx(steps + judged + 2 * module.TASK_SECONDS)
+    monkeypatch.setattr(module, "is_done", lambda *_: True)
+    assert plan(SMOKE, tmp_path).hours_left == 0
+
+
+def test_the_plan_is_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Plan("smoke", "cpu", 2, {"image": 1000, "text": 2}, 7, 3, {"image_train": 5e6})
+    made = replace(made, hours=3.0, hours_left=0.5, error=0.25, memory_gib={"RAM": 1.5})
+    monkeypatch.setattr("matlib.study.plan.plan", lambda *_: made)
+    assert main(["plan", "smoke", "--results", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    for text in ("7, of which 3 are left", "3.0 h ± 25 %", "30.0 min ± 25 %", "5e+06 images"):
+        assert text in shown
+    assert main(["plan", "smok"]) == 1
+    assert "no profile 'smok'" in capsys.readouterr().err
+
+
+def test_a_small_study_is_planned_by_measuring(tmp_path: Path) -> None:
+    found = plan(SMOKE, tmp_path)
+    assert 0 < found.hours < 1 and set(found.seconds) == {
+        "training", "validation", "judging", "inside", "held-out", "sanity", "gap", "storing",
+    }  # fmt: skip
