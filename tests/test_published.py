@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from matlib.config import load_profile
 from matlib.study.tables import COLUMNS
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "published"
@@ -97,3 +98,16 @@ def test_bench_compares_equal_outputs() -> None:
     assert found["text_attack_speedup"] >= 10
     assert found["host_synchronisations_per_step"]["pgd"] == 0
     assert found["machine"]["n_cores"] >= 1
+
+
+@pytest.mark.parametrize("name", ["demo", "demo-full"])
+def test_every_row_trains_at_the_rate_that_was_best_for_it_on_another_world(name: str) -> None:
+    profile = load_profile(name)
+    tried = pd.read_csv(PUBLISHED / "calibration.csv")
+    tried = tried[tried["subject"] == "learning rate"]
+    best = tried[tried["note"].str.startswith("best")].set_index("row")["lr"].astype(float)
+    assert (tried.groupby("row").size() >= 3).all() and best.index.is_unique
+    assert profile.finetune is not None
+    for run in profile.runs:
+        row = "mat+.captions+renderings" if run.defence == "mat+" else run.defence
+        assert (run.lr or profile.finetune.lr) == best[row], run

@@ -22,7 +22,16 @@ from matlib.evaluation.retrieval import Outcomes, retrieve, worst_of
 from matlib.evaluation.suite import Key, Suite
 from matlib.models.dual_encoder import DualEncoder, check_evaluation_mode
 
-__all__ = ["Evaluation", "Key", "Suite", "evaluate", "strength_curve"]
+__all__ = [
+    "Attacks",
+    "Evaluation",
+    "Judge",
+    "Key",
+    "Suite",
+    "evaluate",
+    "gallery_of",
+    "strength_curve",
+]
 
 Against = Literal["adversarial", "clean"]
 """What a query searches: the attacked gallery (the field's convention), or the clean one."""
@@ -83,8 +92,8 @@ def evaluate(
         ValueError: a model in training mode, a table that does not fit, an unknown `gallery`;
             before any attack.
     """
-    judge = _Judge(encoder, pairs, suite, gallery, quantise_8bit)
-    attacks = _Attacks(source or encoder, judge.gallery, tables, suite, seed)
+    judge = Judge(encoder, gallery_of(pairs), suite, gallery, quantise_8bit)
+    attacks = Attacks(source or encoder, judge.gallery, tables, suite, seed)
     found = judge.found
     for attack, threat in suite.rows(tables):
         pixels, captions, report = attacks.run(attack, threat)
@@ -100,7 +109,12 @@ def evaluate(
     return found
 
 
-class _Attacks:
+def gallery_of(pairs: ImageTextPairs) -> Gallery:
+    """What is attacked: all images and captions of a split, in memory."""
+    return Gallery(pairs.pixels(), pairs.captions, pairs.relevance(), pairs.image_of)
+
+
+class Attacks:
     """A suite's attacks on one model; what several of them need is made once.
 
     Per threat the text attacks share one `PreparedSubstitution`. Only the current threat's is
@@ -161,22 +175,22 @@ class _Attacks:
         return self._text
 
 
-class _Judge:
+class Judge:
     """The judged model with the clean gallery, filling an `Evaluation`."""
 
     def __init__(
         self,
         encoder: DualEncoder,
-        pairs: ImageTextPairs,
+        gallery: Gallery,
         suite: Suite,
-        against: Against,
-        quantise_8bit: bool,
+        against: Against = "adversarial",
+        quantise_8bit: bool = False,
     ) -> None:
         if against not in ("adversarial", "clean"):
             raise ValueError(f"gallery must be 'adversarial' or 'clean'; got {against!r}")
         check_evaluation_mode(encoder)
-        self.gallery = Gallery(pairs.pixels(), pairs.captions, pairs.relevance(), pairs.image_of)
-        self.encoder, self.suite, self.found = encoder, suite, Evaluation()
+        self.gallery, self.encoder, self.suite = gallery, encoder, suite
+        self.found = Evaluation()
         self._against, self._quantise_8bit = against, quantise_8bit
         self._image = embed_images(encoder, self.gallery.pixels)
         self._text = embed_texts(encoder, self.gallery.captions)
@@ -211,7 +225,7 @@ def strength_curve(
     seed: int,
 ) -> dict[float, Outcomes]:
     """Outcomes under PGD for several budgets, with the step scaled to each."""
-    gallery = Gallery(pairs.pixels(), pairs.captions, pairs.relevance(), pairs.image_of)
+    gallery = gallery_of(pairs)
     text = embed_texts(encoder, gallery.captions)
     found = {}
     for eps in eps_255:
