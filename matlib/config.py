@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -12,6 +12,9 @@ from matlib.attacks.image import check_eps
 from matlib.models.small import ImageTower, TextTower
 from matlib.training.defence import Order
 from matlib.training.defences import DEFENCES
+
+Architecture = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$")]
+"""Name of a further model; part of a folder's name, so letters, digits and - only."""
 
 PROFILES = Path(__file__).resolve().parent.parent / "profiles"
 
@@ -217,6 +220,12 @@ class Run(_Part):
     pgd_steps: int | None = Field(default=None, ge=0, description="of the attack in training")
     ema_decay: float | None = Field(default=None, ge=0, lt=1)
 
+    @property
+    def row(self) -> str:
+        """Name of its row: the defence, for mat+ its augmentation, the label of a variation."""
+        augmentation = "" if self.augmentation == "none" else self.augmentation
+        return ".".join(filter(None, (self.defence, augmentation, self.label)))
+
     @model_validator(mode="after")
     def _known(self) -> Run:
         if self.defence not in DEFENCES:
@@ -252,6 +261,12 @@ class Profile(_Part):
     inside: tuple[Run, ...] = Field(
         default=(), description="variations of one defence, for the study of its own choices"
     )
+    architectures: dict[Architecture, Model] = Field(
+        default={}, description="further models beside `model`, for transfer and C8a"
+    )
+    transfer_rows: tuple[str, ...] = Field(
+        default=(), description="names of rows that every architecture is trained as too"
+    )
     seeds: tuple[int, ...] = (0,)
     analysis_images: int = Field(default=100, ge=4)
     limit: int = Field(
@@ -264,6 +279,16 @@ class Profile(_Part):
             raise ValueError("a small model starts from random weights: give `base`")
         if self.runs and self.finetune is None:
             raise ValueError("`runs` are given but `finetune` is missing")
+        if self.base is None and any(m.kind == "small" for m in self.architectures.values()):
+            raise ValueError(
+                "small models in `architectures` start from random weights: give `base`"
+            )
+        unknown = set(self.transfer_rows) - {run.row for run in self.runs}
+        if unknown:
+            raise ValueError(
+                f"transfer_rows names rows that `runs` has not: {sorted(unknown)}; "
+                f"it has: {', '.join(run.row for run in self.runs)}"
+            )
         if self.finetune and self.finetune.batch_size > self.dataset.n_train:
             raise ValueError("finetune.batch_size is larger than dataset.n_train")
         if self.base and self.dataset.n_base < self.base.batch_size:

@@ -13,6 +13,7 @@ from matlib.evaluation.statistics import primary_difference
 from matlib.study.durable import write_durably
 from matlib.study.recipes import row_name
 from matlib.study.runs import Study
+from matlib.study.tasks import Rows
 from matlib.study.workers import make_rows, n_workers
 
 COLUMNS = (
@@ -74,7 +75,7 @@ def calibrate(
     """
     grid = calibration_profile(profile, world_seed, lrs)
     study = Study(grid, results)
-    make_rows(study, None, [], n_workers(grid, workers), say, study.inside_rows())
+    make_rows(study, None, Rows(inside=study.inside_rows()), n_workers(grid, workers), say)
     found = pd.DataFrame([_row(study, run) for run in grid.inside], columns=[*COLUMNS, "clean"])
     best = found.groupby("row")["value"].idxmax()
     notes = found["note"].where(~found.index.isin(best), "best of its rates; " + found["note"])

@@ -71,7 +71,7 @@ def _contrast(
     """Per-seed paired differences; an interval over queries below three seeds."""
     seeds = study.profile.seeds
     pairs = [(outcomes(first, seed), outcomes(other, seed)) for seed in seeds]
-    floor = all(_at_floor(study, side, own) for pair in pairs for side in pair)
+    floor = all(is_near_chance(study, side, own) for pair in pairs for side in pair)
     if len(seeds) >= MIN_SEEDS_FOR_INTERVAL:
         found = t_interval([primary_endpoint(a) - primary_endpoint(b) for a, b in pairs])
         return Contrast(name, found, len(seeds), "seed", floor)
@@ -81,7 +81,8 @@ def _contrast(
     return Contrast(name, found, 1, "query", floor)
 
 
-def _at_floor(study: Study, outcomes: Outcomes, own: Tensor) -> bool:
+def is_near_chance(study: Study, outcomes: Outcomes, own: Tensor) -> bool:
+    """Whether the interval of the primary endpoint on the test gallery reaches down to chance."""
     relevant = study.pairs("test").relevance()
     chance = (chance_recall(relevant, "TR", 1) + chance_recall(relevant, "IR", 1)) / 2
     return primary_difference(outcomes, None, own, n_boot=500).low <= chance

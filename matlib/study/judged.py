@@ -47,6 +47,11 @@ def _key(name: str) -> Key:
     return attack, threat
 
 
+def save_ranks(outcomes: Mapping[str, Outcomes], path: Path) -> None:
+    """Write the rank of every query, by name of what was judged (column `attack`)."""
+    _frame(outcomes).to_csv(path, index=False)
+
+
 def _frame(outcomes: Mapping[str, Outcomes]) -> pd.DataFrame:
     """One row per query: attack, direction, query, rank."""
     parts = []
@@ -65,7 +70,8 @@ def _frame(outcomes: Mapping[str, Outcomes]) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-def _outcomes(path: Path) -> dict[str, Outcomes]:
+def load_ranks(path: Path) -> dict[str, Outcomes]:
+    """What `save_ranks` wrote, names in the same order."""
     table = pd.read_csv(path, dtype={"attack": str})
     found = {}
     for name, part in table.groupby("attack", sort=False):
@@ -80,7 +86,7 @@ def _outcomes(path: Path) -> dict[str, Outcomes]:
 def save_evaluation(found: Evaluation, folder: Path) -> None:
     """Write ranks (CSV), adversarial captions (JSON) and shown images (safetensors)."""
     ranks = {_name(key): outcomes for key, outcomes in found.outcomes.items()}
-    _frame(ranks).to_csv(folder / RANKS, index=False)
+    save_ranks(ranks, folder / RANKS)
     captions = {_name(key): texts for key, texts in found.captions.items()}
     (folder / CAPTIONS).write_text(json.dumps(captions, ensure_ascii=False))
     shown = {_name(key): pixels.contiguous().cpu() for key, pixels in found.shown.items()}
@@ -89,9 +95,7 @@ def save_evaluation(found: Evaluation, folder: Path) -> None:
 
 def save_curve(curve: Mapping[float, Outcomes], folder: Path) -> None:
     """Write the strength curve: `attack` holds eps in 1/255."""
-    _frame({str(eps): outcomes for eps, outcomes in curve.items()}).to_csv(
-        folder / CURVE, index=False
-    )
+    save_ranks({str(eps): outcomes for eps, outcomes in curve.items()}, folder / CURVE)
 
 
 def load_evaluation(artefact: Artefact) -> Judged:
@@ -99,9 +103,9 @@ def load_evaluation(artefact: Artefact) -> Judged:
     has = artefact.provenance["outputs"]  # ranks alone, where they come from a record
     captions = json.loads(artefact.file(CAPTIONS).read_text()) if CAPTIONS in has else {}
     shown = load_file(str(artefact.file(SHOWN))) if SHOWN in has else {}
-    curve = _outcomes(artefact.file(CURVE)) if CURVE in has else {}
+    curve = load_ranks(artefact.file(CURVE)) if CURVE in has else {}
     return Judged(
-        {_key(name): found for name, found in _outcomes(artefact.file(RANKS)).items()},
+        {_key(name): found for name, found in load_ranks(artefact.file(RANKS)).items()},
         {_key(name): texts for name, texts in captions.items()},
         {_key(name): pixels for name, pixels in shown.items()},
         {float(eps): found for eps, found in curve.items()},

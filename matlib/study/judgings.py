@@ -16,6 +16,9 @@ the same number of images, to compare training with held-out pairs."""
 
 INSIDE_ATTACKS = ("clean", "pgd", "bert", "sga", "joint")
 
+TRANSFER_ATTACKS = ("pgd", "sga", "joint")
+"""Image alone, the attack that is made to transfer, and the strongest one (on its own model)."""
+
 
 @dataclass(frozen=True)
 class Judging:
@@ -48,6 +51,11 @@ def gap(e: Evaluation, gallery: Gallery) -> Judging:
     return Judging(gallery, (e.primary_threat,), e.eps_255, ("clean", "joint"))
 
 
+def transfer(e: Evaluation) -> Judging:
+    """The attacks that are sent from model to model, primary threat."""
+    return Judging("test", (e.primary_threat,), e.eps_255, TRANSFER_ATTACKS)
+
+
 def validating(e: Evaluation) -> Judging:
     """A model beside its training: both sides attacked, primary threat."""
     return Judging("val", (e.primary_threat,), e.eps_255, ("clean", "joint"))
@@ -59,6 +67,7 @@ def judgings_of(e: Evaluation, what: str) -> list[Judging]:
         "judged": [full(e, "test")],
         "inside": [inside(e)],
         "held-out": [held_out(e)],
+        "transfer": [transfer(e)],
         "gap": [gap(e, "train-1"), gap(e, "test-1")],
     }.get(what, [])
 

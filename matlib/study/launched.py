@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matlib.config import load_profile
 from matlib.study.pipeline import run_shard, run_study
 from matlib.study.runs import Study
-from matlib.study.workers import is_done, stages
+from matlib.study.tasks import all_rows, is_done, stages
 
 GROUP_VARIABLES = (
     "RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_WORLD_SIZE",
@@ -95,7 +95,8 @@ def run_launched(
     if me.rank:
         return
     study = Study(load_profile(profile, limit), results, data)
-    waiting = [task for stage in stages(study, study.rows()) for task in stage]
+    shared = replace(all_rows(study.profile), sources=())  # left to the process that reports
+    waiting = [task for stage in stages(study.profile, shared) for task in stage]
     while waiting := [task for task in waiting if not is_done(study, task)]:
         time.sleep(pause)
     run_study(profile, results, data, limit, publish=publish, workers=1, say=say)

@@ -15,6 +15,7 @@ from matlib.study.contrasts import (
     rivals_of,
     unimodal_margins,
 )
+from matlib.study.ranking import transfer_of_ranking
 from matlib.study.runs import Study
 from matlib.study.sanity import battery, masked_gradients_entry
 
@@ -56,6 +57,7 @@ def ledger(study: Study) -> list[dict[str, Any]]:
         "C3-valid": generalisation_gap(study, "mat-valid"),
         "C4": one_to_many(study),
         "C5": differences(study, "mat+.captions", ["mat+.renderings"]),
+        "C8a": transfer_of_ranking(study),
     }
     # only a world that knows the truth can train on words that keep it
     words = {claim: text for claim, text in CLAIMS.items()

@@ -19,6 +19,7 @@ from matlib.study.report import Figure, FrontPage, build_report, claims_text, re
 from matlib.study.runs import Study
 from matlib.study.session import open_study
 from matlib.study.tables import write_results
+from matlib.study.tasks import all_rows
 from matlib.study.workers import make_rows, n_workers
 
 QUESTION = (
@@ -76,7 +77,7 @@ def run_study(
     at_once = n_workers(checked, workers)
     _take_records(study, say)
     if at_once > 1:
-        make_rows(study, data, study.rows(), at_once, say, study.inside_rows())
+        make_rows(study, data, all_rows(checked), at_once, say)
     done = run_notebooks(
         find_notebooks(NOTEBOOKS),
         folder / "notebooks",
@@ -178,8 +179,8 @@ def run_shard(
     study = open_study(profile, str(results), str(data) if data else "", limit)
     _take_records(study, say)
     i, n = shard
-    mine, inside = study.rows()[i - 1 :: n], study.inside_rows()[i - 1 :: n]
-    make_rows(study, data, mine, n_workers(study.profile, workers), say, inside)
+    mine = all_rows(study.profile).share(i, n)
+    make_rows(study, data, mine, n_workers(study.profile, workers), say)
     if i == n and n == 1:
         write_results(study)
     if publish:

@@ -16,10 +16,12 @@ from matlib.models.small import SmallModel, build_small
 from matlib.study.costs import Costs
 from matlib.study.judgings import full, judgings_of, validating
 from matlib.study.probe import Timed, activation_bytes, captions_per_image
-from matlib.study.recipes import row_name
+from matlib.study.recipes import profile_of_architecture
 from matlib.study.runs import Study
 from matlib.study.specs import Specs
-from matlib.study.workers import Task, is_done, n_workers, stages_of
+from matlib.study.store import Artefact
+from matlib.study.tasks import Task, all_rows, is_done, stages
+from matlib.study.workers import n_workers
 from matlib.training.defences import defence
 
 SANITY_SHARE = 0.7
@@ -73,30 +75,28 @@ def plan(profile: Profile, results: Path, data: Path | None = None, workers: int
     device = "cuda" if torch.cuda.is_available() else "cpu"
     at_once = n_workers(profile, workers)
     specs = Specs(profile, {}, device)
-    names = [row_name(run) for run in profile.runs]
-    rows = [("base", 0), *((name, seed) for seed in profile.seeds for name in names)]
+    rows = all_rows(profile)
     with _threads(at_once):
         encoder = _encoder(profile, device)
         parameters = {
             name: sum(p.numel() for p in encoder.tower(name)) for name in ("image", "text")
         }
-        inside = [(row_name(run), seed) for seed in profile.seeds for run in profile.inside]
-        n_models = len(rows) + len(inside)
+        n_models = len(rows.main) + len(rows.inside) + len(rows.elsewhere)
         found = Plan(profile.name, _device_name(device), at_once, parameters, n_models)
-        costs = Costs(profile, encoder)
-        tasks = [task for stage in stages_of(specs, rows, inside) for task in stage]
+        costs = {name: Costs(*each) for name, each in _models(profile, encoder).items()}
+        tasks = [task for stage in stages(profile, rows) for task in stage]
         done, trained = _finished(profile, results, data, tasks, found)
         _add_hours(found, costs, tasks, done, trained, specs)
         _add_sizes(found, profile, encoder)
     if profile.model.kind == "open_clip":
         found.notes.append(f"probed on {profile.model.name} with random weights: as fast as any")
-    found.notes += list(dict.fromkeys(costs.notes))
+    found.notes += list(dict.fromkeys(note for each in costs.values() for note in each.notes))
     return found
 
 
 def _add_hours(
     found: Plan,
-    costs: Costs,
+    costs: dict[str, Costs],
     tasks: list[Task],
     done: set[Task],
     trained: set[Task],
@@ -104,10 +104,11 @@ def _add_hours(
 ) -> None:
     total = left = wrong = 0.0
     for task in tasks:
-        spent = _training(found, costs, task, specs)
+        own = costs[task.architecture]
+        spent = _training(found, own, task, specs)
         if task in trained:
             left -= sum(timed.seconds * n for _, timed, n in spent)
-        spent += [*_judging(found, costs, task), ("storing", Timed(TASK_SECONDS, 0.0), 1.0)]
+        spent += [*_judging(found, own, task), ("storing", Timed(TASK_SECONDS, 0.0), 1.0)]
         for what, timed, n in spent:
             seconds = timed.seconds * n
             found.seconds[what] = found.seconds.get(what, 0.0) + seconds
@@ -182,9 +183,13 @@ def _finished(
         task
         for task in tasks
         if task not in done and task.what in ("judged", "inside") and task.name != "base"
-        and study.store.find(study.specs.defended(study.specs.run(task.name), task.seed))
+        and _weights(study.of_architecture(task.architecture), task)
     }  # fmt: skip
     return done, trained
+
+
+def _weights(study: Study, task: Task) -> Artefact | None:
+    return study.store.find(study.specs.defended(study.specs.run(task.name), task.seed))
 
 
 def _add_sizes(found: Plan, profile: Profile, encoder: OpenClipEncoder) -> None:
@@ -217,6 +222,17 @@ def _add_sizes(found: Plan, profile: Profile, encoder: OpenClipEncoder) -> None:
         "checkpoints while training": found.n_workers * 2 * 3 * weights / GIBIBYTE,
         "records": records / GIBIBYTE,
     }
+
+
+def _models(
+    profile: Profile, encoder: OpenClipEncoder
+) -> dict[str, tuple[Profile, OpenClipEncoder]]:
+    """The study's own model under "" and every further architecture, each with its profile."""
+    found = {"": (profile, encoder)}
+    for name in profile.architectures:
+        own = profile_of_architecture(profile, name)
+        found[name] = (own, _encoder(own, encoder.device.type))
+    return found
 
 
 def _encoder(profile: Profile, device: str) -> OpenClipEncoder:

@@ -12,8 +12,33 @@ from matlib.training.loop import Schedule
 
 def row_name(run: Run) -> str:
     """Name of a row: the defence, for mat+ its augmentation, and the label of a variation."""
-    augmentation = "" if run.augmentation == "none" else run.augmentation
-    return ".".join(filter(None, (run.defence, augmentation, run.label)))
+    return run.row
+
+
+def rows_of(profile: Profile) -> list[tuple[str, int]]:
+    """(row name, seed) of every model of the comparison, the undefended one first."""
+    names = [row_name(run) for run in profile.runs]
+    return [("base", 0), *((name, seed) for seed in profile.seeds for name in names)]
+
+
+def inside_rows_of(profile: Profile) -> list[tuple[str, int]]:
+    """(row name, seed) of the variations of one defence (`profile.inside`)."""
+    names = [row_name(run) for run in profile.inside]
+    return [(name, seed) for seed in profile.seeds for name in names]
+
+
+def run_named(profile: Profile, name: str) -> Run:
+    """The run of that row name, of the comparison or of the variations.
+
+    Raises:
+        ValueError: the profile has no such row.
+    """
+    runs = (*profile.runs, *profile.inside)
+    for run in runs:
+        if row_name(run) == name:
+            return run
+    known = ", ".join(["base", *map(row_name, runs)])
+    raise ValueError(f"profile {profile.name} has no row {name!r}; it has: {known}")
 
 
 def defence_of(run: Run) -> Defence:
@@ -55,3 +80,17 @@ def train_attack_of(profile: Profile, run: Run) -> TrainAttack:
     if run.pgd_steps is not None:
         own["pgd_steps"] = run.pgd_steps
     return profile.train_attack.model_copy(update=own)
+
+
+def profile_of_architecture(profile: Profile, name: str) -> Profile:
+    """The profile with another model and with the rows that every architecture is trained as.
+
+    Raises:
+        ValueError: the profile has no such architecture.
+    """
+    if name not in profile.architectures:
+        known = ", ".join(profile.architectures) or "none"
+        raise ValueError(f"profile {profile.name} has no architecture {name!r}; it has: {known}")
+    runs = tuple(run for run in profile.runs if run.row in profile.transfer_rows)
+    changes = {"model": profile.architectures[name], "runs": runs}
+    return profile.model_copy(update={**changes, "inside": (), "architectures": {}})

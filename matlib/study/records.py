@@ -23,7 +23,7 @@ from matlib.study.durable import write_durably
 from matlib.study.judged import CURVE, RANKS
 from matlib.study.runs import Study
 from matlib.study.sanity import FILE as CHECKS
-from matlib.study.workers import Task, specs_of, stages
+from matlib.study.tasks import Task, all_rows, specs_of, stages
 
 FILE = "records.csv.gz"
 COLUMNS = ("hash", "kind", "name", "seed", "file", "attack", "direction", "content")
@@ -31,7 +31,7 @@ COLUMNS = ("hash", "kind", "name", "seed", "file", "attack", "direction", "conte
 
 def recorded_tasks(study: Study) -> Iterator[tuple[Task, list[ArtefactSpec]]]:
     """What a whole study judges, with the artefacts that hold it."""
-    for stage in stages(study, study.rows(), study.inside_rows()):
+    for stage in stages(study.profile, all_rows(study.profile)):
         for task in stage:
             if task.what not in ("base", "words"):
                 yield task, specs_of(study, task)

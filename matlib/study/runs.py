@@ -20,11 +20,11 @@ from matlib.models.masked_lm import MaskedLM
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.progress import Progress
 from matlib.study import judgings
-from matlib.study.inputs import draw, open_source
+from matlib.study.inputs import KarpathySource, ScenesSource, draw, open_source
 from matlib.study.judged import Judged, load_evaluation, save_curve, save_evaluation
 from matlib.study.judgings import Gallery, Judging
 from matlib.study.models import Models, about_tables, validity
-from matlib.study.recipes import defence_of, row_name
+from matlib.study.recipes import defence_of, inside_rows_of, profile_of_architecture, rows_of
 from matlib.study.specs import Specs
 from matlib.study.store import Artefact, ArtefactSpec, Store
 from matlib.study.threats import Table, load_tables, make_tables, save_tables
@@ -39,19 +39,27 @@ class Study:
         profile: what is studied.
         results: folder of all results; this profile's lie in `results/<profile name>`.
         data: folder of a data set on disk; not needed for scenes.
+        source: the data, where they are open already.
 
     Raises:
         ValueError, FileNotFoundError: data missing or unfit, before any work.
     """
 
-    def __init__(self, profile: Profile, results: Path, data: Path | None = None) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        results: Path,
+        data: Path | None = None,
+        source: ScenesSource | KarpathySource | None = None,
+    ) -> None:
         torch.set_flush_denormal(True)
         self.profile = profile
         self.root = results / profile.name
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.source = open_source(profile.dataset, data)
+        self.source = source or open_source(profile.dataset, data)
         self.store = Store(self.root, device=self.device)
         self.used: set[str] = set()
+        self._others: dict[str, Study] = {}
 
     @cached_property
     def specs(self) -> Specs:
@@ -59,8 +67,7 @@ class Study:
 
     def rows(self) -> list[tuple[str, int]]:
         """(row name, seed) of every model of the study, base first."""
-        names = [row_name(run) for run in self.profile.runs]
-        return [("base", 0), *((name, seed) for seed in self.profile.seeds for name in names)]
+        return rows_of(self.profile)
 
     def get(self, spec: ArtefactSpec, make: Callable[[Path], dict[str, Any] | None]) -> Artefact:
         """An artefact of this study, loaded or made, and noted as used."""
@@ -69,8 +76,25 @@ class Study:
 
     def inside_rows(self) -> list[tuple[str, int]]:
         """(row name, seed) of the variations of one defence (`profile.inside`)."""
-        names = [row_name(run) for run in self.profile.inside]
-        return [(name, seed) for seed in self.profile.seeds for name in names]
+        return inside_rows_of(self.profile)
+
+    def of_architecture(self, name: str) -> Study:
+        """The same study of another of the profile's architectures; itself for "".
+
+        It has the rows in `transfer_rows` only, and shares data, store and what was used: an
+        artefact's identity holds the model's shape, so that nothing is taken for another.
+
+        Raises:
+            ValueError: the profile has no such architecture.
+        """
+        if not name:
+            return self
+        if name not in self._others:
+            profile = profile_of_architecture(self.profile, name)
+            other = Study(profile, self.root.parent, source=self.source)
+            other.used, other.store = self.used, self.store
+            self._others[name] = other
+        return self._others[name]
 
     # --- data ------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from matlib.study.recipes import (
     attacks_anything,
     defence_of,
     row_name,
+    run_named,
     schedule_of,
     train_attack_of,
 )
@@ -37,6 +38,7 @@ MODEL_CODE = ("matlib.models.open_clip", "matlib.models.small", "matlib.models.d
 TRAIN_CODE = (*MODEL_CODE, "matlib.training.loop", "matlib.training.defences")
 JUDGE_CODE = (*MODEL_CODE, "matlib.evaluation.robustness")
 OWN_LOSS_CODE = ("matlib.training.own_attack",)
+TRANSFER_CODE = "matlib.evaluation.transfer"
 SANITY_CODE = ("matlib.evaluation.sanity",)
 TABLE_CODE = ("matlib.study.threats", "matlib.models.masked_lm")
 
@@ -184,15 +186,25 @@ class Specs:
         config = {**judged.config, "n_images": n_images}
         return self._spec("sanity", name, seed, config, inputs, (*JUDGE_CODE, *SANITY_CODE))
 
+    def transfer(
+        self, name: str, how: Judging, models: Mapping[str, ArtefactSpec | None], shapes: Any
+    ) -> ArtefactSpec:
+        """Attacks made on one model and judged on others, all of the first seed.
+
+        Args:
+            name: of the source.
+            models: the source and every target; None for a pretrained one.
+            shapes: the configuration of every model, by the same names.
+        """
+        inputs = {**models, "tables": self.tables(how.gallery, how.threats)}
+        config = {**self._judging(how), "models": shapes}
+        seed = self.profile.seeds[0]
+        return self._spec("transfer", name, seed, config, inputs, (*JUDGE_CODE, TRANSFER_CODE))
+
     def run(self, name: str) -> Run:
         """The run of that row name.
 
         Raises:
             ValueError: the profile has no such row.
         """
-        runs = (*self.profile.runs, *self.profile.inside)
-        for run in runs:
-            if row_name(run) == name:
-                return run
-        known = ", ".join(["base", *map(row_name, runs)])
-        raise ValueError(f"profile {self.profile.name} has no row {name!r}; it has: {known}")
+        return run_named(self.profile, name)

@@ -20,6 +20,7 @@ from matlib.study.held_out import held_out_table
 from matlib.study.inside import inside_table
 from matlib.study.ledger import ledger
 from matlib.study.runs import Study
+from matlib.study.transfer import transfer_table
 from matlib.training.defences import defence
 
 KS = (1, 5, 10)
@@ -119,7 +120,7 @@ def write_results(study: Study) -> dict[str, Path]:
     """Write the tables, `claims.json` and `provenance.json` of the whole study.
 
     `robustness.csv` (every recall of every model), `endpoints.csv` (the primary endpoint, over
-    seeds), `held_out.csv` and `inside.csv` (where the profile asks for them).
+    seeds), `held_out.csv`, `inside.csv` and `transfer.csv` (where there is something).
 
     Returns:
         name -> path of each file; each is written whole or not at all.
@@ -131,6 +132,7 @@ def write_results(study: Study) -> dict[str, Path]:
         "endpoints.csv": endpoint_table(study),
         "held_out.csv": held_out_table(study),
         "inside.csv": inside_table(study),
+        "transfer.csv": transfer_table(study),
     }
     files = {
         "robustness.csv": _csv(table),

@@ -10,118 +10,22 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from matlib.config import Profile
 from matlib.data.memory import BUDGET_VARIABLE, GIBIBYTE, image_budget
-from matlib.study.artefacts import ArtefactSpec
 from matlib.study.environment import environment
-from matlib.study.judgings import Judging, judgings_of
-from matlib.study.recipes import attacks_anything
 from matlib.study.runs import Study
-from matlib.study.sanity import checks, sanity_spec
-from matlib.study.specs import Specs
+from matlib.study.tasks import Rows, Task, do, is_done, stages
 
 MAX_WORKERS = 8
 """More would need more memory than a common machine has: about 1.5 GB each."""
 
-GAP_ROWS = ("base", "mat", "mat-valid", "mat+")
-"""Rows whose robustness on training pairs is set beside that on held-out ones (notebook 30)."""
-
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Task:
-    """One thing to be made: a model judged, the sanity battery on it, or what all need first."""
-
-    what: Literal["base", "words", "judged", "inside", "held-out", "sanity", "gap"]
-    name: str = "base"
-    seed: int = 0
-
-    def __str__(self) -> str:
-        if self.what in ("base", "words"):
-            return {"base": "base model", "words": "candidate words"}[self.what]
-        more = {
-            "sanity": ": sanity",
-            "gap": ": training and held-out pairs",
-            "held-out": ": edits of held-out kinds",
-        }
-        return f"{self.name} s{self.seed}{more.get(self.what, '')}"
-
-
-def stages(
-    study: Study, rows: Sequence[tuple[str, int]], inside: Sequence[tuple[str, int]] = ()
-) -> list[list[Task]]:
-    """What is to be made for these rows: tasks of one stage need only those before it.
-
-    Args:
-        inside: rows of `study.inside_rows()`.
-    """
-    return stages_of(study.specs, rows, inside)
-
-
-def stages_of(
-    specs: Specs, rows: Sequence[tuple[str, int]], inside: Sequence[tuple[str, int]] = ()
-) -> list[list[Task]]:
-    """The same of a study whose data are not at hand."""
-    examined = [
-        (name, seed) for name, seed in rows if name != "base" and attacks_anything(specs.run(name))
-    ]
-    return [
-        [Task("base"), Task("words")],
-        # the last rows train longest (attacks on both sides, many variants): they begin
-        [Task("judged", *row) for row in reversed(rows)] + [Task("inside", *row) for row in inside],
-        [Task("sanity", *row) for row in examined]
-        + [Task("held-out", *row) for row in rows if specs.profile.evaluation.held_out]
-        + [Task("gap", *row) for row in rows if row[0].split(".")[0] in GAP_ROWS],
-    ]
-
-
-def specs_of(study: Study, task: Task) -> list[ArtefactSpec]:
-    """The artefacts that it is about; what they need besides is made on the way."""
-    how = study.main_judging("test")
-    if task.what == "base":
-        base = study.specs.base()
-        return [] if base is None else [base]
-    if task.what == "words":
-        return [study.specs.tables(how.gallery, how.threats)]
-    if task.what == "sanity":
-        return [sanity_spec(study, task.name, task.seed)]
-    return [study.specs.judged(task.name, task.seed, each) for each in judgings(study, task)]
-
-
-def judgings(study: Study, task: Task) -> list[Judging]:
-    """How a task judges its model; empty for tasks that judge none."""
-    return judgings_of(study.profile.evaluation, task.what)
-
-
-def is_done(study: Study, task: Task) -> bool:
-    """Whether its artefacts are there."""
-    return all(study.store.find(spec) is not None for spec in specs_of(study, task))
-
-
-def do(study: Study, task: Task) -> None:
-    """Make it, with all that it needs."""
-    if task.what == "base":
-        study.model("base")
-    elif task.what == "words":
-        for how in (
-            study.main_judging("test"), study.inside_judging(), study.held_out_judging()
-        ):  # fmt: skip
-            if how.threats:
-                study.tables(how.gallery, how.threats)
-        study.models.prepare_words()
-    elif task.what == "sanity":
-        checks(study, task.name, task.seed)
-    for how in judgings(study, task):
-        study.judged(task.name, task.seed, how)
 
 
 def n_workers(profile: Profile, asked: int = 0) -> int:
@@ -140,28 +44,20 @@ def n_workers(profile: Profile, asked: int = 0) -> int:
     return min(usable or 1, MAX_WORKERS)
 
 
-def make_rows(
-    study: Study,
-    data: Path | None,
-    rows: Sequence[tuple[str, int]],
-    workers: int,
-    say: Say = print,
-    inside: Sequence[tuple[str, int]] = (),
-) -> None:
+def make_rows(study: Study, data: Path | None, rows: Rows, workers: int, say: Say = print) -> None:
     """Train and judge these rows; what is there already is not made again.
 
     Args:
         data: folder of a data set on disk, as the study was opened with.
         workers: processes, each on one thread; with 1 this process does all, on all cores.
         say: receives a line per finished task.
-        inside: rows of `study.inside_rows()` to be judged in short.
 
     Raises:
         RuntimeError: a task failed; the message names it and the cause.
     """
     open_stages = [
         [task for task in stage if not is_done(study, task)]
-        for stage in stages(study, rows, inside)
+        for stage in stages(study.profile, rows)
     ]
     n = sum(map(len, open_stages))
     if n == 0:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from matlib.data.pairs import OneToMany
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.training.defence import Defence
 from matlib.training.inner import Candidates, InnerAttack
 from matlib.training.schedule import Schedule
+from matlib.training.towers import learning_part
 
 
 def check_inputs(
@@ -37,23 +36,6 @@ def check_inputs(
         learning_part(encoder, how, name)
     if schedule.mixed_precision == "fp16" and encoder.device.type == "cpu":
         raise ValueError("fp16 needs a GPU; on a CPU use mixed_precision bf16 or no")
-
-
-def learning_part(encoder: OpenClipEncoder, how: Defence, name: str) -> list[nn.Parameter]:
-    """Parameters of one tower that a defence trains.
-
-    Raises:
-        ValueError: the model has no such tower.
-    """
-    try:
-        parameters = encoder.tower(name)
-    except (ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{how.name} trains the part {name!r}, which this model has not: {error}"
-        ) from error
-    if not parameters:
-        raise ValueError(f"{how.name} trains the part {name!r}, which has no weights here")
-    return parameters
 
 
 def check_processes(schedule: Schedule, n_processes: int) -> None:

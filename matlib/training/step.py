@@ -18,7 +18,6 @@ from matlib.models.dual_encoder import DualEncoder, frozen
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.training.averaging import Averages
 from matlib.training.batch import Batch, Draw, own_rows
-from matlib.training.checks import learning_part
 from matlib.training.defence import Defence
 from matlib.training.inner import Candidates, InnerAttack
 from matlib.training.noise import sample_generators, seed_layers
@@ -26,6 +25,7 @@ from matlib.training.processes import Processes
 from matlib.training.schedule import Schedule, make_optimiser
 from matlib.training.seen import LossModule, PreciseEncoder, SeenEncoder
 from matlib.training.selection import BestWeights, HeldOutRecall, Validation
+from matlib.training.towers import learning_part, set_modes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -136,7 +136,7 @@ class Stepper:
         )
         self.averages = Averages(names, decay) if decay else None
         self.best = BestWeights({**names, **dict(encoder.named_buffers())})
-        encoder.train()
+        set_modes(encoder, how)
 
     @property
     def scaler(self) -> torch.amp.GradScaler | None:

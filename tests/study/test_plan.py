@@ -108,7 +108,8 @@ def test_every_profile_can_be_planned_without_its_data(name: str, tmp_path: Path
     profile = load_profile(name)
     found = plan(profile, tmp_path)
     n_trained = (len(profile.runs) + len(profile.inside)) * len(profile.seeds)
-    assert found.n_models == found.n_left == 1 + n_trained
+    n_elsewhere = len(profile.architectures) * (1 + len(profile.transfer_rows) * len(profile.seeds))
+    assert found.n_models == found.n_left == 1 + n_trained + n_elsewhere
     assert found.hours == pytest.approx(found.hours_left)
     assert found.hours * 3600 * found.n_workers == pytest.approx(sum(found.seconds.values()))
     assert found.hours > 0 and 0 < found.error < 2
@@ -117,8 +118,9 @@ def test_every_profile_can_be_planned_without_its_data(name: str, tmp_path: Path
     made_up = any("made up" in note for note in found.notes)
     assert made_up == (profile.dataset.name != "scenes")
     if profile.finetune is not None:
-        phases = [profile.finetune] * (found.n_models - 1)
-        phases += [profile.base] if profile.base else []
+        n_bases = 1 + len(profile.architectures)
+        phases = [profile.finetune] * (found.n_models - n_bases)
+        phases += [profile.base] * n_bases if profile.base else []
         pairs = sum(phase.n_steps * phase.batch_size for phase in phases)
         assert found.training_rows == (dict.fromkeys(KINDS, float(pairs)) if pairs else {})
 
@@ -161,4 +163,5 @@ def test_a_small_study_is_planned_by_measuring(tmp_path: Path) -> None:
     found = plan(SMOKE, tmp_path)
     assert 0 < found.hours < 1 and set(found.seconds) == {
         "training", "validation", "judging", "inside", "held-out", "sanity", "gap", "storing",
+        "transfer",
     }  # fmt: skip

@@ -11,7 +11,8 @@ import torch
 from matlib.config import Profile, Run, load_profile
 from matlib.study.records import FILE, accept_records, write_records
 from matlib.study.runs import Study
-from matlib.study.workers import Task, is_done, make_rows
+from matlib.study.tasks import Rows, Task, is_done
+from matlib.study.workers import make_rows
 
 SMOKE = load_profile("smoke")
 TWO_SEEDS = SMOKE.model_copy(update={"runs": (Run(defence="text-at"),), "seeds": (0, 1)})
@@ -24,7 +25,7 @@ def profile(**more: object) -> Profile:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Study:
     study = Study(profile(), tmp_path_factory.mktemp("done"))
-    make_rows(study, None, study.rows(), 1, lambda line: None)
+    make_rows(study, None, Rows(study.rows()), 1, lambda line: None)
     return study
 
 

@@ -11,25 +11,27 @@ import torch
 from matlib.config import load_profile
 from matlib.study import workers
 from matlib.study.runs import Study
-from matlib.study.workers import Task, make_rows, n_workers, stages
+from matlib.study.tasks import Task, all_rows, stages
+from matlib.study.workers import make_rows, n_workers
 
 
 def _study(folder: Path) -> Study:
     smoke = load_profile("smoke")
     runs = tuple(run for run in smoke.runs if run.defence == "mat")
-    return Study(smoke.model_copy(update={"runs": runs, "name": "two"}), folder)
+    alone = {"architectures": {}, "transfer_rows": ()}
+    return Study(smoke.model_copy(update={"runs": runs, "name": "two", **alone}), folder)
 
 
 def test_two_at_a_time_give_the_numbers_of_one_after_the_other(tmp_path: Path) -> None:
     said: list[str] = []
     together, alone = _study(tmp_path / "together"), _study(tmp_path / "alone")
-    make_rows(together, None, together.rows(), 2, said.append)
-    assert said[0] == "9 runs, 2 at a time, one thread each"
-    assert "[9/9]" in said[-1] and any("mat s0: sanity" in line for line in said)
+    make_rows(together, None, all_rows(together.profile), 2, said.append)
+    assert said[0] == "12 runs, 2 at a time, one thread each"
+    assert "[12/12]" in said[-1] and any("mat s0: sanity" in line for line in said)
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        make_rows(alone, None, alone.rows(), 1, said.append)
+        make_rows(alone, None, all_rows(alone.profile), 1, said.append)
     finally:
         torch.set_num_threads(n_threads)
     folders = [{p.name for p in study.store.runs.glob("[a-z]*")} for study in (together, alone)]
@@ -39,7 +41,7 @@ def test_two_at_a_time_give_the_numbers_of_one_after_the_other(tmp_path: Path) -
             assert torch.equal(together.judged(name).outcomes[key].tr_rank, outcomes.tr_rank)
             assert torch.equal(together.judged(name).outcomes[key].ir_rank, outcomes.ir_rank)
     said.clear()
-    make_rows(together, None, together.rows(), 2, said.append)
+    make_rows(together, None, all_rows(together.profile), 2, said.append)
     assert said == []  # all is there
 
 
@@ -57,12 +59,12 @@ def test_a_failed_run_is_named_with_its_cause(
         ThreadPoolExecutor(1) as pool,
         pytest.raises(RuntimeError, match="base model failed: KeyError: 'the cause'"),
     ):
-        workers._run(pool, stages(study, study.rows()), print)
+        workers._run(pool, stages(study.profile, all_rows(study.profile)), print)
 
 
 def test_an_undefended_model_is_not_examined_for_masked_gradients(tmp_path: Path) -> None:
     study = Study(load_profile("smoke"), tmp_path)
-    last = stages(study, study.rows())[-1]
+    last = stages(study.profile, all_rows(study.profile))[-1]
     examined = {task.name for task in last if task.what == "sanity"}
     assert "clean" not in examined and "base" not in examined and "mat" in examined
 

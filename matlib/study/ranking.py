@@ -1,0 +1,74 @@
+"""Claim C8a: do techniques that are good on one model rank alike on others?"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from matlib.evaluation.ranking import MIN_ROWS, rank_agreement
+from matlib.evaluation.retrieval import Outcomes, worst_of
+from matlib.evaluation.statistics import MIN_SEEDS_FOR_INTERVAL, primary_difference
+from matlib.study.contrasts import Contrast, is_near_chance
+from matlib.study.runs import Study
+from matlib.study.transfer import Subject, judged_in_short
+
+COLUMNS = ("architecture", "row", "value", "low", "high")
+
+
+def ranked_rows(study: Study) -> list[str]:
+    """The techniques that are compared on every architecture; the undefended model is none."""
+    names = [run.row for run in study.profile.runs]
+    return [row for row in names if row in study.profile.transfer_rows]
+
+
+def architectures(study: Study) -> list[str]:
+    """Names of the models that rank them, "" (the study's own) first."""
+    return ["", *study.profile.architectures]
+
+
+def worst_in_short(study: Study, subject: Subject, seed: int) -> Outcomes:
+    """Worst of PGD, BERT-Attack, SGA and the joint attack, primary threat."""
+    return worst_of(list(judged_in_short(study, subject, seed).values()))
+
+
+def transfer_of_ranking(study: Study) -> list[Contrast]:
+    """C8a: mean rank correlation of the techniques' robustness between architectures.
+
+    Empty without other architectures, and with fewer than three techniques on them.
+    """
+    names, rows = architectures(study), ranked_rows(study)
+    if len(names) < 2 or len(rows) < MIN_ROWS:
+        return []
+    seeds, e = study.profile.seeds, study.profile.evaluation
+    own = study.pairs("test").image_of
+    found = [
+        [[worst_in_short(study, Subject(name, row), seed) for seed in seeds] for row in rows]
+        for name in names
+    ]
+    # a model on which every technique is at chance has no order that could carry over
+    has_floor = any(
+        all(is_near_chance(study, each, own) for row in model for each in row) for model in found
+    )
+    estimate = rank_agreement(found, own, n_boot=e.n_boot)
+    n_seeds = len(seeds) if len(seeds) >= MIN_SEEDS_FOR_INTERVAL else 1
+    label = (
+        f"rank correlation (100: the same order) of the robustness of {len(rows)} techniques "
+        f"between {len(names)} architectures"
+    )
+    return [Contrast(label, estimate, n_seeds, estimate.unit, has_floor)]
+
+
+def ranking_table(study: Study) -> pd.DataFrame:
+    """What C8a ranks: worst-of recall per architecture and technique, undefended model first.
+
+    Returns:
+        columns architecture ("" is the study's own model), row, value, low, high: shares of
+        1 of the first seed with intervals over images. Empty without other architectures.
+    """
+    own, rows = study.pairs("test").image_of, []
+    names = architectures(study)
+    for name in names if len(names) > 1 else []:
+        for row in ("base", *ranked_rows(study)):
+            found = worst_in_short(study, Subject(name, row), study.profile.seeds[0])
+            level = primary_difference(found, None, own, n_boot=study.profile.evaluation.n_boot)
+            rows.append((name, row, level.value, level.low, level.high))
+    return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -1,0 +1,134 @@
+"""Adversarial pairs that travel: made on one model of the study, shown to the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from matlib.evaluation.retrieval import Outcomes
+from matlib.evaluation.statistics import primary_difference
+from matlib.evaluation.suite import Key
+from matlib.evaluation.transfer import transfer_from
+from matlib.models.open_clip import OpenClipEncoder
+from matlib.progress import Progress
+from matlib.study import judgings
+from matlib.study.artefacts import ArtefactSpec
+from matlib.study.judged import RANKS, load_ranks, save_ranks
+from matlib.study.judgings import INSIDE_ATTACKS
+from matlib.study.judgings import TRANSFER_ATTACKS as ATTACKS
+from matlib.study.runs import Study
+from matlib.study.subjects import Subject, sources, subjects
+
+COLUMNS = ("source", "target", "attack", "value", "low", "high")
+
+NONE = "none"
+"""Source of the rows without an attack."""
+
+SEPARATOR = "/"
+
+
+def transfer_spec(study: Study, source: Subject) -> ArtefactSpec:
+    """Identity of the outcomes of all targets under one model's attacks."""
+    models = {str(each): _weights(study, each) for each in subjects(study.profile)}
+    shapes = {
+        str(each): study.of_architecture(each.architecture).profile.model.model_dump()
+        for each in subjects(study.profile)
+    }
+    how = judgings.transfer(study.profile.evaluation)
+    return study.specs.transfer(source.artefact, how, models, shapes)
+
+
+def transferred(study: Study, source: Subject) -> dict[str, dict[Key, Outcomes]]:
+    """What the attacks made on one model do to every subject, itself included.
+
+    Returns:
+        per subject (`str`) and (attack, threat) the rank of every query.
+    """
+    how = judgings.transfer(study.profile.evaluation)
+
+    def make(folder: Path) -> None:
+        targets = {str(each): _model(study, each) for each in subjects(study.profile)}
+        suite, tables = study.suite(how), study.tables(how.gallery, how.threats)
+        n = len(suite.rows(how.threats))
+        with Progress(f"transfer from {source}", n) as progress:
+            found = transfer_from(
+                targets[str(source)], targets, study.pairs(how.gallery), tables, suite, seed=0,
+                on_attack=lambda attack: progress.advance(1, attack),
+            )  # fmt: skip
+        ranks = {
+            SEPARATOR.join((target, *key)): outcomes
+            for target, each in found.items()
+            for key, outcomes in each.items()
+        }
+        save_ranks(ranks, folder / RANKS)
+
+    found: dict[str, dict[Key, Outcomes]] = {}
+    for name, outcomes in load_ranks(
+        study.get(transfer_spec(study, source), make).file(RANKS)
+    ).items():
+        target, attack, threat = name.split(SEPARATOR)
+        found.setdefault(target, {})[attack, threat] = outcomes
+    return found
+
+
+def transfer_table(study: Study, attacks: Sequence[str] = ATTACKS) -> pd.DataFrame:
+    """The primary endpoint of every target under every source's attacks, first seed.
+
+    Args:
+        attacks: some of `ATTACKS`.
+
+    Returns:
+        `COLUMNS`: names as `str(Subject)`, e.g. `mat` or `convnet:base`; shares of 1 with an
+        interval over images. Where source and target are the same the attack knows its
+        victim (white-box). Rows of the source `none` are the recall without attack (`clean`).
+        Empty where the study has only one model to compare.
+    """
+    threat, rows = study.profile.evaluation.primary_threat, []
+    origin = sources(study.profile)
+    for target in subjects(study.profile) if origin else []:
+        clean = judged_in_short(study, target, study.profile.seeds[0])["clean", ""]
+        rows.append(_row(study, NONE, str(target), "clean", clean))
+    for source in origin:
+        found = transferred(study, source)
+        rows += [
+            _row(study, str(source), target, attack, by[attack, "" if attack == "pgd" else threat])
+            for target, by in found.items()
+            for attack in attacks
+        ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def judged_in_short(study: Study, subject: Subject, seed: int) -> dict[Key, Outcomes]:
+    """A model under `INSIDE_ATTACKS` and the primary threat, whoever judged it by more.
+
+    The study's own models were judged by the full suite; each attack has a generator of its
+    own, so that its numbers do not depend on the others.
+    """
+    own = study.of_architecture(subject.architecture)
+    how = own.inside_judging() if subject.architecture else own.main_judging("test")
+    found = own.judged(subject.row, 0 if subject.row == "base" else seed, how).outcomes
+    threat = study.profile.evaluation.primary_threat
+    keys = [(a, "" if a in ("clean", "pgd") else threat) for a in INSIDE_ATTACKS]
+    return {key: found[key] for key in keys}
+
+
+def _row(study: Study, source: str, target: str, attack: str, found: Outcomes) -> dict[str, Any]:
+    own, n_boot = study.pairs("test").image_of, study.profile.evaluation.n_boot
+    level = primary_difference(found, None, own, n_boot=n_boot)
+    numbers = (level.value, level.low, level.high)
+    return dict(zip(COLUMNS, (source, target, attack, *numbers), strict=True))
+
+
+def _weights(study: Study, subject: Subject) -> ArtefactSpec | None:
+    specs = study.of_architecture(subject.architecture).specs
+    if subject.row == "base":
+        return specs.base()
+    return specs.defended(specs.run(subject.row), study.profile.seeds[0])
+
+
+def _model(study: Study, subject: Subject) -> OpenClipEncoder:
+    own = study.of_architecture(subject.architecture)
+    return own.model(subject.row, 0 if subject.row == "base" else study.profile.seeds[0])

@@ -1,0 +1,77 @@
+"""Transferred pairs: each target sees what the plain evaluation with that source shows it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from matlib.attacks.image import PGD
+from matlib.attacks.text import WordSubstitution
+from matlib.data.pairs import ImageTensor, ImageTextPairs
+from matlib.evaluation.robustness import evaluate
+from matlib.evaluation.suite import Suite
+from matlib.evaluation.transfer import transfer, transfer_from
+from matlib.models.open_clip import OpenClipEncoder
+from tests.toys import generator, random_captions, random_edits, tiny_encoder
+
+SUITE = Suite(PGD(8, 2), attacks=("clean", "pgd", "sga", "joint"))
+KEYS = [("pgd", ""), ("sga", "t"), ("joint", "t")]
+
+
+def toy_pairs() -> ImageTextPairs:
+    captions, own = random_captions([1, 2, 3, 1, 2])
+    images = torch.randint(256, (5, 3, 16, 16), generator=generator(3)).byte()
+    return ImageTextPairs("toy", "test", ImageTensor(images), tuple(captions), own, tuple("abcde"))
+
+
+PAIRS = toy_pairs()
+TABLES = {"t": random_edits(list(PAIRS.captions))}
+MODELS = {"a": tiny_encoder(1), "b": tiny_encoder(2), "c": tiny_encoder(3)}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_pair_of_models_equals_the_plain_evaluation_with_that_source(
+    key: tuple[str, str],
+) -> None:
+    found = transfer({n: MODELS[n] for n in "ab"}, MODELS, PAIRS, TABLES, SUITE, seed=4, key=key)
+    assert set(found) == {(source, target) for source in "ab" for target in "abc"}
+    differs = False
+    for (source, target), outcomes in found.items():
+        plain = evaluate(MODELS[target], PAIRS, TABLES, SUITE, seed=4, source=MODELS[source])
+        assert torch.equal(outcomes.tr_rank, plain.outcomes[key].tr_rank)
+        assert torch.equal(outcomes.ir_rank, plain.outcomes[key].ir_rank)
+        own = found[("b" if source == "a" else "a", target)]
+        differs |= not torch.equal(own.ir_rank, outcomes.ir_rank)
+    assert differs, "the toys cannot tell one source from another"
+
+
+def test_a_suite_from_one_source_equals_its_attacks_one_by_one() -> None:
+    together = transfer_from(MODELS["a"], MODELS, PAIRS, TABLES, SUITE, seed=4)
+    for key in KEYS:
+        alone = transfer({"a": MODELS["a"]}, MODELS, PAIRS, TABLES, SUITE, seed=4, key=key)
+        for target in MODELS:
+            assert torch.equal(together[target][key].ir_rank, alone["a", target].ir_rank)
+
+
+def test_an_attack_is_made_once_however_many_look_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    prepare = WordSubstitution.prepare
+
+    def counted(self: WordSubstitution, *arguments: object) -> object:
+        made.append(1)
+        return prepare(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(WordSubstitution, "prepare", counted)
+    transfer_from(MODELS["a"], MODELS, PAIRS, TABLES, SUITE, seed=0)
+    assert len(made) == 1
+
+
+def test_what_cannot_be_made_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no attack.*sga"):
+        transfer(MODELS, MODELS, PAIRS, TABLES, SUITE, seed=0, key=("dra", "t"))
+    with pytest.raises(ValueError, match="at least one target"):
+        transfer_from(MODELS["a"], {}, PAIRS, TABLES, SUITE, seed=0)
+    training: OpenClipEncoder = tiny_encoder(1)
+    training.train()
+    with pytest.raises(ValueError, match="evaluation mode"):
+        transfer_from(MODELS["a"], {"t": training}, PAIRS, TABLES, SUITE, seed=0)

@@ -1,0 +1,157 @@
+"""Transfer between models of a study, and the ranking of techniques on each architecture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from matlib.config import Model, Profile, Run, load_profile
+from matlib.evaluation.retrieval import worst_of
+from matlib.evaluation.robustness import evaluate
+from matlib.evaluation.statistics import primary_endpoint
+from matlib.study.judgings import INSIDE_ATTACKS
+from matlib.study.judgings import transfer as transfer_judging
+from matlib.study.ledger import ledger
+from matlib.study.ranking import ranking_table, transfer_of_ranking
+from matlib.study.records import accept_records, write_records
+from matlib.study.runs import Study
+from matlib.study.subjects import Subject, architecture_rows, sources, subjects
+from matlib.study.tasks import Rows, Task, is_done, stages
+from matlib.study.transfer import COLUMNS, transfer_table, transferred
+from matlib.study.workers import make_rows
+
+ROWS = ("clean", "text-at", "mat")
+SMOKE = load_profile("smoke")
+WIDER = SMOKE.model.model_copy(update={"image_width": 48})
+
+
+def profile(**more: object) -> Profile:
+    changes = {
+        "runs": tuple(Run(defence=name) for name in ROWS),
+        "inside": (),
+        "architectures": {"wider": WIDER},
+        "transfer_rows": ROWS,
+    }
+    held = SMOKE.evaluation.model_copy(update={"held_out": (), "curve_eps_255": ()})
+    return SMOKE.model_copy(update={**changes, "evaluation": held, **more})
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return Study(profile(), tmp_path_factory.mktemp("transfer"))
+
+
+def test_every_source_meets_every_target_and_itself(study: Study) -> None:
+    names = [str(each) for each in subjects(study.profile)]
+    assert names == ["base", "wider:base", "clean", "text-at", "mat"]
+    table = transfer_table(study)
+    assert list(table.columns) == list(COLUMNS)
+    attacked = table[table["source"] != "none"]
+    assert len(attacked) == 5 * 5 * 3 and len(table) == len(attacked) + 5
+    assert (table["low"] <= table["value"]).all() and (table["value"] <= table["high"]).all()
+    white = attacked[attacked["source"] == attacked["target"]].set_index(["target", "attack"])
+    threat = study.profile.evaluation.primary_threat
+    for name in ("base", *ROWS):
+        found = study.judged(name).outcomes
+        assert white.loc[(name, "sga"), "value"] == primary_endpoint(found["sga", threat])
+    wider = study.of_architecture("wider")
+    found = wider.judged("base", 0, wider.inside_judging()).outcomes["joint", threat]
+    assert white.loc[("wider:base", "joint"), "value"] == primary_endpoint(found)
+
+
+def test_what_is_stored_equals_the_plain_evaluation_with_a_source(study: Study) -> None:
+    how, wider = transfer_judging(study.profile.evaluation), Subject("wider")
+    found = transferred(study, wider)
+    plain = evaluate(
+        study.model("mat"), study.pairs("test"), study.tables("test", how.threats),
+        study.suite(how), seed=0, source=study.of_architecture("wider").model("base"),
+    ).outcomes  # fmt: skip
+    for key, outcomes in found["mat"].items():
+        assert torch.equal(outcomes.tr_rank, plain[key].tr_rank)
+        assert torch.equal(outcomes.ir_rank, plain[key].ir_rank)
+
+
+def test_an_architecture_has_models_of_its_own_in_the_same_store(study: Study) -> None:
+    wider = study.of_architecture("wider")
+    assert wider.root == study.root and wider.used is study.used
+    assert wider.specs.base() != study.specs.base()
+    assert wider.specs.masked_lm() == study.specs.masked_lm()
+    sizes = [sum(p.numel() for p in each.model("mat").parameters()) for each in (study, wider)]
+    assert sizes[0] < sizes[1]
+    with pytest.raises(ValueError, match="no architecture 'deeper'; it has: wider"):
+        study.of_architecture("deeper")
+
+
+def test_the_ranking_is_of_the_worst_of_the_same_attacks_everywhere(study: Study) -> None:
+    table = ranking_table(study).set_index(["architecture", "row"])
+    threat = study.profile.evaluation.primary_threat
+    wider = study.of_architecture("wider")
+    for name, judged in (
+        ("", study.judged("mat")),
+        ("wider", wider.judged("mat", 0, wider.inside_judging())),
+    ):
+        keys = [(a, "" if a in ("clean", "pgd") else threat) for a in INSIDE_ATTACKS]
+        worst = primary_endpoint(worst_of([judged.outcomes[key] for key in keys]))
+        assert table.loc[(name, "mat"), "value"] == worst
+    assert len(table) == 2 * 4
+
+
+def test_c8a_is_decided_for_these_weights_only_or_at_the_floor(study: Study) -> None:
+    (contrast,) = transfer_of_ranking(study)
+    assert contrast.unit == "query" and contrast.n_seeds == 1
+    assert "3 techniques between 2 architectures" in contrast.name
+    claims = {entry["id"]: entry for entry in ledger(study)}
+    assert claims["C8a"]["estimate"] == round(contrast.estimate.value, 4)
+    assert claims["C8a"]["verdict"].startswith("inconclusive")  # 3 of 3 agree by chance
+
+
+def test_without_architectures_or_techniques_there_is_nothing_to_say(tmp_path: Path) -> None:
+    alone = Study(profile(architectures={}), tmp_path)
+    assert transfer_of_ranking(alone) == [] and ranking_table(alone).empty
+    assert transfer_of_ranking(Study(profile(transfer_rows=("clean", "mat")), tmp_path)) == []
+    only_base = Study(profile(runs=(), architectures={}, transfer_rows=()), tmp_path)
+    assert sources(only_base.profile) == [] and transfer_table(only_base).empty
+
+
+def test_many_rows_are_named_or_left_out(tmp_path: Path) -> None:
+    many = tuple(Run(defence="mat", label=f"v{i}") for i in range(10))
+    study = Study(profile(runs=many, transfer_rows=()), tmp_path)
+    assert [str(each) for each in subjects(study.profile)] == ["base", "wider:base"]
+    named = tuple(run.row for run in many[:6])
+    study = Study(profile(runs=many, transfer_rows=named), tmp_path)
+    assert subjects(study.profile) == sources(study.profile)
+    assert len(subjects(study.profile)) == 2 + 6
+    assert len(architecture_rows(study.profile)) == 1 + 6
+
+
+def test_tasks_make_it_and_records_carry_it(study: Study, tmp_path: Path) -> None:
+    others = Rows(elsewhere=architecture_rows(study.profile), sources=sources(study.profile))
+    first, second, third = stages(study.profile, others)
+    assert Task("base", architecture="wider") in first
+    assert Task("inside", "mat", 0, "wider") in second
+    assert Task("transfer", "base", 0, "wider") in third
+    said: list[str] = []
+    make_rows(study, None, others, 1, said.append)
+    assert all(is_done(study, task) for stage in (first, second, third) for task in stage)
+    write_records(study, tmp_path / "published")
+    other = Study(study.profile, tmp_path / "other")
+    assert accept_records(other, tmp_path / "published") > 0
+    for source in sources(study.profile):
+        here, there = transferred(study, source), transferred(other, source)
+        assert here.keys() == there.keys()
+        for target, found in here.items():
+            for key, outcomes in found.items():
+                assert torch.equal(there[target][key].tr_rank, outcomes.tr_rank)
+    assert not list(other.root.glob("runs/model-*")), "nothing was trained"
+    assert transfer_of_ranking(study)
+
+
+def test_an_architecture_with_a_shape_of_another_hash_is_another_artefact(tmp_path: Path) -> None:
+    one, two = (
+        Study(profile(architectures={"wider": shape}), tmp_path)
+        for shape in (WIDER, Model(**{**WIDER.model_dump(), "text_width": 48}))
+    )
+    specs = [each.of_architecture("wider").specs.base() for each in (one, two)]
+    assert specs[0] is not None and specs[1] is not None and specs[0].hash != specs[1].hash
