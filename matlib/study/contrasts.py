@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +17,9 @@ from matlib.evaluation.statistics import (
     primary_endpoint,
     t_interval,
 )
-from matlib.study.judgings import Judging
+from matlib.evaluation.suite import Key
+from matlib.study.judgings import unimodal
+from matlib.study.recipes import undefended_rows
 from matlib.study.runs import Study
 
 
@@ -89,21 +91,29 @@ def is_near_chance(study: Study, outcomes: Outcomes, own: Tensor) -> bool:
 
 
 def unimodal_margins(study: Study) -> list[Contrast]:
-    """C1: points that the joint attack takes beyond each unimodal one, undefended model."""
+    """C1: points that the joint attack takes beyond each unimodal one, on undefended models.
+
+    These are the base model alone or, in a study with enough seeds, its clean fine-tunings
+    (`undefended_rows`): what holds for several models holds for more than these weights.
+    """
+    e, rows = study.profile.evaluation, undefended_rows(study.profile)
+    found = [study.judged(*row, unimodal(e)).outcomes for row in rows]
+    what = "undefended" if rows == [("base", 0)] else f"{rows[0][0]} fine-tuning"
+    keys = {"image": ("pgd", ""), "text": ("bert", e.primary_threat)}
+    return [_margin(study, f"{what}: {name}", key, found) for name, key in keys.items()]
+
+
+def _margin(study: Study, what: str, key: Key, found: Sequence[Mapping[Key, Outcomes]]) -> Contrast:
+    """Points between one attack and the joint one, per model."""
     e = study.profile.evaluation
-    how = Judging("test", (e.primary_threat,), e.unimodal_eps_255, ("pgd", "bert", "joint"))
-    found = study.judged("base", 0, how).outcomes
-    own, joint = study.pairs("test").image_of, found[("joint", e.primary_threat)]
-    alone = {"image": found[("pgd", "")], "text": found[("bert", e.primary_threat)]}
-    return [
-        Contrast(
-            f"undefended: {name} attack ({primary_endpoint(outcomes):.0%} left) - joint attack",
-            primary_difference(outcomes, joint, own, n_boot=e.n_boot),
-            1,
-            "query",
-        )
-        for name, outcomes in alone.items()
-    ]
+    pairs = [(each[key], each["joint", e.primary_threat]) for each in found]
+    left = sum(primary_endpoint(alone) for alone, _ in pairs) / len(pairs)
+    label = f"{what} attack ({left:.0%} left) - joint attack"
+    if len(pairs) >= MIN_SEEDS_FOR_INTERVAL:
+        margins = [primary_endpoint(alone) - primary_endpoint(joint) for alone, joint in pairs]
+        return Contrast(label, t_interval(margins), len(pairs), "seed")
+    own = study.pairs("test").image_of
+    return Contrast(label, primary_difference(*pairs[0], own, n_boot=e.n_boot), 1, "query")
 
 
 def generalisation_gap(study: Study, name: str) -> list[Contrast]:

@@ -56,6 +56,11 @@ def transfer(e: Evaluation) -> Judging:
     return Judging("test", (e.primary_threat,), e.eps_255, TRANSFER_ATTACKS)
 
 
+def unimodal(e: Evaluation) -> Judging:
+    """One side attacked, and both, at the budget where each side alone leaves 30-60 %."""
+    return Judging("test", (e.primary_threat,), e.unimodal_eps_255, ("pgd", "bert", "joint"))
+
+
 def validating(e: Evaluation) -> Judging:
     """A model beside its training: both sides attacked, primary threat."""
     return Judging("val", (e.primary_threat,), e.eps_255, ("clean", "joint"))
@@ -68,6 +73,7 @@ def judgings_of(e: Evaluation, what: str) -> list[Judging]:
         "inside": [inside(e)],
         "held-out": [held_out(e)],
         "transfer": [transfer(e)],
+        "unimodal": [unimodal(e)],
         "gap": [gap(e, "train-1"), gap(e, "test-1")],
     }.get(what, [])
 

@@ -35,7 +35,7 @@ FIGURES = {
 }
 RESULTS = (
     "claims.json", "robustness.csv", "endpoints.csv", "held_out.csv", "inside.csv",
-    "transfer.csv", "provenance.json",
+    "transfer.csv", "ranking.csv", "provenance.json",
 )  # fmt: skip
 NOTEBOOKS = PACKAGE_ROOT / "notebooks"
 PUBLISHED = PACKAGE_ROOT / "published"

@@ -6,12 +6,17 @@ import pandas as pd
 
 from matlib.evaluation.ranking import MIN_ROWS, rank_agreement
 from matlib.evaluation.retrieval import Outcomes, worst_of
-from matlib.evaluation.statistics import MIN_SEEDS_FOR_INTERVAL, primary_difference
+from matlib.evaluation.statistics import (
+    MIN_SEEDS_FOR_INTERVAL,
+    primary_difference,
+    primary_endpoint,
+    t_interval,
+)
 from matlib.study.contrasts import Contrast, is_near_chance
 from matlib.study.runs import Study
 from matlib.study.transfer import Subject, judged_in_short
 
-COLUMNS = ("architecture", "row", "value", "low", "high")
+COLUMNS = ("architecture", "row", "value", "low", "high", "n_seeds")
 
 
 def ranked_rows(study: Study) -> list[str]:
@@ -61,14 +66,19 @@ def ranking_table(study: Study) -> pd.DataFrame:
     """What C8a ranks: worst-of recall per architecture and technique, undefended model first.
 
     Returns:
-        columns architecture ("" is the study's own model), row, value, low, high: shares of
-        1 of the first seed with intervals over images. Empty without other architectures.
+        columns architecture ("" is the study's own model), row, value, low, high, n_seeds:
+        shares of 1. From three seeds on the mean with its t-interval over seeds; below, the
+        first seed's with an interval over images. Empty without other architectures.
     """
     own, rows = study.pairs("test").image_of, []
-    names = architectures(study)
+    names, n_boot = architectures(study), study.profile.evaluation.n_boot
     for name in names if len(names) > 1 else []:
         for row in ("base", *ranked_rows(study)):
-            found = worst_in_short(study, Subject(name, row), study.profile.seeds[0])
-            level = primary_difference(found, None, own, n_boot=study.profile.evaluation.n_boot)
-            rows.append((name, row, level.value, level.low, level.high))
+            seeds = study.profile.seeds if row != "base" else (0,)
+            found = [worst_in_short(study, Subject(name, row), seed) for seed in seeds]
+            if len(found) >= MIN_SEEDS_FOR_INTERVAL:
+                level = t_interval([primary_endpoint(each) for each in found])
+            else:
+                level = primary_difference(found[0], None, own, n_boot=n_boot)
+            rows.append((name, row, level.value, level.low, level.high, len(seeds)))
     return pd.DataFrame(rows, columns=list(COLUMNS))

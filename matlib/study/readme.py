@@ -55,6 +55,25 @@ def origin_markdown(provenance: Mapping[str, Any]) -> str:
     return text
 
 
+def full_markdown(folder: Path) -> str:
+    """The claims of the larger study on the same world, or how to make it."""
+    if not (folder / "claims.json").is_file():
+        return (
+            f"Several training seeds are needed to speak of methods: `python -m matlib study "
+            f"--profile {folder.name} --publish`, not published yet."
+        )
+    provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    profile = provenance["profile"]
+    return "\n".join([
+        f"The same world with {len(profile['seeds'])} training seeds of {len(profile['runs'])} "
+        f"rows (`python -m matlib study --profile {folder.name}`, `published/{folder.name}/`):",
+        "",
+        claims_markdown(read_claims(folder / "claims.json")),
+        "",
+        origin_markdown(provenance),
+    ])  # fmt: skip
+
+
 def bench_markdown(found: Mapping[str, Any]) -> str:
     """What `make bench` measured, in one sentence."""
     speed = found["text_captions_per_second"]
@@ -89,6 +108,7 @@ def generated(readme: str, published: Path) -> str:
     provenance = json.loads((published / "provenance.json").read_text(encoding="utf-8"))
     readme = with_part(readme, "claims", claims_markdown(read_claims(published / "claims.json")))
     readme = with_part(readme, "origin", origin_markdown(provenance))
+    readme = with_part(readme, "full", full_markdown(published.parent / "demo-full"))
     measured = json.loads((published.parent / "bench.json").read_text(encoding="utf-8"))
     return with_part(readme, "bench", bench_markdown(measured))
 

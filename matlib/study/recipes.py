@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from matlib.config import Profile, Run, TrainAttack, Training
+from matlib.evaluation.inference import MIN_SEEDS_FOR_INTERVAL
 from matlib.training.defences import Contrastive, Defence, PairWeights, defence
 from matlib.training.loop import Schedule
 
@@ -25,6 +26,13 @@ def inside_rows_of(profile: Profile) -> list[tuple[str, int]]:
     """(row name, seed) of the variations of one defence (`profile.inside`)."""
     names = [row_name(run) for run in profile.inside]
     return [(name, seed) for seed in profile.seeds for name in names]
+
+
+def undefended_rows(profile: Profile) -> list[tuple[str, int]]:
+    """The models that claim C1 is about: clean fine-tunings if there are enough, else the base."""
+    if len(profile.seeds) >= MIN_SEEDS_FOR_INTERVAL and any(r.row == "clean" for r in profile.runs):
+        return [("clean", seed) for seed in profile.seeds]
+    return [("base", 0)]
 
 
 def run_named(profile: Profile, name: str) -> Run:

@@ -19,6 +19,7 @@ from matlib.study.endpoints import endpoint_table
 from matlib.study.held_out import held_out_table
 from matlib.study.inside import inside_table
 from matlib.study.ledger import ledger
+from matlib.study.ranking import ranking_table
 from matlib.study.runs import Study
 from matlib.study.transfer import transfer_table
 from matlib.training.defences import defence
@@ -120,7 +121,8 @@ def write_results(study: Study) -> dict[str, Path]:
     """Write the tables, `claims.json` and `provenance.json` of the whole study.
 
     `robustness.csv` (every recall of every model), `endpoints.csv` (the primary endpoint, over
-    seeds), `held_out.csv`, `inside.csv` and `transfer.csv` (where there is something).
+    seeds); `held_out.csv`, `inside.csv`, `transfer.csv` and `ranking.csv` where there is
+    something.
 
     Returns:
         name -> path of each file; each is written whole or not at all.
@@ -133,6 +135,7 @@ def write_results(study: Study) -> dict[str, Path]:
         "held_out.csv": held_out_table(study),
         "inside.csv": inside_table(study),
         "transfer.csv": transfer_table(study),
+        "ranking.csv": ranking_table(study),
     }
     files = {
         "robustness.csv": _csv(table),

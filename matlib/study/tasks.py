@@ -9,7 +9,13 @@ from typing import Literal
 from matlib.config import Profile
 from matlib.study.artefacts import ArtefactSpec
 from matlib.study.judgings import Judging, judgings_of
-from matlib.study.recipes import attacks_anything, inside_rows_of, rows_of, run_named
+from matlib.study.recipes import (
+    attacks_anything,
+    inside_rows_of,
+    rows_of,
+    run_named,
+    undefended_rows,
+)
 from matlib.study.runs import Study
 from matlib.study.sanity import checks, sanity_spec
 from matlib.study.subjects import Subject, architecture_rows, sources
@@ -18,12 +24,15 @@ from matlib.study.transfer import transfer_spec, transferred
 GAP_ROWS = ("base", "mat", "mat-valid", "mat+")
 """Rows whose robustness on training pairs is set beside that on held-out ones (notebook 30)."""
 
-What = Literal["base", "words", "judged", "inside", "held-out", "sanity", "gap", "transfer"]
+What = Literal[
+    "base", "words", "judged", "inside", "held-out", "sanity", "gap", "transfer", "unimodal"
+]
 
 MORE = {
     "sanity": ": sanity",
     "gap": ": training and held-out pairs",
     "held-out": ": edits of held-out kinds",
+    "unimodal": ": one side attacked",
     "transfer": ": its attacks on other models",
 }
 
@@ -90,6 +99,7 @@ def stages(profile: Profile, rows: Rows) -> list[list[Task]]:
         for row in rows.main
         if row[0] != "base" and attacks_anything(run_named(profile, row[0]))
     ]
+    undefended = undefended_rows(profile)
     shapes = dict.fromkeys(architecture for architecture, _, _ in rows.elsewhere)
     return [
         [Task("base"), Task("words"), *(Task("base", architecture=name) for name in shapes)],
@@ -100,6 +110,7 @@ def stages(profile: Profile, rows: Rows) -> list[list[Task]]:
         [Task("sanity", *row) for row in examined]
         + [Task("held-out", *row) for row in rows.main if profile.evaluation.held_out]
         + [Task("gap", *row) for row in rows.main if row[0].split(".")[0] in GAP_ROWS]
+        + [Task("unimodal", *row) for row in rows.main if row in undefended]
         + [
             Task("transfer", each.row, 0 if each.row == "base" else first, each.architecture)
             for each in rows.sources

@@ -163,5 +163,5 @@ def test_a_small_study_is_planned_by_measuring(tmp_path: Path) -> None:
     found = plan(SMOKE, tmp_path)
     assert 0 < found.hours < 1 and set(found.seconds) == {
         "training", "validation", "judging", "inside", "held-out", "sanity", "gap", "storing",
-        "transfer",
+        "transfer", "unimodal",
     }  # fmt: skip

@@ -4,7 +4,13 @@ import pytest
 
 from matlib.config import Profile, Run, load_profile
 from matlib.study.inputs import ScenesSource
-from matlib.study.recipes import defence_of, row_name, schedule_of, train_attack_of
+from matlib.study.recipes import (
+    defence_of,
+    row_name,
+    schedule_of,
+    train_attack_of,
+    undefended_rows,
+)
 from matlib.study.specs import Specs
 from matlib.training.defences import Contrastive, defence
 
@@ -81,3 +87,12 @@ def test_choosing_on_validation_is_another_model_and_depends_on_its_words() -> N
     chosen = specs(SMOKE.model_copy(update={"finetune": phase})).defended(Run(defence="mat"), 0)
     assert chosen.hash != specs(SMOKE).defended(Run(defence="mat"), 0).hash
     assert "validation" in chosen.inputs
+
+
+def test_undefended_models_are_clean_fine_tunings_where_there_are_enough() -> None:
+    smoke = load_profile("smoke")
+    assert undefended_rows(smoke) == [("base", 0)]
+    many = smoke.model_copy(update={"seeds": (0, 3, 4)})
+    assert undefended_rows(many) == [("clean", 0), ("clean", 3), ("clean", 4)]
+    without = tuple(run for run in smoke.runs if run.defence != "clean")
+    assert undefended_rows(many.model_copy(update={"runs": without})) == [("base", 0)]

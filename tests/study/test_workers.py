@@ -26,8 +26,8 @@ def test_two_at_a_time_give_the_numbers_of_one_after_the_other(tmp_path: Path) -
     said: list[str] = []
     together, alone = _study(tmp_path / "together"), _study(tmp_path / "alone")
     make_rows(together, None, all_rows(together.profile), 2, said.append)
-    assert said[0] == "12 runs, 2 at a time, one thread each"
-    assert "[12/12]" in said[-1] and any("mat s0: sanity" in line for line in said)
+    assert said[0] == "13 runs, 2 at a time, one thread each"
+    assert "[13/13]" in said[-1] and any("mat s0: sanity" in line for line in said)
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

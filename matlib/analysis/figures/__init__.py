@@ -13,6 +13,7 @@ from matlib.analysis.figures.pictures import (
 )
 from matlib.analysis.figures.sanity import violation_dots
 from matlib.analysis.figures.style import colour_of, label_of, save_figure, show
+from matlib.analysis.figures.transfer import subject_label, transfer_map
 
 __all__ = [
     "Shelf",
@@ -32,5 +33,7 @@ __all__ = [
     "save_figure",
     "show",
     "strength_curves",
+    "subject_label",
+    "transfer_map",
     "violation_dots",
 ]
