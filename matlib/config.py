@@ -261,6 +261,9 @@ class Profile(_Part):
     inside: tuple[Run, ...] = Field(
         default=(), description="variations of one defence, for the study of its own choices"
     )
+    inside_seeds: tuple[int, ...] = Field(
+        default=(), description="training seeds of the variations, some of `seeds`; all by default"
+    )
     architectures: dict[Architecture, Model] = Field(
         default={}, description="further models beside `model`, for transfer and C8a"
     )
@@ -283,6 +286,8 @@ class Profile(_Part):
             raise ValueError(
                 "small models in `architectures` start from random weights: give `base`"
             )
+        if not set(self.inside_seeds) <= set(self.seeds):
+            raise ValueError(f"inside_seeds must be some of seeds; got {self.inside_seeds}")
         unknown = set(self.transfer_rows) - {run.row for run in self.runs}
         if unknown:
             raise ValueError(

@@ -17,7 +17,7 @@ from matlib.evaluation.statistics import (
     t_interval,
 )
 from matlib.study.judgings import INSIDE_ATTACKS
-from matlib.study.recipes import row_name, schedule_of
+from matlib.study.recipes import inside_seeds_of, row_name, schedule_of
 from matlib.study.runs import Study
 from matlib.training.defences import defence
 
@@ -110,7 +110,7 @@ def _per_seed(study: Study, name: str, attack: str) -> list[Outcomes]:
     threat, found = study.profile.evaluation.primary_threat, []
     is_varied = name in {row for row, _ in study.inside_rows()}
     how = study.inside_judging() if is_varied else study.main_judging("test")
-    for seed in study.profile.seeds:
+    for seed in inside_seeds_of(study.profile):
         outcomes = study.judged(name, seed, how).outcomes
         by_attack = {
             a: outcomes[a, "" if a in ("clean", "pgd") else threat] for a in INSIDE_ATTACKS

@@ -25,7 +25,12 @@ def rows_of(profile: Profile) -> list[tuple[str, int]]:
 def inside_rows_of(profile: Profile) -> list[tuple[str, int]]:
     """(row name, seed) of the variations of one defence (`profile.inside`)."""
     names = [row_name(run) for run in profile.inside]
-    return [(name, seed) for seed in profile.seeds for name in names]
+    return [(name, seed) for seed in inside_seeds_of(profile) for name in names]
+
+
+def inside_seeds_of(profile: Profile) -> tuple[int, ...]:
+    """Training seeds of the variations."""
+    return profile.inside_seeds or profile.seeds
 
 
 def undefended_rows(profile: Profile) -> list[tuple[str, int]]:

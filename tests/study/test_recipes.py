@@ -6,6 +6,7 @@ from matlib.config import Profile, Run, load_profile
 from matlib.study.inputs import ScenesSource
 from matlib.study.recipes import (
     defence_of,
+    inside_rows_of,
     row_name,
     schedule_of,
     train_attack_of,
@@ -87,6 +88,13 @@ def test_choosing_on_validation_is_another_model_and_depends_on_its_words() -> N
     chosen = specs(SMOKE.model_copy(update={"finetune": phase})).defended(Run(defence="mat"), 0)
     assert chosen.hash != specs(SMOKE).defended(Run(defence="mat"), 0).hash
     assert "validation" in chosen.inputs
+
+
+def test_variations_may_have_fewer_seeds() -> None:
+    varied = load_profile("smoke").model_copy(update={"seeds": (0, 1, 2)})
+    assert [seed for _, seed in inside_rows_of(varied)] == [0, 1, 2]
+    fewer = varied.model_copy(update={"inside_seeds": (0, 2)})
+    assert inside_rows_of(fewer) == [("mat.independent", 0), ("mat.independent", 2)]
 
 
 def test_undefended_models_are_clean_fine_tunings_where_there_are_enough() -> None:
