@@ -129,7 +129,7 @@ def rank_pairs(variants: VariantEmbeddings, chunk: int = 4096) -> PairRanks:
     Raises:
         ValueError: the technique added nothing.
     """
-    caption_row, image_row, original = _added_pairs(variants)
+    caption_row, image_row, original = added_pairs(variants)
     if len(original) == 0:
         raise ValueError(f"technique {variants.technique!r} added no caption and no image")
     captions, images = torch.cat(variants.captions), variants.images.flatten(0, 1)
@@ -179,8 +179,11 @@ def true_aligned_fraction(
     return bootstrap_mean(torch.tensor(means, dtype=torch.double), seed=seed, n_boot=n_boot)
 
 
-def _added_pairs(variants: VariantEmbeddings) -> tuple[Tensor, Tensor, Tensor]:
-    """int64 (P,) each: row of the caption, row of the image, original of every added pair."""
+def added_pairs(variants: VariantEmbeddings) -> tuple[Tensor, Tensor, Tensor]:
+    """int64 (P,) each: row of the caption, row of the image, original of every added pair.
+
+    Rows count through all captions (images) of the originals in turn.
+    """
     n, n_images = variants.images.shape[:2]
     sizes = torch.tensor([len(rows) for rows in variants.captions])
     origin = torch.repeat_interleave(torch.arange(n), sizes)

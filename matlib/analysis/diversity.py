@@ -3,14 +3,19 @@
 All measures are per set (the variants of one original), then averaged over originals with an
 interval that resamples originals. They grow with the size of the set, so compare techniques
 at the same number of variants.
+
+Embeddings see meaning as their model does; words and bytes see form. Which measures agree is
+a result (`matlib.analysis.agreement.rank_agreement` on `per_set`), not an assumption.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from matlib.analysis.embeddings import Matrix, unit_rows
 from matlib.evaluation.statistics import Estimate, bootstrap_mean
@@ -118,3 +123,57 @@ def measure_distinct_n(
     """
     values = torch.tensor([distinct_n(c, n) for c in caption_sets], dtype=torch.double)
     return bootstrap_mean(values, seed=seed, n_boot=n_boot)
+
+
+def compressed_share(captions: Sequence[str]) -> float:
+    """Bytes after compression over bytes before, of a set's captions joined by line breaks.
+
+    The inverse of the compression ratio of Shaib et al. 2024, *Standardizing the Measurement
+    of Text Diversity*, so that more is more diverse: repetition across captions compresses.
+    Raw deflate, level 9, without the container's constant bytes; of short sets it can exceed 1.
+
+    Raises:
+        ValueError: no text.
+    """
+    data = "\n".join(captions).lower().encode()
+    if not data:
+        raise ValueError("nothing to compress: the captions of a set are all empty")
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return len(packer.compress(data) + packer.flush()) / len(data)
+
+
+def n_distinct(captions: Sequence[str]) -> int:
+    """Number of different captions of a set; letter case and spacing do not count."""
+    return len({" ".join(caption.lower().split()) for caption in captions})
+
+
+def n_distinct_images(images: Tensor) -> int:
+    """Number of different images of a set, byte for byte; uint8 (R, 3, H, W)."""
+    return len(torch.unique(images.flatten(1), dim=0))
+
+
+def per_set(captions: Sequence[Sequence[str]], embeddings: Sequence[Matrix]) -> dict[str, Tensor]:
+    """Every diversity measure of the captions of every original; more is more diverse.
+
+    Args:
+        captions: N sets of captions, `OneToMany.captions`.
+        embeddings: N (C_i, D) of the same captions, `VariantEmbeddings.captions`.
+
+    Returns:
+        float64 (N,) for `distinct_1`, `distinct_2`, `compressed`, `n_distinct`, `distance` and
+        `vendi`.
+
+    Raises:
+        ValueError: other numbers of captions than of embeddings.
+    """
+    if [len(own) for own in captions] != [len(own) for own in embeddings]:
+        raise ValueError("expected one embedding per caption, set by set")
+    found: dict[str, list[float]] = {
+        "distinct_1": [distinct_n(own, 1) for own in captions],
+        "distinct_2": [distinct_n(own, 2) for own in captions],
+        "compressed": [compressed_share(own) for own in captions],
+        "n_distinct": [n_distinct(own) for own in captions],
+        "distance": [mean_pairwise_distance(own) for own in embeddings],
+        "vendi": [vendi_score(own) for own in embeddings],
+    }
+    return {name: torch.tensor(values, dtype=torch.double) for name, values in found.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from matlib.data.pairs import OneToMany
+from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.models.dual_encoder import DualEncoder, frozen
 
 Matrix = np.ndarray | Tensor
@@ -84,6 +84,48 @@ def embed_variants(
         torch.cat(text).float().split(sizes),
         torch.cat(image).float().unflatten(0, (n, n_images)),
     )
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Embeddings of test pairs that the added variants are compared with.
+
+    Attributes:
+        image: unit (N, D), one row per test image.
+        text: unit (N, D), one caption of each.
+    """
+
+    image: Tensor
+    text: Tensor
+
+    def of(self, modality: str) -> Tensor:
+        """The rows of `image`, of `text`, or of both (`joint`, see `joint_rows`)."""
+        if modality == "joint":
+            return joint_rows(self.image, self.text)
+        return self.image if modality == "image" else self.text
+
+
+def embed_test(encoder: DualEncoder, test: ImageTextPairs) -> HeldOut:
+    """Every test image and the first of its captions under `encoder`."""
+    found = embed_variants(encoder, OneToMany.from_pairs(test))
+    return HeldOut(found.images[:, 0], torch.stack([rows[0] for rows in found.captions]))
+
+
+def joint_rows(image: Tensor, text: Tensor) -> Tensor:
+    """(N, 2 D) unit rows of N pairs: both embeddings beside each other.
+
+    A Gaussian kernel on them is the product of a kernel on images and one on captions, so a
+    distance of kernel means also sees pairs whose halves no longer belong together.
+
+    Args:
+        image, text: unit (N, D), row by row one pair.
+    """
+    return torch.cat([image, text], 1) / 2**0.5
+
+
+def image_sets(one_to_many: OneToMany) -> Iterator[Tensor]:
+    """uint8 (R, 3, H, W): the images of each original in turn."""
+    yield from one_to_many.all_images()
 
 
 def unit_rows(embeddings: Matrix) -> Tensor:

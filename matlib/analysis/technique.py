@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from matlib.analysis.alignment import Truth, measure_alignment, true_aligned_fraction
-from matlib.analysis.diversity import measure_distinct_n, measure_diversity
-from matlib.analysis.embeddings import VariantEmbeddings, embed_variants
-from matlib.analysis.shift import median_bandwidth, mmd_test, two_sample_accuracy
-from matlib.data.pairs import ImageTextPairs, OneToMany
+from matlib.analysis.diversity import (
+    compressed_share,
+    measure_distinct_n,
+    measure_diversity,
+    n_distinct,
+    n_distinct_images,
+)
+from matlib.analysis.embeddings import (
+    HeldOut,
+    VariantEmbeddings,
+    embed_test,
+    embed_variants,
+    image_sets,
+)
+from matlib.analysis.technique_shift import shift_measures
+from matlib.data.pairs import OneToMany
 from matlib.evaluation.bootstrap import Estimate, bootstrap_mean
 from matlib.models.dual_encoder import DualEncoder
 
@@ -23,30 +33,7 @@ COLUMNS = (
     "bandwidth",
 )  # fmt: skip
 
-N_FOLDS = 5
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Embeddings of test pairs that the added variants are compared with.
-
-    Attributes:
-        image: unit (N, D), one row per test image.
-        text: unit (N, D), one caption of each.
-    """
-
-    image: Tensor
-    text: Tensor
-
-    def of(self, modality: str) -> Tensor:
-        """The rows of `image` or `text`."""
-        return self.image if modality == "image" else self.text
-
-
-def embed_test(encoder: DualEncoder, test: ImageTextPairs) -> HeldOut:
-    """Every test image and the first of its captions under `encoder`."""
-    found = embed_variants(encoder, OneToMany.from_pairs(test))
-    return HeldOut(found.images[:, 0], torch.stack([rows[0] for rows in found.captions]))
+__all__ = ["COLUMNS", "HeldOut", "embed_test", "measure_technique"]
 
 
 def measure_technique(
@@ -71,13 +58,16 @@ def measure_technique(
         n_boot: bootstrap samples.
 
     Returns:
-        columns `COLUMNS`; `modality` is `pair`, `image` or `text`. What a technique does not
-        touch has no row: one that adds captions has no shift of images.
+        columns `COLUMNS`; `modality` is `pair`, `image`, `text` or `joint`. What a technique
+        does not touch has no row: one that adds captions has no shift of images.
     """
     embedded = embed_variants(encoder, variants)
     rows = _alignment_rows(embedded, variants, truth, seed, n_boot)
     rows += _diversity_rows(embedded, variants, seed, n_boot)
-    rows += _shift_rows(embedded, variants, test, seed, n_boot)
+    rows += [
+        _row(("shift", m.measure, m.modality), m.estimate, m.p_value, bandwidth=m.bandwidth)
+        for m in shift_measures(embedded, variants, test, seed=seed, n_boot=n_boot)
+    ]
     table = pd.DataFrame([{"technique": variants.technique, **row} for row in rows])
     return table.reindex(columns=list(COLUMNS))
 
@@ -125,6 +115,10 @@ def _diversity_rows(
         for n in (1, 2):
             found = measure_distinct_n(variants.captions, n, seed=seed, n_boot=n_boot)
             rows.append(_row(("diversity", f"distinct_{n}", "text"), found))
+        for name, of_set in (("compressed", compressed_share), ("n_distinct", n_distinct)):
+            values = torch.tensor([float(of_set(own)) for own in variants.captions])
+            found = bootstrap_mean(values.double(), seed=seed, n_boot=n_boot)
+            rows.append(_row(("diversity", name, "text"), found))
     for modality, sets, n_added in (
         ("text", embedded.captions, embedded.n_added_captions),
         ("image", tuple(embedded.images), embedded.n_added_images),
@@ -133,98 +127,8 @@ def _diversity_rows(
             measured = measure_diversity(sets, seed=seed, n_boot=n_boot)
             rows.append(_row(("diversity", "distance", modality), measured.pairwise_distance))
             rows.append(_row(("diversity", "vendi", modality), measured.vendi))
+    if embedded.n_added_images:
+        counts = torch.tensor([float(n_distinct_images(own)) for own in image_sets(variants)])
+        found = bootstrap_mean(counts.double(), seed=seed, n_boot=n_boot)
+        rows.append(_row(("diversity", "n_distinct", "image"), found))
     return rows
-
-
-def _shift_rows(
-    embedded: VariantEmbeddings, variants: OneToMany, test: HeldOut, seed: int, n_boot: int
-) -> list[dict[str, Any]]:
-    """MMD^2 and two-sample accuracy against the test sample, per modality with variants.
-
-    The kernel's width is the median distance among original training and test rows, so that
-    all techniques are measured in one unit.
-    """
-    rows = []
-    first_captions = torch.stack([own[0] for own in embedded.captions])
-    for modality, originals, (added, group) in (
-        ("text", first_captions, _once_each(embedded, variants)),
-        ("image", embedded.images[:, 0], embedded.added_images()),
-    ):
-        if len(added) == 0 and not _is_reference(embedded):
-            continue
-        if len(added) == 0:
-            added, group = originals, torch.arange(len(originals))
-        there = test.of(modality)
-        bandwidth = median_bandwidth(originals, there)
-        generator = torch.Generator().manual_seed(seed)
-        x = added[_one_of_each(group, generator)]
-        mmd = mmd_test(x, there, generator, bandwidth=bandwidth)
-        estimate = mmd2_interval(x, there, bandwidth)
-        rows.append(_row(("shift", "mmd2", modality), estimate, mmd.p_value, bandwidth=bandwidth))
-        elsewhere = torch.arange(len(there)) + len(embedded)
-        told = two_sample_accuracy(
-            added, there, groups_x=group, groups_y=elsewhere, seed=seed, n_boot=n_boot,
-            n_folds=min(N_FOLDS, len(there), len(x)),
-        )  # fmt: skip
-        rows.append(_row(("shift", "accuracy", modality), told.accuracy))
-    return rows
-
-
-def _once_each(embedded: VariantEmbeddings, variants: OneToMany) -> tuple[Tensor, Tensor]:
-    """`embedded.added_captions()` with each sentence once, under the original it was written for.
-
-    A sentence added to several originals (a mismatched caption is) would stand on both sides
-    of a split, and the classifier would know it by heart.
-    """
-    added, group = embedded.added_captions()
-    sentences = [caption for own in variants.captions for caption in own[1:]]
-    first = {caption: row for row, caption in reversed(list(enumerate(sentences)))}
-    kept = sorted(first.values())
-    written_for = {own[0]: i for i, own in enumerate(variants.captions)}
-    groups = [written_for.get(sentences[row], int(group[row])) for row in kept]
-    return added[kept], torch.tensor(groups)
-
-
-def _one_of_each(group: Tensor, generator: torch.Generator) -> Tensor:
-    """int64 (G,): a random row of every original: variants of one are not independent."""
-    order = torch.randperm(len(group), generator=generator)
-    position = {int(original): int(row) for original, row in zip(group[order], order, strict=True)}
-    return torch.tensor([position[original] for original in sorted(position)])
-
-
-def mmd2_interval(x: Tensor, y: Tensor, bandwidth: float, z: float = 1.96) -> Estimate:
-    """Unbiased MMD^2 with a Gaussian kernel and its jackknife interval.
-
-    MMD^2 is a two-sample U-statistic, so leaving out one row at a time on either side gives
-    its variance (Arvesen 1969). Without shift the statistic is degenerate and the interval is
-    only a guide: the permutation test decides whether there is one.
-
-    Args:
-        x, y: (n, D) and (m, D), independent rows, n and m at least 3.
-        bandwidth: sigma of exp(-|a - b|^2 / (2 sigma^2)).
-        z: half-width in standard errors.
-
-    Returns:
-        value, interval, and n the number of rows of x; no interval (NaN) below three rows.
-    """
-    rows = torch.cat([x, y]).double()
-    kernel = torch.cdist(rows, rows).square().div(-2 * bandwidth**2).exp().fill_diagonal_(0.0)
-    n, m = len(x), len(y)
-    xx, yy, xy = kernel[:n, :n], kernel[n:, n:], kernel[:n, n:]
-    a, b, c = xx.sum(), yy.sum(), xy.sum()
-    value = a / (n * (n - 1)) + b / (m * (m - 1)) - 2 * c / (n * m)
-    if min(n, m) < 3:
-        return Estimate(float(value), math.nan, math.nan, n)
-    without_x = (
-        (a - 2 * xx.sum(1)) / ((n - 1) * (n - 2))
-        + b / (m * (m - 1))
-        - 2 * (c - xy.sum(1)) / ((n - 1) * m)
-    )
-    without_y = (
-        a / (n * (n - 1))
-        + (b - 2 * yy.sum(1)) / ((m - 1) * (m - 2))
-        - 2 * (c - xy.sum(0)) / (n * (m - 1))
-    )
-    variance = (n - 1) * without_x.var(correction=0) + (m - 1) * without_y.var(correction=0)
-    half = z * float(variance.sqrt())
-    return Estimate(float(value), float(value) - half, float(value) + half, n)

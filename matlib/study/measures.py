@@ -9,6 +9,7 @@ import pandas as pd
 from matlib.analysis.technique import COLUMNS, embed_test, measure_technique
 from matlib.config import Augmentation
 from matlib.data.pairs import OneToMany
+from matlib.models.open_clip import OpenClipEncoder
 from matlib.study.artefacts import ArtefactSpec
 from matlib.study.inputs import KarpathySource, ScenesSource, open_source
 from matlib.study.runs import Study
@@ -28,39 +29,73 @@ def techniques_of(study: Study) -> tuple[Augmentation, ...]:
     return TECHNIQUES
 
 
-def measures(study: Study) -> pd.DataFrame:
-    """Every measure of every technique and of the reference, one row each.
+def references_of(study: Study) -> tuple[str, ...]:
+    """Rows whose encoders serve as reference models: `base`, and one that was trained otherwise.
 
-    The reference model is the undefended model of the study, which no technique trained. The
-    originals are the first `profile.analysis_images` training images; the test sample has at
-    most as many images.
+    The second is the clean fine-tuning where the profile has it, else its first defence. It has
+    seen the training images, so it rates original pairs higher than `base` does; orders of
+    techniques can be compared, levels cannot.
+    """
+    rows = [name for name, _ in study.rows() if name != "base"]
+    return ("base", "clean") if "clean" in rows else ("base", *rows[:1])
+
+
+def reference_model(study: Study, reference: str) -> OpenClipEncoder:
+    """The encoder of a row, trained with the profile's first seed."""
+    return study.model(reference, _seed(study, reference))
+
+
+def reference_inputs(study: Study, reference: str) -> dict[str, str]:
+    """The hash of a reference model, for what is made with it; empty for pretrained weights."""
+    if reference == "base":
+        base = study.specs.base()
+        return {"base": base.hash} if base is not None else {}
+    run = study.specs.run(reference)
+    return {reference: study.specs.defended(run, _seed(study, reference)).hash}
+
+
+def measures(study: Study, reference: str = "base") -> pd.DataFrame:
+    """Every measure of every technique and of the originals, one row each.
+
+    The first reference model is the undefended model of the study, which no technique trained.
+    The originals are the first `profile.analysis_images` training images; the test sample has
+    at most as many images.
+
+    Args:
+        reference: row of the study whose encoder embeds, one of `references_of`.
 
     Returns:
         columns `matlib.analysis.technique.COLUMNS`; `technique` as in `techniques_of`, and
         `none` for the originals.
     """
-    parts = [measured(study, technique) for technique in ("none", *techniques_of(study))]
+    parts = [measured(study, technique, reference) for technique in ("none", *techniques_of(study))]
     return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
 
 
-def measured(study: Study, technique: Augmentation) -> pd.DataFrame:
-    """The measures of one technique."""
+def measures_under_all(study: Study) -> pd.DataFrame:
+    """`measures` under each of `references_of`, with a column `reference`."""
+    parts = [measures(study, name).assign(reference=name) for name in references_of(study)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def measured(study: Study, technique: Augmentation, reference: str = "base") -> pd.DataFrame:
+    """The measures of one technique under one reference model."""
     profile = study.profile
     n = min(profile.analysis_images, profile.dataset.n_train)
-    base = study.specs.base()
     spec = ArtefactSpec(
         kind="measures",
         name=technique,
         seed=0,
         config={
             "n_images": n,
+            "reference": reference,
             "n_variants": profile.n_variants,
             "n_boot": profile.evaluation.n_boot,
             "model": profile.model.model_dump(),
             "data": study.source.identity(),
             "device": study.device,
         },
-        inputs={"base": base.hash} if base is not None else {},
+        inputs=reference_inputs(study, reference),
         modules=(
             *DATA_CODE,
             *AUGMENTATION_CODE.get(technique, ()),
@@ -70,8 +105,8 @@ def measured(study: Study, technique: Augmentation) -> pd.DataFrame:
     )
 
     def make(folder: Path) -> None:
-        encoder, test = study.model("base"), study.pairs("test")
-        truth = _first_images(study, n).truth()
+        encoder, test = reference_model(study, reference), study.pairs("test")
+        truth = first_images(study, n).truth()
         table = measure_technique(
             encoder,
             first_variants(study, technique, n),
@@ -86,11 +121,15 @@ def measured(study: Study, technique: Augmentation) -> pd.DataFrame:
 
 def first_variants(study: Study, technique: Augmentation, n: int) -> OneToMany:
     """What a technique adds to the first `n` training pairs (at least two)."""
-    source = _first_images(study, max(n, 2))
+    source = first_images(study, max(n, 2))
     return source.variants(technique, study.profile.n_variants, seed=0)
 
 
-def _first_images(study: Study, n: int) -> ScenesSource | KarpathySource:
+def _seed(study: Study, reference: str) -> int:
+    return 0 if reference == "base" else study.profile.seeds[0]
+
+
+def first_images(study: Study, n: int) -> ScenesSource | KarpathySource:
     """The study's data with `n` training images, so that few variants are held in memory."""
     config = study.profile.dataset.model_copy(update={"n_train": n})
     folder = getattr(study.source, "folder", None)

@@ -9,10 +9,14 @@ import pytest
 import torch
 
 from matlib.analysis.diversity import (
+    compressed_share,
     distinct_n,
     mean_pairwise_distance,
     measure_distinct_n,
     measure_diversity,
+    n_distinct,
+    n_distinct_images,
+    per_set,
     vendi_score,
 )
 from tests.toys import generator
@@ -77,3 +81,41 @@ def test_sets_are_averaged_with_an_interval_over_sets() -> None:
     assert measure_distinct_n([["a a"], ["a b"]], 1).value == pytest.approx(0.75)
     with pytest.raises(ValueError, match="at least one set"):
         measure_diversity([])
+
+
+def test_repetition_compresses_and_is_not_distinct() -> None:
+    same = ["a red star above a blue cross on grass"] * 4
+    other = [
+        "a red star above a blue cross on grass",
+        "on stone two green hearts",
+        "near water there is a small orange kite",
+        "purple moon left of yellow ring",
+    ]
+    assert compressed_share(same) < 0.5 * compressed_share(other)
+    assert (
+        n_distinct(same) == 1
+        and n_distinct([*other, "A  red star above a blue cross on grass"]) == 4
+    )
+    with pytest.raises(ValueError, match="nothing to compress"):
+        compressed_share([""])
+
+
+def test_images_are_counted_byte_for_byte() -> None:
+    image = torch.zeros(3, 4, 4, dtype=torch.uint8)
+    other = image.clone()
+    other[0, 0, 0] = 1
+    assert n_distinct_images(torch.stack([image, other, image])) == 2
+
+
+def test_every_measure_of_a_set_is_that_of_the_set_alone() -> None:
+    captions = [("a red star", "a blue star"), ("one", "two", "three")]
+    embeddings = [torch.eye(4)[:2], torch.ones(3, 4)]
+    table = per_set(captions, embeddings)
+    assert table["vendi"].tolist() == pytest.approx([2, 1])
+    assert table["distance"].tolist() == pytest.approx([1, 0])
+    assert table["n_distinct"].tolist() == [2, 3]
+    assert table["distinct_1"].tolist() == pytest.approx([4 / 6, 1])
+    assert table["distinct_2"][1] == 0  # one word has no word pair
+    assert table["compressed"][0] == compressed_share(captions[0])
+    with pytest.raises(ValueError, match="one embedding per caption"):
+        per_set(captions, embeddings[:1])

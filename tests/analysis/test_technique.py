@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import torch
 
+from matlib.analysis.shift import mmd2_interval as interval
 from matlib.analysis.shift import mmd2_unbiased
 from matlib.analysis.technique import COLUMNS, HeldOut, embed_test, measure_technique
-from matlib.analysis.technique import mmd2_interval as interval
 from matlib.augmentations.text import mismatched
 from matlib.data.pairs import ImageTensor, ImageTextPairs, OneToMany
 from tests.toys import WORDS, generator, tiny_encoder

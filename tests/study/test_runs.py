@@ -24,7 +24,9 @@ from matlib.study.tables import COLUMNS, robustness_table, write_results
 def toy_profile() -> Profile:
     smoke = load_profile("smoke")
     runs = tuple(run for run in smoke.runs if run.defence in ("clean", "mat", "mat+"))
-    return smoke.model_copy(update={"runs": runs, "name": "toy"})
+    alone = {"runs": runs, "inside": (), "architectures": {}, "transfer_rows": ()}
+    evaluation = smoke.evaluation.model_copy(update={"held_out": ()})
+    return smoke.model_copy(update={**alone, "evaluation": evaluation, "name": "toy"})
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +95,7 @@ def test_results_are_written_and_say_what_made_them(study: Study) -> None:
     files = write_results(study)
     assert {path.name for path in files.values()} == {
         "robustness.csv",
+        "endpoints.csv",
         "claims.json",
         "provenance.json",
     }

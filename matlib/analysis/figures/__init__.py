@@ -3,6 +3,13 @@
 from matlib.analysis.figures.bars import interval_dots, robustness_bars
 from matlib.analysis.figures.choices import choice_dots, held_out_curves, known_and_held_out
 from matlib.analysis.figures.curves import learning_curves, strength_curves
+from matlib.analysis.figures.doses import dose_curves, size_curves
+from matlib.analysis.figures.effects import (
+    achieved_curves,
+    dose_response,
+    effect_dots,
+    predicted_gains,
+)
 from matlib.analysis.figures.maps import augmentation_map
 from matlib.analysis.figures.pictures import (
     Shelf,
@@ -14,24 +21,34 @@ from matlib.analysis.figures.pictures import (
 from matlib.analysis.figures.sanity import violation_dots
 from matlib.analysis.figures.style import colour_of, label_of, save_figure, show
 from matlib.analysis.figures.transfer import subject_label, transfer_map
+from matlib.analysis.figures.validation import agreement_matrix, calibration_curve, measure_label
 
 __all__ = [
     "Shelf",
+    "achieved_curves",
     "adversarial_pictures",
+    "agreement_matrix",
     "augmentation_map",
+    "calibration_curve",
     "captioned_pictures",
     "choice_dots",
     "colour_of",
+    "dose_curves",
+    "dose_response",
+    "effect_dots",
     "held_out_curves",
     "interval_dots",
     "known_and_held_out",
     "label_of",
     "learning_curves",
+    "measure_label",
     "one_to_many_pictures",
+    "predicted_gains",
     "retrieval_strip",
     "robustness_bars",
     "save_figure",
     "show",
+    "size_curves",
     "strength_curves",
     "subject_label",
     "transfer_map",

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
+from matlib.analysis.figures.names import place_names
 from matlib.analysis.figures.style import label_of, panels, styled
 
 _MARKERS = {"text": ("o", "added captions"), "image": ("s", "added images")}
@@ -91,37 +92,15 @@ def augmentation_map(table: pd.DataFrame, *, model: str) -> Figure:
 def _name_points(figure: Figure, axis: Axes, points: pd.DataFrame) -> None:
     """The name of each technique, at the first place around its point that is free."""
     figure.draw_without_rendering()
-    places = [(0, 14, "center"), (0, -22, "center")]
-    places += [(x, y, "left" if x > 0 else "right") for y in (9, -18, -4) for x in (13, -13)]
     spots = axis.transData.transform(points[["diversity", "alignment"]].to_numpy(float))
-    taken = [Bbox.from_bounds(x - 9, y - 9, 18, 18) for x, y in spots]
+    taken = []
     for end in ("low", "high"):  # half of a cross each
         for name in ("diversity", "alignment"):
             ends = points[["diversity", "alignment"]].assign(**{name: points[f"{name}_{end}"]})
             tips = axis.transData.transform(ends.to_numpy(float))
             taken += [Bbox([spot, tip]) for spot, tip in zip(spots, tips, strict=True)]
-    taken += [artist.get_window_extent() for artist in (*axis.texts, *axis.lines)]
-    for (_, point), spot in zip(points.iterrows(), spots, strict=True):
-        name = label_of(str(point["technique"]), "technique")
-        tried = [
-            axis.annotate(name, spot, (dx, dy), xycoords="figure pixels", fontsize=11, ha=ha,
-                          textcoords="offset pixels")
-            for dx, dy, ha in places
-        ]  # fmt: skip
-        # a margin, because text is a little wider once it is drawn at print resolution
-        boxes = [text.get_window_extent().padded(12, 2) for text in tried]
-        covered = [sum(bool(box.overlaps(other)) for other in taken) for box in boxes]
-        is_outside = [box.x0 < axis.bbox.x0 or box.x1 > axis.bbox.x1 for box in boxes]
-        cost = [n + len(taken) * out for n, out in zip(covered, is_outside, strict=True)]
-        best = cost.index(min(cost))
-        taken.append(boxes[best])
-        for text in tried:
-            text.remove()
-        dx, dy, ha = places[best]
-        axis.annotate(
-            name, (point["diversity"], point["alignment"]), (dx * 0.72, dy * 0.72), ha=ha,
-            fontsize=11, textcoords="offset points",
-        )  # fmt: skip
+    names = [label_of(str(name), "technique") for name in points["technique"]]
+    place_names(figure, axis, points[["diversity", "alignment"]].to_numpy(float), names, taken)
 
 
 def _crosses(axis: Axes, part: pd.DataFrame) -> None:

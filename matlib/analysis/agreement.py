@@ -1,0 +1,234 @@
+"""Do two measures agree? Correlations with intervals, calibration, and matrices of both.
+
+What is resampled decides what an interval speaks of, so there are three kinds here:
+`correlation` resamples *originals* with all their rows (other images, same techniques);
+`rank_agreement` resamples originals below means per technique (the same);
+`rank_correlation` treats the *points* themselves (techniques, runs) as the sample.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import combinations, permutations
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+from torch import Tensor
+
+from matlib.analysis.shift.samples import Groups
+from matlib.evaluation.bootstrap import Estimate, bootstrap_ratio, percentile_estimate
+
+Method = Literal["spearman", "pearson"]
+
+MAX_EXACT = 7
+"""Up to so many points all n! orders are gone through (5,040), beyond them a sample."""
+
+
+def correlation(
+    x: Tensor,
+    y: Tensor,
+    groups: Groups,
+    *,
+    method: Method = "spearman",
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """Correlation of two measures of the same rows, with an interval that resamples originals.
+
+    Args:
+        x, y: (P,), for example similarity and truth of added pairs.
+        groups: (P,) labels; a resampled original brings all its rows.
+        method: Spearman's (ranks, ties averaged) or Pearson's.
+        n_boot: bootstrap samples.
+        seed: of the bootstrap.
+
+    Returns:
+        value in [-1, 1], percentile interval, n the number of originals. NaN throughout if a
+        side is constant.
+
+    Raises:
+        ValueError: lengths differ, or fewer than two originals.
+    """
+    if not len(x) == len(y) == len(groups):
+        raise ValueError(f"expected rows of one length; got {len(x)}, {len(y)}, {len(groups)}")
+    codes = np.unique(np.asarray(groups), return_inverse=True)[1]
+    n = int(codes.max()) + 1 if len(codes) else 0
+    if n < 2:
+        raise ValueError(f"an interval over originals needs two of them; got {n}")
+    pair = np.stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)])
+    value = _correlations(pair, method)[0, 1]
+    if math.isnan(value):
+        return Estimate(math.nan, math.nan, math.nan, n)
+    rows = [np.flatnonzero(codes == g) for g in range(n)]
+    rng = np.random.default_rng((seed, 0))
+    samples = np.array(
+        [
+            _correlations(pair[:, np.concatenate([rows[g] for g in drawn])], method)[0, 1]
+            for drawn in rng.integers(n, size=(n_boot, n))
+        ]
+    )
+    return _interval(float(value), samples, n)
+
+
+def rank_agreement(
+    values: Mapping[str, Tensor], *, n_boot: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Spearman's correlation of every two measures over techniques (or doses).
+
+    Each measure ranks P techniques by their mean over N originals; the interval resamples
+    originals, the same ones for all measures, and so holds for these P techniques.
+
+    Args:
+        values: measure -> (P, N), its value for each technique and original.
+        n_boot: bootstrap samples.
+        seed: of the bootstrap.
+
+    Returns:
+        columns first, second, value, low, high, n_points, n; one row per two measures.
+
+    Raises:
+        ValueError: measures of different shapes, or fewer than three techniques.
+    """
+    shapes = {tuple(v.shape) for v in values.values()}
+    if len(shapes) != 1 or next(iter(shapes))[0] < 3:
+        raise ValueError(
+            f"expected every measure as (P, N) of one shape with P >= 3; got {sorted(shapes)}"
+        )
+    stacked = torch.stack(list(values.values())).double().numpy()  # (M, P, N)
+    n_points, n = stacked.shape[1:]
+    centre = _correlations(stacked.mean(2), "spearman")
+    rng = np.random.default_rng((seed, 0))
+    samples = np.stack(
+        [
+            _correlations(stacked[:, :, drawn].mean(2), "spearman")
+            for drawn in rng.integers(n, size=(n_boot, n))
+        ]
+    )
+    rows = []
+    for (i, first), (j, second) in combinations(enumerate(values), 2):
+        found = _interval(float(centre[i, j]), samples[:, i, j], n)
+        rows.append({"first": first, "second": second, "value": found.value, "low": found.low,
+                     "high": found.high, "n_points": n_points, "n": n})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def rank_correlation(
+    x: Tensor, y: Tensor, *, level: float = 0.95, n_permutations: int = 9999, seed: int = 0
+) -> Estimate:
+    """Spearman's correlation over independent points, with an interval that holds for few.
+
+    Fisher's z with the standard error sqrt((1 + r^2 / 2) / (n - 3)) of Bonett & Wright 2000,
+    *Sample size requirements for estimating Pearson, Kendall and Spearman correlations*. At
+    |r| = 1, where z is infinite, the limit is that of the nearest |r| that n points can have.
+
+    Args:
+        x, y: (P,), for example a coordinate and the gain of P techniques; P >= 4.
+        level: of the interval.
+        n_permutations: random orders for the p-value where P! is too many.
+        seed: of those.
+
+    Returns:
+        value, interval, n = P; `p_below` is the one-sided permutation p-value of "at most 0".
+
+    Raises:
+        ValueError: fewer than four points or different lengths.
+    """
+    a, b = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if a.shape != b.shape or a.ndim != 1 or len(a) < 4:
+        raise ValueError(f"expected two rows of at least 4 points; got {a.shape} and {b.shape}")
+    n = len(a)
+    value = float(_correlations(np.stack([a, b]), "spearman")[0, 1])
+    if math.isnan(value):
+        return Estimate(math.nan, math.nan, math.nan, n)
+    nearest = 1 - 12 / (n * (n * n - 1))  # one swap of neighbours away from a perfect ranking
+    used = float(np.clip(value, -nearest, nearest))
+    half = stats.norm.ppf((1 + level) / 2) * math.sqrt((1 + used**2 / 2) / (n - 3))
+    low, high = math.tanh(math.atanh(used) - half), math.tanh(math.atanh(used) + half)
+    p = _permutation_p(stats.rankdata(a), stats.rankdata(b), n_permutations, seed)
+    return Estimate(value, min(low, value), max(high, value), n, p)
+
+
+def calibration(
+    score: Tensor,
+    truth: Tensor,
+    groups: Groups,
+    *,
+    n_bins: int = 8,
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Mean truth of the pairs of each bin of a score, with intervals over originals.
+
+    Args:
+        score: (P,), for example similarity under a reference model.
+        truth: (P,), what it stands for, for example the true aligned fraction in [0, 1].
+        groups: (P,) the original of each pair.
+        n_bins: bins of equally many pairs; bins that ties leave empty are dropped.
+        n_boot: bootstrap samples.
+        seed: of the bootstrap.
+
+    Returns:
+        columns score_low, score_high, score (mean), value, low, high, n_pairs, n, by score.
+
+    Raises:
+        ValueError: lengths differ, or fewer pairs than bins.
+    """
+    if not len(score) == len(truth) == len(groups) or len(score) < n_bins:
+        raise ValueError(
+            f"expected at least {n_bins} pairs with score, truth and original each; "
+            f"got {len(score)}, {len(truth)} and {len(groups)}"
+        )
+    codes = torch.from_numpy(np.unique(np.asarray(groups), return_inverse=True)[1])
+    edges = np.unique(np.quantile(score.double().numpy(), np.linspace(0, 1, n_bins + 1)))
+    where = np.clip(np.searchsorted(edges, score.double().numpy(), side="right") - 1, 0, None)
+    where = np.minimum(where, max(len(edges) - 2, 0))
+    rows = []
+    for b in np.unique(where):
+        kept = torch.from_numpy(where == b)
+        own = torch.unique(codes[kept], return_inverse=True)[1]
+        counts = torch.bincount(own).double()
+        total = torch.zeros(len(counts), dtype=torch.double)
+        total.index_add_(0, own, truth[kept].double())
+        found = bootstrap_ratio(total, counts, n_boot=n_boot, seed=seed)
+        inside = score[kept].double()
+        rows.append({"score_low": float(inside.min()), "score_high": float(inside.max()),
+                     "score": float(inside.mean()), "value": found.value, "low": found.low,
+                     "high": found.high, "n_pairs": int(kept.sum()), "n": found.n})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _correlations(rows: np.ndarray, method: Method) -> np.ndarray:
+    """(M, M) correlations of (M, P) rows; NaN where a row is constant."""
+    ranked = stats.rankdata(rows, axis=1) if method == "spearman" else rows
+    centred = ranked - ranked.mean(1, keepdims=True)
+    norm = np.sqrt((centred**2).sum(1))
+    # rounding leaves a constant row with a norm of some 1e-16 instead of 0
+    norm = np.where(norm > 1e-12 * np.abs(ranked).max(1).clip(min=1e-300), norm, np.nan)
+    found: np.ndarray = (centred @ centred.T) / np.outer(norm, norm)
+    return np.clip(found, -1.0, 1.0)
+
+
+def _interval(value: float, samples: np.ndarray, n: int) -> Estimate:
+    """Percentile interval, widened where needed to hold the estimate.
+
+    Resampling adds noise to ranks, so samples of a high correlation lie below it.
+    """
+    usable = torch.from_numpy(samples[~np.isnan(samples)])
+    if math.isnan(value) or len(usable) == 0:
+        return Estimate(value, math.nan, math.nan, n)
+    found = percentile_estimate(value, usable, n, 0.95, 0.0)
+    return Estimate(value, min(found.low, value), max(found.high, value), n, found.p_below)
+
+
+def _permutation_p(a: np.ndarray, b: np.ndarray, n_permutations: int, seed: int) -> float:
+    """Share of orders of b with at least the observed sum of products of ranks."""
+    if len(b) <= MAX_EXACT:
+        orders = np.array(list(permutations(b)))
+        return float((orders @ a >= a @ b - 1e-9).mean())
+    rng = np.random.default_rng((seed, 0))
+    orders = rng.permuted(np.tile(b, (n_permutations, 1)), axis=1)
+    return float(((orders @ a >= a @ b - 1e-9).sum() + 1) / (n_permutations + 1))
