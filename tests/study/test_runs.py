@@ -96,6 +96,7 @@ def test_results_are_written_and_say_what_made_them(study: Study) -> None:
     assert {path.name for path in files.values()} == {
         "robustness.csv",
         "endpoints.csv",
+        "transfer.csv",
         "claims.json",
         "provenance.json",
     }
