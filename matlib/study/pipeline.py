@@ -9,7 +9,7 @@ from typing import Any
 
 from matlib.config import Profile, load_profile
 from matlib.study.durable import write_durably
-from matlib.study.notebooks import find_notebooks, run_notebooks
+from matlib.study.notebooks import find_notebooks, refuse_unfit, run_notebooks
 from matlib.study.provenance import PACKAGE_ROOT
 from matlib.study.published import publish_outputs
 from matlib.study.readme import update_readme
@@ -70,6 +70,14 @@ def run_study(
     checked = load_profile(profile, limit)
     if publish and checked.dataset.name != "scenes":
         raise ValueError("only studies of the embedded world are published: photographs are not")
+    sources = find_notebooks(NOTEBOOKS)
+    parameters = {
+        "profile": profile,
+        "results": str(results.resolve()),
+        "data": str(data.resolve()) if data else "",
+        "limit": limit,
+    }
+    refuse_unfit(sources, parameters)  # before the long work, not after it
     study = Study(checked, results, data)  # missing data and foreign results are found here
     say(f"study {checked.name}: {checked.about}")
     say(f"about {checked.minutes:g} minutes; results in {results / checked.name}")
@@ -78,17 +86,7 @@ def run_study(
     _take_records(study, say)
     if at_once > 1:
         make_rows(study, data, all_rows(checked), at_once, say)
-    done = run_notebooks(
-        find_notebooks(NOTEBOOKS),
-        folder / "notebooks",
-        {
-            "profile": profile,
-            "results": str(results.resolve()),
-            "data": str(data.resolve()) if data else "",
-            "limit": limit,
-        },
-        say=say,
-    )
+    done = run_notebooks(sources, folder / "notebooks", parameters, say=say)
     page = write_report(checked, folder)
     if publish:
         if checked.name == "demo":

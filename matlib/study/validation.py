@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from matlib.analysis.agreement import rank_agreement
+from matlib.analysis.agreement import calibration, correlation, rank_agreement
 from matlib.analysis.alignment import rank_pairs
 from matlib.analysis.diversity import per_set
 from matlib.analysis.embeddings import embed_variants
@@ -64,6 +64,39 @@ def alignment_validation(study: Study) -> pd.DataFrame:
         return pd.concat(parts, ignore_index=True)
 
     return _kept(study, "alignment", make)
+
+
+def calibration_curves(graded: pd.DataFrame) -> pd.DataFrame:
+    """How much is true in captions of each similarity, under each reference.
+
+    Args:
+        graded: from `alignment_validation`.
+
+    Returns:
+        columns of `calibration`, and reference; empty if `graded` is.
+    """
+    parts = [
+        calibration(*_columns(part, "similarity", "truth", "original")).assign(reference=name)
+        for name, part in (graded.groupby("reference", sort=False) if len(graded) else ())
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def truth_correlations(graded: pd.DataFrame) -> pd.DataFrame:
+    """Spearman's correlation of the measures of alignment with the share that is true.
+
+    Args:
+        graded: from `alignment_validation`.
+
+    Returns:
+        columns reference, measure, value, low, high, n (originals); no rows if `graded` has none.
+    """
+    rows = []
+    for name, part in graded.groupby("reference", sort=False) if len(graded) else ():
+        for measure in ("similarity", "caption_rank"):
+            found = correlation(*_columns(part, measure, "truth", "original"))
+            rows.append((name, measure, found.value, found.low, found.high, found.n))
+    return pd.DataFrame(rows, columns=["reference", "measure", "value", "low", "high", "n"])
 
 
 def diversity_validation(study: Study) -> pd.DataFrame:
@@ -127,6 +160,10 @@ def shift_validation(study: Study) -> pd.DataFrame:
         return pd.concat(parts, ignore_index=True)
 
     return _kept(study, "shift", make)
+
+
+def _columns(table: pd.DataFrame, *names: str) -> tuple[Tensor, ...]:
+    return tuple(torch.tensor(table[name].to_numpy(copy=True)) for name in names)
 
 
 def _kept(study: Study, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
