@@ -38,7 +38,7 @@ def drop_and_swap(
     Raises:
         ValueError: more than one caption per image, or a parameter outside its range.
     """
-    originals = _originals(pairs, n_variants)
+    originals = originals_of(pairs, n_variants)
     for name, rate in (("drop_rate", drop_rate), ("swap_rate", swap_rate)):
         if not 0.0 <= rate <= 1.0:
             raise ValueError(f"{name} is a share in [0, 1]; got {rate}")
@@ -64,7 +64,7 @@ def mismatched(pairs: ImageTextPairs, n_variants: int, generator: torch.Generato
     Raises:
         ValueError: fewer than two images, or more than one caption per image.
     """
-    originals = _originals(pairs, n_variants)
+    originals = originals_of(pairs, n_variants)
     columns = [derangement(len(originals), generator).tolist() for _ in range(n_variants)]
     captions = tuple(
         (own, *(originals.captions[column[i]][0] for column in columns))
@@ -102,7 +102,12 @@ def _vary(caption: str, drop_rate: float, swap_rate: float, generator: torch.Gen
     return " ".join(word for word, is_kept in zip(words, keep.tolist(), strict=True) if is_kept)
 
 
-def _originals(pairs: ImageTextPairs, n_variants: int) -> OneToMany:
+def originals_of(pairs: ImageTextPairs, n_variants: int) -> OneToMany:
+    """The 1:1 pairs that captions are added to, checked.
+
+    Raises:
+        ValueError: a negative number of variants, or more than one caption per image.
+    """
     if n_variants < 0:
         raise ValueError(f"n_variants must be 0 or more; got {n_variants}")
     if pairs.n_captions != len(pairs):

@@ -15,9 +15,9 @@ from matlib.attacks.multimodal import embed_images, pgd
 from matlib.attacks.text import embed_texts
 from matlib.evaluation.statistics import Estimate, bootstrap_ratio
 from matlib.study.artefacts import ArtefactSpec
-from matlib.study.inputs import ScenesSource
 from matlib.study.judged import Judged
 from matlib.study.runs import Study
+from matlib.study.sources import ScenesSource
 from matlib.study.specs import DATA_CODE, JUDGE_CODE
 
 FOUND = "found.safetensors"

@@ -16,6 +16,9 @@ the same number of images, to compare training with held-out pairs."""
 
 INSIDE_ATTACKS = ("clean", "pgd", "bert", "sga", "joint")
 
+PAIRS_ATTACKS = ("clean", "pgd", "bert", "co-attack", "sga", "joint")
+"""What techniques of augmentation are compared under: the paper's four attacks, and `joint`."""
+
 TRANSFER_ATTACKS = ("pgd", "sga", "joint")
 """Image alone, the attack that is made to transfer, and the strongest one (on its own model)."""
 
@@ -46,6 +49,11 @@ def inside(e: Evaluation) -> Judging:
     return Judging("test", (e.primary_threat,), e.eps_255, INSIDE_ATTACKS)
 
 
+def pairs(e: Evaluation) -> Judging:
+    """Techniques of augmentation, primary threat."""
+    return Judging("test", (e.primary_threat,), e.eps_255, PAIRS_ATTACKS)
+
+
 def gap(e: Evaluation, gallery: Gallery) -> Judging:
     """Training and held-out pairs: the joint attack, primary threat."""
     return Judging(gallery, (e.primary_threat,), e.eps_255, ("clean", "joint"))
@@ -71,6 +79,9 @@ def judgings_of(e: Evaluation, what: str) -> list[Judging]:
     return {
         "judged": [full(e, "test")],
         "inside": [inside(e)],
+        "technique": [pairs(e), validating(e)],
+        "sweep": [pairs(e)],
+        "dialled": [inside(e)],
         "held-out": [held_out(e)],
         "transfer": [transfer(e)],
         "unimodal": [unimodal(e)],

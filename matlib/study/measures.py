@@ -7,13 +7,14 @@ from pathlib import Path
 import pandas as pd
 
 from matlib.analysis.technique import COLUMNS, embed_test, measure_technique
-from matlib.config import Augmentation
+from matlib.config import Augmentation, Run
 from matlib.data.pairs import OneToMany
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.study.artefacts import ArtefactSpec
-from matlib.study.inputs import KarpathySource, ScenesSource, open_source
-from matlib.study.runs import Study
+from matlib.study.runs import Study, as_run
+from matlib.study.sources import KarpathySource, ScenesSource, open_source
 from matlib.study.specs import AUGMENTATION_CODE, DATA_CODE, MODEL_CODE
+from matlib.study.variants import first_pairs
 
 TECHNIQUES: tuple[Augmentation, ...] = (
     "captions", "renderings", "randaugment", "drop-swap", "mismatched",
@@ -119,10 +120,10 @@ def measured(study: Study, technique: Augmentation, reference: str = "base") -> 
     return pd.read_csv(study.get(spec, make).file(TABLE))
 
 
-def first_variants(study: Study, technique: Augmentation, n: int) -> OneToMany:
+def first_variants(study: Study, technique: str | Run, n: int) -> OneToMany:
     """What a technique adds to the first `n` training pairs (at least two)."""
-    source = first_images(study, max(n, 2))
-    return source.variants(technique, study.profile.n_variants, seed=0)
+    run = as_run(technique)
+    return first_pairs(study.models.variants(run, 0, first_images(study, max(n, 2))), n)
 
 
 def _seed(study: Study, reference: str) -> int:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pandas as pd
 
 from matlib.attacks.image import PGD
 from matlib.attacks.text import WordSubstitution
-from matlib.config import Augmentation, Profile, Run, TrainAttack
+from matlib.config import Profile, Run, TrainAttack
 from matlib.data.pairs import OneToMany
 from matlib.models.masked_lm import MaskedLM, MaskedLMConfig, train_masked_lm
 from matlib.models.open_clip import OpenClipEncoder, open_named
 from matlib.models.small import SmallModel, build_small
 from matlib.progress import Progress
-from matlib.study.inputs import KarpathySource, ScenesSource
+from matlib.study.generators import Generators
 from matlib.study.recipes import attacks_anything, defence_of, row_name, schedule_of
+from matlib.study.sources import KarpathySource, ScenesSource
 from matlib.study.specs import Specs
 from matlib.study.store import Artefact, ArtefactSpec
 from matlib.study.threats import Table, load_tables, make_tables, save_tables
+from matlib.study.variants import make_variants
+from matlib.study.words import validity
 from matlib.training.checkpoint import load_weights, save_weights
 from matlib.training.defences import Defence, defence
 from matlib.training.inner import Candidates, InnerAttack
@@ -55,16 +58,25 @@ class Models:
     validation: Callable[[], Validation | None]
     device: str
 
-    def variants(self, augmentation: str, seed: int = 0) -> OneToMany:
-        """The training pairs with the variants of an augmentation.
+    @property
+    def generators(self) -> Generators:
+        """The generating models behind some techniques."""
+        return Generators(
+            self.profile, self.source, self.specs, self.get, self.masked_lm, self.device
+        )
 
-        Raises:
-            ValueError: unknown augmentation.
+    def variants(
+        self, run: Run, seed: int = 0, source: ScenesSource | KarpathySource | None = None
+    ) -> OneToMany:
+        """The training pairs with the variants of a row's technique.
+
+        Args:
+            source: the same data with fewer training images, where few variants are wanted.
         """
-        for known in get_args(Augmentation):
-            if augmentation == known:
-                return self.source.variants(known, self.profile.n_variants, seed)
-        raise ValueError(f"unknown augmentation {augmentation!r}: {get_args(Augmentation)}")
+        return make_variants(
+            self.profile, source or self.source, self.generators, lambda: self.model("base"),
+            run, seed,
+        )  # fmt: skip
 
     def masked_lm(self) -> MaskedLM:
         """The attacker's masked language model."""
@@ -108,7 +120,7 @@ class Models:
     def _defended(self, run: Run, seed: int) -> OpenClipEncoder:
         def make(folder: Path) -> dict[str, Any]:
             assert self.profile.finetune is not None
-            encoder, data = self.model("base"), self.variants(run.augmentation, seed)
+            encoder, data = self.model("base"), self.variants(run, seed)
             how = defence_of(run)
             return self._train(
                 encoder, data, how, schedule_of(self.profile.finetune, run), folder,
@@ -187,7 +199,7 @@ class Models:
         seed = self.profile.seeds[0]
         for run in (*self.profile.runs, *self.profile.inside):
             if defence(run.defence).needs_candidates:
-                self._candidates(self.variants(run.augmentation, seed), run, seed)
+                self._candidates(self.variants(run, seed), run, seed)
         self.validation()
 
     def _candidates(self, data: OneToMany, run: Run, seed: int) -> Candidates:
@@ -216,15 +228,6 @@ class Models:
             caption: [edit for table in tables.values() for edit in table[i]]
             for i, caption in enumerate(captions)
         }
-
-
-def validity(
-    source: ScenesSource | KarpathySource, split: str, captions: list[str], own: Sequence[int]
-) -> Callable[[int, str], bool] | None:
-    """The truth check of edits, where the truth is known."""
-    if not isinstance(source, ScenesSource):
-        return None
-    return source.valid_edit(split, captions, own)
 
 
 def about_tables(tables: dict[str, Table]) -> dict[str, Any]:

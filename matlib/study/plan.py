@@ -16,11 +16,11 @@ from matlib.models.small import SmallModel, build_small
 from matlib.study.costs import Costs
 from matlib.study.judgings import full, judgings_of, validating
 from matlib.study.probe import Timed, activation_bytes, captions_per_image
-from matlib.study.recipes import profile_of_architecture
+from matlib.study.recipes import n_variants_of, profile_of_architecture
 from matlib.study.runs import Study
 from matlib.study.specs import Specs
 from matlib.study.store import Artefact
-from matlib.study.tasks import Task, all_rows, is_done, stages
+from matlib.study.tasks import TRAINED, Task, all_rows, is_done, stages
 from matlib.study.workers import n_workers
 from matlib.training.defences import defence
 
@@ -81,7 +81,7 @@ def plan(profile: Profile, results: Path, data: Path | None = None, workers: int
         parameters = {
             name: sum(p.numel() for p in encoder.tower(name)) for name in ("image", "text")
         }
-        n_models = len(rows.main) + len(rows.inside) + len(rows.elsewhere)
+        n_models = len(rows.main) + len(rows.inside) + len(rows.elsewhere) + len(rows.of_pairs)
         found = Plan(profile.name, _device_name(device), at_once, parameters, n_models)
         costs = {name: Costs(*each) for name, each in _models(profile, encoder).items()}
         tasks = [task for stage in stages(profile, rows) for task in stage]
@@ -116,7 +116,7 @@ def _add_hours(
             left += 0.0 if task in done else seconds
     found.hours, found.hours_left = (x / 3600 / found.n_workers for x in (total, max(left, 0.0)))
     found.error = wrong / total if total else 0.0
-    found.n_left = sum(t.what in ("judged", "inside") and t not in done for t in tasks)
+    found.n_left = sum(t.what in TRAINED and t not in done for t in tasks)
     found.notes.append(
         "not in the hours: the masked language model, candidate words, notebooks and the report"
     )
@@ -129,7 +129,7 @@ Spent = list[tuple[str, Timed, float]]
 def _training(found: Plan, costs: Costs, task: Task, specs: Specs) -> Spent:
     """The steps of the model that a task makes, and its measurements on validation pairs."""
     profile = costs.profile
-    is_own = task.what in ("judged", "inside") and task.name != "base"
+    is_own = task.what in TRAINED and task.name != "base"
     if not is_own and not (task.what == "base" and profile.base):
         return []
     run = specs.run(task.name) if is_own else Run(defence="clean")
@@ -182,7 +182,7 @@ def _finished(
     trained = {
         task
         for task in tasks
-        if task not in done and task.what in ("judged", "inside") and task.name != "base"
+        if task not in done and task.what in TRAINED and task.name != "base"
         and _weights(study.of_architecture(task.architecture), task)
     }  # fmt: skip
     return done, trained
@@ -196,10 +196,10 @@ def _add_sizes(found: Plan, profile: Profile, encoder: OpenClipEncoder) -> None:
     data, phase = profile.dataset, profile.finetune or profile.base
     weights = 4 * sum(found.parameters.values())
     pixels = 3 * data.image_size**2
-    image_sets = {1, *(profile.n_variants for r in profile.runs if "rand" in r.augmentation
-                       or "renderings" in r.augmentation)}  # fmt: skip
+    image_sets = {1, *(n_variants_of(profile, run) for run in profile.every_run
+                       if run.modality in ("image", "both"))}  # fmt: skip
     images = max(data.n_train * max(image_sets), data.n_base)
-    copies = 4 + any(defence(run.defence).needs_reference for run in profile.runs)
+    copies = 4 + any(defence(run.defence).needs_reference for run in profile.every_run)
     batch = phase.batch_size / phase.micro_batches if phase else 32
     half = 0.5 if phase and phase.mixed_precision != "no" else 1.0
     model = copies * weights + batch * half * activation_bytes(encoder, 2)

@@ -33,6 +33,26 @@ def inside_seeds_of(profile: Profile) -> tuple[int, ...]:
     return profile.inside_seeds or profile.seeds
 
 
+def technique_rows_of(profile: Profile) -> list[tuple[str, int]]:
+    """(row name, seed) of the compared techniques, seed by seed."""
+    return [(run.row, seed) for seed in profile.seeds_of_techniques for run in profile.techniques]
+
+
+def sweep_rows_of(profile: Profile) -> list[tuple[str, int]]:
+    """(row name, seed) of further amounts and strengths that are no row of the comparison."""
+    compared = {run.row for run in profile.techniques}
+    seed = profile.seeds_of_techniques[0]
+    return [(run.row, seed) for run in profile.sweeps if run.row not in compared]
+
+
+def dialled_rows_of(profile: Profile) -> list[tuple[str, int]]:
+    """(row name, seed) of the controlled experiment, seed by seed."""
+    experiment = profile.intervention
+    if experiment is None:
+        return []
+    return [(run.row, seed) for seed in experiment.seeds for run in experiment.runs()]
+
+
 def undefended_rows(profile: Profile) -> list[tuple[str, int]]:
     """The models that claim C1 is about: clean fine-tunings if there are enough, else the base."""
     if len(profile.seeds) >= MIN_SEEDS_FOR_INTERVAL and any(r.row == "clean" for r in profile.runs):
@@ -46,12 +66,17 @@ def run_named(profile: Profile, name: str) -> Run:
     Raises:
         ValueError: the profile has no such row.
     """
-    runs = (*profile.runs, *profile.inside)
+    runs = profile.every_run
     for run in runs:
         if row_name(run) == name:
             return run
-    known = ", ".join(["base", *map(row_name, runs)])
+    known = ", ".join(["base", *dict.fromkeys(map(row_name, runs))])
     raise ValueError(f"profile {profile.name} has no row {name!r}; it has: {known}")
+
+
+def n_variants_of(profile: Profile, run: Run) -> int:
+    """Captions and images per pair, the original among them."""
+    return profile.n_variants if run.n_variants is None else run.n_variants
 
 
 def defence_of(run: Run) -> Defence:
@@ -84,6 +109,8 @@ def schedule_of(phase: Training, run: Run | None = None) -> Schedule:
         own["lr"] = run.lr
     if run is not None and run.ema_decay is not None:
         own["ema_decay"] = run.ema_decay
+    if run is not None and run.weight_decay is not None:
+        own["weight_decay"] = run.weight_decay
     return Schedule(**{**phase.model_dump(exclude={"validate_every"}), **own})
 
 
@@ -106,4 +133,5 @@ def profile_of_architecture(profile: Profile, name: str) -> Profile:
         raise ValueError(f"profile {profile.name} has no architecture {name!r}; it has: {known}")
     runs = tuple(run for run in profile.runs if run.row in profile.transfer_rows)
     changes = {"model": profile.architectures[name], "runs": runs}
-    return profile.model_copy(update={**changes, "inside": (), "architectures": {}})
+    others = {"inside": (), "techniques": (), "sweeps": (), "intervention": None}
+    return profile.model_copy(update={**changes, **others, "architectures": {}})

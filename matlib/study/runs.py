@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from matlib.attacks.candidates import normalise_caption
-from matlib.config import Profile
+from matlib.config import AUGMENTATIONS, Profile, Run
 from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.evaluation.robustness import evaluate, strength_curve
 from matlib.evaluation.suite import Suite
@@ -20,14 +20,15 @@ from matlib.models.masked_lm import MaskedLM
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.progress import Progress
 from matlib.study import judgings
-from matlib.study.inputs import KarpathySource, ScenesSource, draw, open_source
 from matlib.study.judged import Judged, load_evaluation, save_curve, save_evaluation
 from matlib.study.judgings import Gallery, Judging
-from matlib.study.models import Models, about_tables, validity
+from matlib.study.models import Models, about_tables
 from matlib.study.recipes import defence_of, inside_rows_of, profile_of_architecture, rows_of
+from matlib.study.sources import KarpathySource, ScenesSource, draw, open_source
 from matlib.study.specs import Specs
 from matlib.study.store import Artefact, ArtefactSpec, Store
 from matlib.study.threats import Table, load_tables, make_tables, save_tables
+from matlib.study.words import validity
 from matlib.training.loop import HeldOutRecall, Validation
 from matlib.training.own_attack import OwnLossAttack, own_attack
 
@@ -111,13 +112,16 @@ class Study:
         pairs = self.source.pairs(split).subset(range(n))
         return pairs.one_to_one(draw(0, gallery))
 
-    def variants(self, augmentation: str, seed: int = 0) -> OneToMany:
-        """The training pairs with the variants of an augmentation.
+    def variants(self, technique: str | Run, seed: int = 0) -> OneToMany:
+        """The training pairs with the variants of a technique.
+
+        Args:
+            technique: an augmentation by name, or a row with its options.
 
         Raises:
-            ValueError: unknown augmentation.
+            ValueError: unknown augmentation, or one that these data do not allow.
         """
-        return self.models.variants(augmentation, seed)
+        return self.models.variants(as_run(technique), seed)
 
     # --- models ----------------------------------------------------------------------------
 
@@ -240,3 +244,17 @@ class Study:
     def suite(self, how: Judging) -> Suite:
         """The attacks of one judging."""
         return judgings.make_suite(self.profile.evaluation, how)
+
+
+def as_run(technique: str | Run) -> Run:
+    """A row that trains on a technique's pairs, with the usual options.
+
+    Raises:
+        ValueError: unknown augmentation.
+    """
+    if isinstance(technique, Run):
+        return technique
+    for name in AUGMENTATIONS:
+        if technique == name:
+            return Run(defence="clean" if name == "none" else "mat+", augmentation=name)
+    raise ValueError(f"unknown augmentation {technique!r}: {AUGMENTATIONS}")

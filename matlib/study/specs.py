@@ -17,6 +17,7 @@ from matlib.study.provenance import named_weights
 from matlib.study.recipes import (
     attacks_anything,
     defence_of,
+    n_variants_of,
     row_name,
     run_named,
     schedule_of,
@@ -30,10 +31,29 @@ AUGMENTATION_CODE = {
     "renderings": ("matlib.augmentations.human",),
     "captions+renderings": ("matlib.augmentations.human", "matlib.augmentations.image"),
     "randaugment": ("matlib.augmentations.image",),
+    "similar-images": ("matlib.augmentations.similar", "matlib.augmentations.human"),
+    "restated": ("matlib.augmentations.human",),
+    "eda": ("matlib.augmentations.eda", "matlib.augmentations.thesaurus"),
+    "characters": ("matlib.augmentations.characters",),
     "drop-swap": ("matlib.augmentations.text",),
+    "rewritten": ("matlib.augmentations.scenes_rewriter",),
+    "back-translated": ("matlib.augmentations.translation", "matlib.augmentations.generated"),
+    "captioned": ("matlib.augmentations.captioning", "matlib.augmentations.small_captioner"),
+    "crop-flip-jitter": ("matlib.augmentations.basic",),
+    "augmix": ("matlib.augmentations.basic",),
+    "restyled": ("matlib.augmentations.human",),
+    "generated": ("matlib.augmentations.diffusion",),
     "mismatched": ("matlib.augmentations.text",),
+    "dialled": ("matlib.augmentations.dialled",),
 }
 """What makes the variants, so that work on one technique leaves the others' models alone."""
+PRETRAINED_CODE = {
+    "rewritten": ("matlib.augmentations.rewriting", "matlib.augmentations.generated"),
+    "restyled": ("matlib.augmentations.diffusion",),
+}
+"""The same where a pretrained generator takes the place of the embedded world's stand-in."""
+FILTER_CODE = ("matlib.augmentations.filtering",)
+FILTERS = ("keep_aligned", "keep_diverse", "vendi")
 MODEL_CODE = ("matlib.models.open_clip", "matlib.models.small", "matlib.models.dual_encoder")
 TRAIN_CODE = (*MODEL_CODE, "matlib.training.loop", "matlib.training.defences")
 JUDGE_CODE = (*MODEL_CODE, "matlib.evaluation.robustness")
@@ -118,14 +138,70 @@ class Specs:
             "schedule": _schedule(profile.finetune, run),
             "defence": asdict(how),
             "augmentation": run.augmentation,
-            "n_variants": profile.n_variants if how.uses_one_to_many else 1,
+            "n_variants": n_variants_of(profile, run) if how.uses_one_to_many else 1,
             "attack": self.train_attack(run).model_dump() if attacks_anything(run) else {},
             "validation": {"every": every, **self._judging(measured)} if every else {},
         }
-        code = (*TRAIN_CODE, *AUGMENTATION_CODE.get(run.augmentation, ()))
+        if about := self._about_pairs(run):
+            config["pairs"] = about
+        if (stored := self.pairs(run, seed)) is not None:
+            inputs["pairs"] = stored
+        code = (*TRAIN_CODE, *self.pairs_code(run))
         if every:
             code = (*code, *JUDGE_CODE)
         return self._spec("model", row_name(run), seed, config, inputs, code)
+
+    def _about_pairs(self, run: Run) -> dict[str, Any]:
+        """The row's own options of its pairs; empty where they are the profile's."""
+        about = {k: v for k, v in run.options.items() if k != "n_variants"}
+        if run.dials is not None:
+            about["dials"] = run.dials.model_dump()
+        return about
+
+    def pairs_code(self, run: Run) -> tuple[str, ...]:
+        """The modules that make a row's pairs."""
+        own = AUGMENTATION_CODE.get(run.augmentation, ())
+        if self.profile.dataset.name != "scenes":
+            own = PRETRAINED_CODE.get(run.augmentation, own)
+        return (*own, *FILTER_CODE) if set(FILTERS) & set(run.options) else own
+
+    def captioner(self) -> ArtefactSpec | None:
+        """The study's own captioner; None where a pretrained one is named."""
+        generators, profile = self.profile.generators, self.profile
+        if generators.captioner or profile.dataset.name != "scenes":
+            return None
+        config = {"n_steps": generators.captioner_steps}
+        code = ("matlib.augmentations.small_captioner",)
+        return self._spec("captioner", "small", 0, config, {}, code)
+
+    def pairs(self, run: Run, seed: int) -> ArtefactSpec | None:
+        """What a generating model adds for a row; None for techniques that need none.
+
+        The same for all rows that differ only in what they keep of it.
+        """
+        name, generators = run.augmentation, self.profile.generators
+        is_scenes = self.profile.dataset.name == "scenes"
+        needs = {"captioned", "rewritten", "back-translated", "generated"}
+        if name not in needs and (name != "restyled" or is_scenes):
+            return None
+        inputs: dict[str, ArtefactSpec | None] = {}
+        if name == "captioned":
+            inputs["captioner"] = self.captioner()
+        if name == "rewritten" and is_scenes:
+            inputs["masked_lm"] = self.masked_lm()
+        named = {
+            "captioned": generators.captioner,
+            "rewritten": generators.rewriter,
+            "back-translated": list(generators.translators),
+            "restyled": generators.image_to_image,
+            "generated": generators.text_to_image,
+        }
+        config = {
+            "technique": name, "n_variants": n_variants_of(self.profile, run),
+            "strength": run.strength, "generator": named[name], "top_p": generators.top_p,
+        }  # fmt: skip
+        unfiltered = Run(defence="mat+", augmentation=name)
+        return self._spec("pairs", name, seed, config, inputs, self.pairs_code(unfiltered))
 
     def _judging(self, how: Judging) -> dict[str, Any]:
         budget = self.profile.evaluation.model_dump(exclude=set(NOT_IN_THE_ATTACKS))
@@ -158,13 +234,19 @@ class Specs:
             seed = 0
         config = {
             "augmentation": augmentation,
-            "n_variants": 1 if augmentation == "none" else profile.n_variants,
+            "n_variants": 1 if augmentation == "none" else n_variants_of(profile, run),
             "threats": self.train_attack(run).threats,
             "candidates": profile.candidates.model_dump(),
             "masked_lm": named_weights(profile.masked_lm.name),
         }
         inputs = {"masked_lm": self.masked_lm()}
-        code = (*TABLE_CODE, *AUGMENTATION_CODE.get(augmentation, ()))
+        if about := self._about_pairs(run):
+            config["pairs"] = about
+            if set(FILTERS) & set(about):
+                inputs["base"] = self.base()
+        if (stored := self.pairs(run, seed)) is not None:
+            inputs["pairs"] = stored
+        code = (*TABLE_CODE, *self.pairs_code(run))
         return self._spec("candidates", "train", seed, config, inputs, code)
 
     def judged(self, name: str, seed: int, how: Judging) -> ArtefactSpec:

@@ -8,12 +8,16 @@ from typing import Literal
 
 from matlib.config import Profile
 from matlib.study.artefacts import ArtefactSpec
+from matlib.study.coordinates import coordinates, coordinates_spec
 from matlib.study.judgings import Judging, judgings_of
 from matlib.study.recipes import (
     attacks_anything,
+    dialled_rows_of,
     inside_rows_of,
     rows_of,
     run_named,
+    sweep_rows_of,
+    technique_rows_of,
     undefended_rows,
 )
 from matlib.study.runs import Study
@@ -25,8 +29,12 @@ GAP_ROWS = ("base", "mat", "mat-valid", "mat+")
 """Rows whose robustness on training pairs is set beside that on held-out ones (notebook 30)."""
 
 What = Literal[
-    "base", "words", "judged", "inside", "held-out", "sanity", "gap", "transfer", "unimodal"
-]
+    "base", "words", "judged", "inside", "technique", "sweep", "dialled", "held-out", "sanity",
+    "gap", "transfer", "unimodal", "coordinates",
+]  # fmt: skip
+
+TRAINED = ("judged", "inside", "technique", "sweep", "dialled")
+"""Tasks that train a model before they judge it."""
 
 MORE = {
     "sanity": ": sanity",
@@ -34,6 +42,7 @@ MORE = {
     "held-out": ": edits of held-out kinds",
     "unimodal": ": one side attacked",
     "transfer": ": its attacks on other models",
+    "coordinates": ": its pairs measured",
 }
 
 
@@ -65,6 +74,7 @@ class Rows:
         main: (row name, seed), judged by everything.
         inside: (row name, seed) of variations of one defence, judged in short.
         elsewhere: (architecture, row name, seed) of further architectures, judged in short.
+        techniques, sweeps, dialled: (row name, seed) of the studies of pairs.
         sources: models whose attacks are shown to others; all models of the first seed are
             needed for them.
     """
@@ -72,7 +82,15 @@ class Rows:
     main: Sequence[tuple[str, int]] = ()
     inside: Sequence[tuple[str, int]] = ()
     elsewhere: Sequence[tuple[str, str, int]] = ()
+    techniques: Sequence[tuple[str, int]] = ()
+    sweeps: Sequence[tuple[str, int]] = ()
+    dialled: Sequence[tuple[str, int]] = ()
     sources: Sequence[Subject] = ()
+
+    @property
+    def of_pairs(self) -> list[tuple[str, int]]:
+        """Rows of the studies of pairs."""
+        return [*self.techniques, *self.sweeps, *self.dialled]
 
     def share(self, i: int, n: int) -> Rows:
         """Every n-th row, counted from i = 1.
@@ -80,14 +98,27 @@ class Rows:
         Sources stay with whoever makes everything: one of them needs models of all shares.
         """
         mine = slice(i - 1, None, n)
-        alone = self.sources if n == 1 else ()
-        return Rows(self.main[mine], self.inside[mine], self.elsewhere[mine], alone)
+        return Rows(
+            main=self.main[mine],
+            inside=self.inside[mine],
+            elsewhere=self.elsewhere[mine],
+            techniques=self.techniques[mine],
+            sweeps=self.sweeps[mine],
+            dialled=self.dialled[mine],
+            sources=self.sources if n == 1 else (),
+        )
 
 
 def all_rows(profile: Profile) -> Rows:
     """Every model of a study."""
     return Rows(
-        rows_of(profile), inside_rows_of(profile), architecture_rows(profile), sources(profile)
+        rows_of(profile),
+        inside_rows_of(profile),
+        architecture_rows(profile),
+        technique_rows_of(profile),
+        sweep_rows_of(profile),
+        dialled_rows_of(profile),
+        sources(profile),
     )
 
 
@@ -106,10 +137,15 @@ def stages(profile: Profile, rows: Rows) -> list[list[Task]]:
         # the last rows train longest (attacks on both sides, many variants): they begin
         [Task("judged", *row) for row in reversed(rows.main)]
         + [Task("inside", *row) for row in rows.inside]
+        + [Task("technique", *row) for row in rows.techniques]
+        + [Task("sweep", *row) for row in rows.sweeps]
+        + [Task("dialled", *row) for row in rows.dialled]
         + [Task("inside", name, seed, shape) for shape, name, seed in rows.elsewhere],
         [Task("sanity", *row) for row in examined]
         + [Task("held-out", *row) for row in rows.main if profile.evaluation.held_out]
         + [Task("gap", *row) for row in rows.main if row[0].split(".")[0] in GAP_ROWS]
+        + [Task("gap", *row) for row in (*rows.techniques, *[("base", 0)][: len(rows.techniques)])]
+        + [Task("coordinates", name, 0) for name in dict.fromkeys(row for row, _ in rows.of_pairs)]
         + [Task("unimodal", *row) for row in rows.main if row in undefended]
         + [
             Task("transfer", each.row, 0 if each.row == "base" else first, each.architecture)
@@ -131,6 +167,8 @@ def specs_of(study: Study, task: Task) -> list[ArtefactSpec]:
         return [study.specs.tables(how.gallery, how.threats)]
     if task.what == "sanity":
         return [sanity_spec(study, task.name, task.seed)]
+    if task.what == "coordinates":
+        return [coordinates_spec(study, study.specs.run(task.name))]
     return [study.specs.judged(task.name, task.seed, each) for each in judgings(study, task)]
 
 
@@ -159,8 +197,12 @@ def do(study: Study, task: Task) -> None:
             if how.threats:
                 study.tables(how.gallery, how.threats)
         study.models.prepare_words()
+        if any(run.augmentation == "captioned" for run in study.profile.every_run):
+            study.models.generators.captioner()
     elif task.what == "sanity":
         checks(study, task.name, task.seed)
+    elif task.what == "coordinates":
+        coordinates(study, study.specs.run(task.name))
     else:
         for how in judgings(study, task):
             study.judged(task.name, task.seed, how)

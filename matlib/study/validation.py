@@ -19,9 +19,9 @@ from matlib.analysis.diversity import per_set
 from matlib.analysis.embeddings import embed_variants
 from matlib.analysis.shift.sensitivity import dose_curve, mixed, shift_statistics, size_curve
 from matlib.study.artefacts import ArtefactSpec
-from matlib.study.inputs import draw
 from matlib.study.measures import first_images, reference_inputs, reference_model, references_of
 from matlib.study.runs import Study
+from matlib.study.sources import draw
 from matlib.study.specs import DATA_CODE, MODEL_CODE
 from matlib.study.validation_data import SHARES, diverse_sets, graded_captions, shifted_items
 

@@ -16,9 +16,9 @@ from matlib.augmentations.text import drop_and_swap, mismatched
 from matlib.data.pairs import ImageTensor, ImageTextPairs, OneToMany
 from matlib.data.scenes import Dials, Style, corrupt_scene, render, sample_scenes, write_captions
 from matlib.models.dual_encoder import DualEncoder
-from matlib.study.inputs import ScenesSource, draw
 from matlib.study.measures import first_images
-from matlib.study.runs import Study
+from matlib.study.runs import Study, as_run
+from matlib.study.sources import ScenesSource, draw
 
 WRONG = (0.0, 0.1, 0.2, 0.35, 0.5, 1.0)
 """Probability that an attribute of the scene is replaced before the caption is written."""
@@ -89,7 +89,7 @@ def diverse_sets(study: Study, n: int) -> list[OneToMany]:
         sets.append(replace(dropped, technique=f"drop {rate:g}"))
     sets.append(mismatched(pairs, k - 1, draw(0, "mismatched")))
     if not isinstance(source, ScenesSource):
-        return [*sets, source.variants("captions", k, 0)]
+        return [*sets, source.variants(as_run("captions"), k, 0)]
     world, rows = source.world, range(len(pairs))
     for name, dials, n_new in (
         ("one further caption", world.dials, 1),

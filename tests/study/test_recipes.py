@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from matlib.config import Profile, Run, load_profile
-from matlib.study.inputs import ScenesSource
+from matlib.study.sources import ScenesSource
 from matlib.study.recipes import (
     defence_of,
     inside_rows_of,

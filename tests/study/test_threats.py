@@ -5,7 +5,7 @@ from typing import Any
 
 from matlib.attacks.text import Edit
 from matlib.config import load_profile
-from matlib.study.inputs import ScenesSource, content_words
+from matlib.study.sources import ScenesSource, content_words
 from matlib.study.threats import free_edits, load_tables, make_tables, save_tables, true_edits
 
 CAPTIONS = ["a red circle", "the star", ""]

@@ -12,7 +12,7 @@ from matlib.config import Augmentation, Dataset
 from matlib.data.karpathy_json import write_karpathy
 from matlib.data.memory import BUDGET_VARIABLE
 from matlib.data.pairs import ImageTensor, ImageTextPairs
-from matlib.study.inputs import KarpathySource, open_source
+from matlib.study.sources import KarpathySource, open_source
 from tests.toys import generator
 
 CONFIG = Dataset(name="flickr8k", image_size=16, n_train=4, n_val=2, n_test=2)

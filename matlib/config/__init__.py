@@ -1,0 +1,48 @@
+"""A study is one profile: every number that shapes its results, checked before work starts."""
+
+from matlib.config.one_to_many import Generators, Intervention
+from matlib.config.parts import (
+    TRUE_THREATS,
+    Candidates,
+    Dataset,
+    Evaluation,
+    MaskedLanguageModel,
+    Model,
+    TrainAttack,
+    Training,
+)
+from matlib.config.profile import PROFILES, Profile, ProfileError, load_profile, profile_names
+from matlib.config.rows import (
+    AUGMENTATIONS,
+    REAL_ONLY,
+    SCENES_ONLY,
+    STRENGTHS,
+    Augmentation,
+    Run,
+    SetLevels,
+)
+
+__all__ = [
+    "AUGMENTATIONS",
+    "PROFILES",
+    "REAL_ONLY",
+    "SCENES_ONLY",
+    "STRENGTHS",
+    "TRUE_THREATS",
+    "Augmentation",
+    "Candidates",
+    "Dataset",
+    "Evaluation",
+    "Generators",
+    "Intervention",
+    "MaskedLanguageModel",
+    "Model",
+    "Profile",
+    "ProfileError",
+    "Run",
+    "SetLevels",
+    "TrainAttack",
+    "Training",
+    "load_profile",
+    "profile_names",
+]

@@ -1,0 +1,200 @@
+"""A study is one profile: every number that shapes its results, checked before work starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from matlib.config.one_to_many import Generators, Intervention
+from matlib.config.parts import (
+    TRUE_THREATS,
+    Candidates,
+    Dataset,
+    Evaluation,
+    MaskedLanguageModel,
+    Model,
+    Part,
+    TrainAttack,
+    Training,
+)
+from matlib.config.rows import REAL_ONLY, SCENES_ONLY, Run
+
+Architecture = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$")]
+"""Name of a further model; part of a folder's name, so letters, digits and - only."""
+
+PROFILES = Path(__file__).resolve().parent.parent.parent / "profiles"
+
+
+class ProfileError(ValueError):
+    """A profile that does not say what a study needs; the message says which key."""
+
+
+class Profile(Part):
+    """Everything a study depends on."""
+
+    name: str
+    about: str
+    minutes: float = Field(gt=0, description="expected time on the hardware named in about")
+    dataset: Dataset
+    model: Model = Model()
+    masked_lm: MaskedLanguageModel = MaskedLanguageModel()
+    base: Training | None = None
+    finetune: Training | None = None
+    train_attack: TrainAttack
+    evaluation: Evaluation
+    candidates: Candidates = Candidates()
+    runs: tuple[Run, ...] = ()
+    n_variants: int = Field(default=5, ge=1, description="captions and images per pair for mat+")
+    inside: tuple[Run, ...] = Field(
+        default=(), description="variations of one defence, for the study of its own choices"
+    )
+    techniques: tuple[Run, ...] = Field(
+        default=(), description="rows that compare pairs: MAT+ with each technique, and rivals"
+    )
+    technique_seeds: tuple[int, ...] = Field(
+        default=(), description="training seeds of the techniques; those of the study by default"
+    )
+    sweeps: tuple[Run, ...] = Field(
+        default=(), description="further amounts and strengths of techniques, first seed only"
+    )
+    reference: str = Field(
+        default="", description="the row of `techniques` from which gains are counted: MAT itself"
+    )
+    intervention: Intervention | None = None
+    generators: Generators = Generators()
+    notebooks: tuple[str, ...] = Field(
+        default=(),
+        description="beginnings of the notebooks' names that this study runs; all if empty",
+    )
+    inside_seeds: tuple[int, ...] = Field(
+        default=(), description="training seeds of the variations, some of `seeds`; all by default"
+    )
+    architectures: dict[Architecture, Model] = Field(
+        default={}, description="further models beside `model`, for transfer and C8a"
+    )
+    transfer_rows: tuple[str, ...] = Field(
+        default=(), description="names of rows that every architecture is trained as too"
+    )
+    seeds: tuple[int, ...] = (0,)
+    analysis_images: int = Field(default=100, ge=4)
+    limit: int = Field(
+        default=0, ge=0, description="0: whole; otherwise at most this many test images"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Profile:
+        if self.model.kind == "small" and self.base is None:
+            raise ValueError("a small model starts from random weights: give `base`")
+        if self.base is None and any(m.kind == "small" for m in self.architectures.values()):
+            raise ValueError(
+                "small models in `architectures` start from random weights: give `base`"
+            )
+        if not set(self.inside_seeds) <= set(self.seeds):
+            raise ValueError(f"inside_seeds must be some of seeds; got {self.inside_seeds}")
+        unknown = set(self.transfer_rows) - {run.row for run in self.runs}
+        if unknown:
+            raise ValueError(
+                f"transfer_rows names rows that `runs` has not: {sorted(unknown)}; "
+                f"it has: {', '.join(run.row for run in self.runs)}"
+            )
+        self._check_rows()
+        if self.finetune and self.finetune.batch_size > self.dataset.n_train:
+            raise ValueError("finetune.batch_size is larger than dataset.n_train")
+        if self.base and self.dataset.n_base < self.base.batch_size:
+            raise ValueError("base.batch_size is larger than dataset.n_base")
+        if self.dataset.name != "scenes" and not set(TRUE_THREATS).isdisjoint(
+            (
+                *self.evaluation.threats,
+                *self.evaluation.held_out,
+                *self.train_attack.threats,
+                *(threat for run in self.every_run for threat in run.threats),
+            )
+        ):
+            raise ValueError(
+                "a threat on true words (bert_true, true_held_out) needs the truth, which only "
+                "scenes has"
+            )
+        return self
+
+    @property
+    def every_run(self) -> tuple[Run, ...]:
+        """All rows that a study of this profile trains on its own model."""
+        dialled = self.intervention.runs() if self.intervention else ()
+        return (*self.runs, *self.inside, *self.techniques, *self.sweeps, *dialled)
+
+    @property
+    def seeds_of_techniques(self) -> tuple[int, ...]:
+        """Training seeds of the compared techniques."""
+        return self.technique_seeds or self.seeds
+
+    def _check_rows(self) -> None:
+        if self.every_run and self.finetune is None:
+            raise ValueError("rows are given but `finetune` is missing")
+        by_name: dict[str, Run] = {}
+        for run in self.every_run:
+            if by_name.setdefault(run.row, run) != run:
+                raise ValueError(f"two different rows are named {run.row!r}: give one a `label`")
+        unfit = SCENES_ONLY if self.dataset.name != "scenes" else REAL_ONLY
+        for run in self.every_run:
+            if run.augmentation in unfit:
+                raise ValueError(f"{run.augmentation} cannot be made from {self.dataset.name}")
+            if run.n_train is not None and run.n_train > self.dataset.n_train:
+                raise ValueError(
+                    f"{run.row}: n_train is more than the data's {self.dataset.n_train}"
+                )
+        compared = [run.row for run in self.techniques]
+        dialled = self.intervention.seeds if self.intervention else ()
+        if not set(dialled) <= set(self.seeds_of_techniques):
+            raise ValueError(
+                f"intervention.seeds {dialled} are some of the techniques' seeds "
+                f"{self.seeds_of_techniques}: gains are paired by seed"
+            )
+        if (self.techniques or self.intervention) and self.reference not in compared:
+            raise ValueError(
+                f"`reference` names the row of `techniques` that gains are counted from; got "
+                f"{self.reference!r}, rows: {', '.join(compared)}"
+            )
+
+    def limited(self, limit: int) -> Profile:
+        """The same study on at most `limit` test images; its results say so."""
+        if limit <= 0:
+            return self
+        n = min(limit, self.dataset.n_test)
+        smaller = self.dataset.model_copy(update={"n_test": max(n, 2)})
+        return self.model_copy(update={"dataset": smaller, "limit": limit})
+
+
+def profile_names() -> list[str]:
+    """Names of the profiles that come with the project."""
+    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
+
+
+def load_profile(name_or_path: str | Path, limit: int = 0) -> Profile:
+    """Read and check a profile.
+
+    Args:
+        name_or_path: a name such as `demo`, or the path of a YAML file.
+        limit: if positive, at most so many test images.
+
+    Raises:
+        ProfileError: unknown profile, or a key that is unknown, missing or out of range.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = PROFILES / f"{name_or_path}.yaml"
+    if not path.is_file():
+        raise ProfileError(f"no profile {name_or_path!r}; known: {', '.join(profile_names())}")
+    raw = yaml.safe_load(path.read_text())
+    if not isinstance(raw, dict):
+        raise ProfileError(f"{path.name}: expected keys and values, got {type(raw).__name__}")
+    try:
+        return Profile(**raw).limited(limit)
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(map(str, e['loc'])) or 'profile'}: {e['msg']} (got {e['input']!r:.60})"
+            for e in error.errors()
+        ]
+        raise ProfileError(f"{path.name} is not a valid profile:\n" + "\n".join(lines)) from None

@@ -1,0 +1,179 @@
+"""One row of a comparison: a defence, the pairs it learns from, and its own choices."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from matlib.config.parts import Part, Threat
+from matlib.training.defence import Order
+from matlib.training.defences import DEFENCES
+
+Augmentation = Literal[
+    "none", "captions", "renderings", "captions+renderings", "similar-images", "restated", "eda",
+    "characters", "drop-swap", "rewritten", "back-translated", "captioned", "randaugment",
+    "crop-flip-jitter", "augmix", "restyled", "generated", "mismatched", "dialled",
+]  # fmt: skip
+AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
+
+IMAGE_TECHNIQUES = (
+    "renderings", "similar-images", "randaugment", "crop-flip-jitter", "augmix", "restyled",
+    "generated",
+)  # fmt: skip
+BOTH_SIDES = ("captions+renderings",)
+SCENES_ONLY = ("renderings", "restated", "dialled")
+"""Only a world that knows its scenes can draw or restate them; dials need the truth."""
+REAL_ONLY = ("back-translated", "generated")
+"""Large pretrained generators without a small counterpart in the embedded world."""
+
+STRENGTHS: dict[str, tuple[str, float, float]] = {
+    "eda": ("share of words changed", 0.1, 1.0),
+    "characters": ("share of words with an edited letter", 0.1, 1.0),
+    "drop-swap": ("share of words dropped and swapped", 0.1, 1.0),
+    "rewritten": ("sampling temperature", 1.0, 4.0),
+    "captioned": ("sampling temperature", 1.0, 4.0),
+    "randaugment": ("magnitude of 30", 9.0, 30.0),
+    "crop-flip-jitter": ("strength", 1.0, 2.0),
+    "augmix": ("severity of 10", 3.0, 10.0),
+    "restyled": ("distance of the style", 1.0, 1.0),
+}
+"""Technique -> what its strength is, the usual one, the greatest; 0 is the least."""
+
+OPTIONS = {
+    "n_train": "t", "n_variants": "n", "strength": "x", "keep_aligned": "a", "keep_diverse": "k",
+    "vendi": "v",
+}  # fmt: skip
+"""Options of the pairs -> the letter that they have in a row's name."""
+
+
+class SetLevels(Part):
+    """One point of the controlled experiment: what added pairs are *set* to, in [0, 1].
+
+    Attributes:
+        modality: whether captions or images are added.
+        alignment: 1: true; 0: every attribute wrong with probability one half.
+        diversity: 0: one variant, repeated; 1: all variants different.
+        shift: 0: as in the test data; 1: another dialect or palette.
+    """
+
+    modality: Literal["image", "text"]
+    alignment: float = Field(ge=0, le=1)
+    diversity: float = Field(ge=0, le=1)
+    shift: float = Field(ge=0, le=1)
+
+    def __str__(self) -> str:
+        return f"{self.modality}-a{self.alignment:g}-d{self.diversity:g}-s{self.shift:g}"
+
+
+class Run(Part):
+    """One row of the comparison: a defence and, for mat+, its augmentation.
+
+    Everything after `threats` is a choice inside the defence or of its pairs; what is null
+    stays as the profile or the defence has it.
+    """
+
+    defence: str
+    augmentation: Augmentation = "none"
+    threats: tuple[Threat, ...] = Field(
+        default=(), description="of the words in training; empty: those of train_attack"
+    )
+    label: str = Field(
+        default="", pattern=r"^[A-Za-z0-9.+-]*$", description="tells variations of a defence apart"
+    )
+    lr: float | None = Field(default=None, gt=0, le=1, description="peak learning rate")
+    order: Order | None = Field(default=None, description="of the attacks on image and text")
+    mixed_pairs: float | None = Field(
+        default=None, ge=0, le=1,
+        description="share of the loss on pairs of which one side is attacked, the other clean",
+    )  # fmt: skip
+    clean_pairs: float | None = Field(
+        default=None, ge=0, le=1, description="share of the loss on clean pairs"
+    )
+    pgd_steps: int | None = Field(default=None, ge=0, description="of the attack in training")
+    ema_decay: float | None = Field(default=None, ge=0, lt=1)
+    weight_decay: float | None = Field(default=None, ge=0)
+    n_train: int | None = Field(default=None, ge=2, description="only so many training pairs")
+    n_variants: int | None = Field(
+        default=None, ge=1, description="captions and images per pair, the original among them"
+    )
+    strength: float | None = Field(default=None, ge=0, description="unit: see STRENGTHS")
+    keep_aligned: float | None = Field(
+        default=None, ge=-1, le=1,
+        description="drop added pairs whose cosine under the base model is below this",
+    )  # fmt: skip
+    keep_diverse: int | None = Field(
+        default=None, ge=1, description="keep only so many added variants, the most diverse"
+    )
+    vendi: float | None = Field(
+        default=None, ge=1,
+        description="thin the added captions until their mean Vendi score is no higher",
+    )  # fmt: skip
+    dials: SetLevels | None = Field(default=None, description="of augmentation dialled")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the pairs that differ from the profile's, by name."""
+        chosen = {name: getattr(self, name) for name in OPTIONS}
+        return {name: value for name, value in chosen.items() if value is not None}
+
+    @property
+    def technique(self) -> str:
+        """Name of its pairs: the augmentation with its options, `none` for the originals."""
+        own = [str(self.dials)] if self.dials else []
+        own += [f"{OPTIONS[name]}{value:g}" for name, value in self.options.items()]
+        return ".".join([self.augmentation, *own])
+
+    @property
+    def modality(self) -> str:
+        """What is added: `text`, `image`, `both` or, for the originals, ``."""
+        if self.augmentation == "none":
+            return ""
+        if self.dials is not None:
+            return self.dials.modality
+        if self.augmentation in BOTH_SIDES:
+            return "both"
+        return "image" if self.augmentation in IMAGE_TECHNIQUES else "text"
+
+    @property
+    def row(self) -> str:
+        """Name of its row: the defence, for mat+ its technique, the label of a variation."""
+        technique = self.technique.removeprefix("none").removeprefix(".")
+        return ".".join(filter(None, (self.defence, technique, self.label)))
+
+    @model_validator(mode="after")
+    def _known(self) -> Run:
+        if self.defence not in DEFENCES:
+            raise ValueError(f"unknown defence {self.defence!r}; known: {', '.join(DEFENCES)}")
+        shares = (self.mixed_pairs or 0.0) + (self.clean_pairs or 0.0)
+        if shares > 1:
+            raise ValueError(f"mixed_pairs and clean_pairs are shares of 1; got {shares:g} in all")
+        needs = DEFENCES[self.defence].uses_one_to_many
+        if needs != (self.augmentation != "none"):
+            raise ValueError(
+                f"{self.defence} {'needs' if needs else 'takes no'} augmentation; "
+                f"got {self.augmentation!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fitting_options(self) -> Run:
+        of_pairs = set(self.options) - {"n_train"}
+        if of_pairs and self.augmentation == "none":
+            raise ValueError(
+                f"{sorted(of_pairs)} are about added pairs, and {self.defence} adds none"
+            )
+        if (self.dials is not None) != (self.augmentation == "dialled"):
+            raise ValueError("augmentation dialled needs dials, and no other takes them")
+        if self.strength is not None:
+            known = STRENGTHS.get(self.augmentation)
+            if known is None:
+                raise ValueError(
+                    f"{self.augmentation} has no strength; these have: {', '.join(STRENGTHS)}"
+                )
+            if self.strength > known[2]:
+                raise ValueError(f"strength of {self.augmentation} ({known[0]}) is at most "
+                                 f"{known[2]:g}; got {self.strength:g}")  # fmt: skip
+        if self.vendi is not None and self.modality != "text":
+            raise ValueError("vendi thins added captions; this row adds none, or images too")
+        return self

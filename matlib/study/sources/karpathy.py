@@ -1,0 +1,115 @@
+"""A data set on disk as a source of pairs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from matlib.attacks.candidates import content_words, english_stop_words
+from matlib.attacks.typos import one_letter_edits
+from matlib.augmentations.human import with_captions
+from matlib.augmentations.image import RandAugmented
+from matlib.augmentations.thesaurus import synonyms_in_wordnet
+from matlib.config import Dataset, Run
+from matlib.data.karpathy import read_karpathy
+from matlib.data.memory import image_budget
+from matlib.data.pairs import ImageTextPairs, OneToMany
+from matlib.study.provenance import file_hash
+from matlib.study.sources.source import draw, strength_of, typo_rules, variants_of_any_data
+
+
+class KarpathySource:
+    """A data set on disk in the Karpathy format: Flickr8k, Flickr30k or COCO.
+
+    Images that fit into `image_budget()` are held as bytes, others decoded when a batch needs
+    them; RandAugment's variants are a function of (seed, image, number) and held or made anew
+    in the same way. The bytes are the same either way.
+    """
+
+    def __init__(self, config: Dataset, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        self.name: str = config.name
+        self.stop_words: frozenset[str] = english_stop_words()
+        self.held_out_words: frozenset[str] = frozenset()
+        self.pairs("test")  # missing files are found before any long work
+
+    def identity(self) -> dict[str, Any]:
+        annotation = next(self.folder.rglob("dataset_*.json"))
+        return {**self.config.model_dump(mode="json"), "annotation": file_hash(annotation)}
+
+    @cache  # noqa: B019 - one source lives as long as its study
+    def _read(self, split: str, limit: int) -> ImageTextPairs:
+        c = self.config
+        return read_karpathy(
+            self.folder, c.name, split, c.image_size, limit=limit, mode=c.image_mode
+        )
+
+    @cached_property
+    def _train(self) -> ImageTextPairs:
+        return self._read("train", self.config.n_train)
+
+    def pairs(self, split: str) -> ImageTextPairs:
+        if split == "train":
+            return self._train.one_to_one(draw(self.config.world_seed, "one caption each"))
+        n = self.config.n_val if split == "val" else self.config.n_test
+        return self._read(split, n)
+
+    def base(self) -> OneToMany:
+        return OneToMany.from_pairs(self._read("train", self.config.n_base))
+
+    def corpus(self, n_captions: int) -> list[str]:
+        wanted = max(self.config.n_train, self.config.n_base)
+        return list(self._read("train", wanted).captions[:n_captions])
+
+    def variants(self, run: Run, n: int, seed: int) -> OneToMany:
+        pairs, name = self.pairs("train"), run.augmentation
+
+        def captions() -> OneToMany:
+            every = OneToMany.from_pairs(self._train).captions
+            extra = [
+                tuple(c for c in own if c != first)[: n - 1] or (first,)
+                for own, first in zip(every, pairs.captions, strict=True)
+            ]
+            return with_captions(pairs, extra, "captions")
+
+        def augmented(captions: OneToMany, technique: str) -> OneToMany:
+            images = RandAugmented(pairs.images, n, seed, magnitude=self._magnitude(run))
+            found = replace(captions, technique=technique, images=images, made_from=None)
+            return found.held(image_budget())
+
+        if name == "captions":
+            return captions()
+        if name == "randaugment":
+            return augmented(OneToMany.from_pairs(pairs), name)
+        if name == "captions+renderings":  # other photographs of a scene do not exist
+            return augmented(captions(), "captions+randaugment")
+        return variants_of_any_data(pairs, run, n, seed, self.synonyms, self.stop_words)
+
+    @staticmethod
+    def _magnitude(run: Run) -> int:
+        return round(strength_of(run)) if run.augmentation == "randaugment" else 9
+
+    def synonyms(self, word: str) -> Sequence[str]:
+        return synonyms_in_wordnet(word)
+
+    @cached_property
+    def _vocabulary(self) -> frozenset[str]:
+        words = {w.lower() for c in self._train.captions for w in c.split(" ")}
+        return frozenset(words | {w for c in self.pairs("test").captions for w in c.split(" ")})
+
+    def typos(
+        self, caption: str, seed: int, n_per_word: int, held_out: bool = False
+    ) -> list[tuple[int, str]]:
+        words, rng, rules = caption.split(" "), random.Random(seed), typo_rules(held_out)
+        return [
+            (position, typo)
+            for position in content_words(caption, self.stop_words)
+            for typo in one_letter_edits(words[position], n_per_word, self._vocabulary, rng, rules)
+        ]
+
+    def truth(self) -> Callable[[int, str], float] | None:
+        return None
