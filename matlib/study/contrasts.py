@@ -59,19 +59,28 @@ def differences(study: Study, first: str, others: Sequence[str]) -> list[Contras
     def outcomes(name: str, seed: int) -> Outcomes:
         return study.judged(name, 0 if name == "base" else seed).outcomes[key]
 
-    return [_contrast(study, f"{first} - {other}", outcomes, first, other, own) for other in others]
+    seeds = study.profile.seeds
+    return [
+        contrast(study, f"{first} - {other}", outcomes, first, other, own, seeds)
+        for other in others
+    ]
 
 
-def _contrast(
+def contrast(
     study: Study,
     name: str,
     outcomes: Callable[[str, int], Outcomes],
     first: str,
     other: str,
     own: Tensor,
+    seeds: Sequence[int],
 ) -> Contrast:
-    """Per-seed paired differences; an interval over queries below three seeds."""
-    seeds = study.profile.seeds
+    """Per-seed paired differences; an interval over queries below three seeds.
+
+    Args:
+        outcomes: (row name, seed) -> its outcomes.
+        own: int64 (M,), the image of each caption of the gallery.
+    """
     pairs = [(outcomes(first, seed), outcomes(other, seed)) for seed in seeds]
     floor = all(is_near_chance(study, side, own) for pair in pairs for side in pair)
     if len(seeds) >= MIN_SEEDS_FOR_INTERVAL:

@@ -58,7 +58,7 @@ def larger_study(
         return None
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     profile = provenance["profile"]
-    n_seeds = len(profile["seeds"])
+    n_seeds = len(profile.get("technique_seeds") or profile["seeds"])
     origin = (
         f"From published/{name}, not computed here: {n_seeds} training seeds per row, world "
         f"seed {profile['dataset']['world_seed']}. {origin_markdown(provenance)}"

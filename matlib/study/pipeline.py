@@ -32,10 +32,12 @@ FIGURES = {
     "robustness": "Recall under each attack, with 95 % intervals.",
     "adversarial": "Clean images, adversarial images and their difference.",
     "augmentations": "Alignment, diversity and distribution shift of augmented pairs.",
+    "good_pairs": "What makes a good pair: robustness gained by the set level of each dial.",
 }
 RESULTS = (
     "claims.json", "robustness.csv", "endpoints.csv", "held_out.csv", "inside.csv",
-    "transfer.csv", "ranking.csv", "provenance.json",
+    "transfer.csv", "ranking.csv", "techniques.csv", "sweeps.csv", "intervention.csv",
+    "provenance.json",
 )  # fmt: skip
 NOTEBOOKS = PACKAGE_ROOT / "notebooks"
 PUBLISHED = PACKAGE_ROOT / "published"
@@ -70,7 +72,7 @@ def run_study(
     checked = load_profile(profile, limit)
     if publish and checked.dataset.name != "scenes":
         raise ValueError("only studies of the embedded world are published: photographs are not")
-    sources = find_notebooks(NOTEBOOKS)
+    sources = wanted_notebooks(checked, find_notebooks(NOTEBOOKS))
     parameters = {
         "profile": profile,
         "results": str(results.resolve()),
@@ -99,6 +101,20 @@ def run_study(
     claims = read_claims(folder / "claims.json")
     say(f"\n{claims_text(claims)}\n\nreport: {page}")
     return page
+
+
+def wanted_notebooks(profile: Profile, found: list[Path]) -> list[Path]:
+    """The notebooks that a profile runs: those it names by their beginnings, or all.
+
+    Raises:
+        ValueError: a name that no notebook begins with.
+    """
+    if not profile.notebooks:
+        return found
+    for name in profile.notebooks:
+        if not any(path.name.startswith(name) for path in found):
+            raise ValueError(f"profile {profile.name} names a notebook {name!r} that is not there")
+    return [path for path in found if path.name.startswith(profile.notebooks)]
 
 
 def write_report(profile: Profile, folder: Path) -> Path:
@@ -138,9 +154,9 @@ def _summary(profile: Profile, folder: Path) -> dict[str, Any]:
     }
 
 
-def _take_records(study: Study, say: Say) -> None:
+def _take_records(study: Study, say: Say, *, whole: bool = False) -> None:
     """What another machine has judged for this very study and this very code."""
-    taken = accept_records(study, PUBLISHED / study.profile.name)
+    taken = accept_records(study, PUBLISHED / study.profile.name, whole=whole)
     if taken:
         say(f"{taken} evaluations were taken from published/{study.profile.name}/{RECORDS}")
 
@@ -152,7 +168,9 @@ def _publish(folder: Path, target: Path) -> None:
         if (folder / name).is_file():
             write_durably(target / name, (folder / name).read_text())
     for figure in FIGURES:
-        shutil.copyfile(folder / "figures" / f"{figure}.png", target / f"{figure}.png")
+        made = folder / "figures" / f"{figure}.png"
+        if made.is_file():
+            shutil.copyfile(made, target / f"{figure}.png")
 
 
 def run_shard(
@@ -175,12 +193,15 @@ def run_shard(
         workers: runs at the same time on a CPU; 0: as many as there are cores.
     """
     study = open_study(profile, str(results), str(data) if data else "", limit)
-    _take_records(study, say)
+    _take_records(study, say, whole=True)
     i, n = shard
     mine = all_rows(study.profile).share(i, n)
     make_rows(study, data, mine, n_workers(study.profile, workers), say)
     if i == n and n == 1:
         write_results(study)
     if publish:
-        say(f"records: {write_records(study, PUBLISHED / study.profile.name)}")
+        target = PUBLISHED / study.profile.name
+        say(f"records: {write_records(study, target)}")
+        if i == n and n == 1:
+            _publish(study.root, target)
     say(f"shard {i}/{n} is finished; run without --shard when all are")

@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from matlib.study.artefacts import ArtefactSpec
+from matlib.study.coordinates import FILE as COORDINATES
 from matlib.study.durable import write_durably
 from matlib.study.judged import CURVE, RANKS
 from matlib.study.runs import Study
@@ -50,7 +51,7 @@ def write_records(study: Study, folder: Path) -> Path:
             if found is None:
                 continue
             about = {"hash": spec.hash, "kind": spec.kind, "name": spec.name, "seed": spec.seed}
-            for file in (RANKS, CURVE, CHECKS):
+            for file in (RANKS, CURVE, CHECKS, COORDINATES):
                 if file in found.provenance["outputs"]:
                     for part in _parts(found.file(file)):
                         key = (spec.hash, file, part["attack"], part["direction"])
@@ -75,11 +76,14 @@ def _parts(path: Path) -> Iterator[dict[str, str]]:
         yield {"attack": str(attack), "direction": str(direction), "content": " ".join(ranks)}
 
 
-def accept_records(study: Study, folder: Path) -> int:
+def accept_records(study: Study, folder: Path, *, whole: bool = False) -> int:
     """Take from `folder` what the study needs and has not judged.
 
     The first seed's rows of the table are judged here all the same: notebooks show their
     captions and images, which records do not hold.
+
+    Args:
+        whole: take these too, where tables are all that is wanted.
 
     Returns:
         how many artefacts were taken.
@@ -90,7 +94,8 @@ def accept_records(study: Study, folder: Path) -> int:
     by_hash = dict(list(table.groupby("hash", sort=False)))
     n_taken, first = 0, study.profile.seeds[0]
     for task, specs in recorded_tasks(study):
-        if task.what == "judged" and (task.seed == first or task.name == "base"):
+        is_shown = task.what == "judged" and (task.seed == first or task.name == "base")
+        if is_shown and not whole:
             continue
         for spec in specs:
             if spec.hash in by_hash and study.store.find(spec) is None:

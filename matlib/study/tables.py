@@ -18,9 +18,11 @@ from matlib.study.durable import write_durably
 from matlib.study.endpoints import endpoint_table
 from matlib.study.held_out import held_out_table
 from matlib.study.inside import inside_table
+from matlib.study.intervention import intervention_table
 from matlib.study.ledger import ledger
 from matlib.study.ranking import ranking_table
 from matlib.study.runs import Study
+from matlib.study.techniques import sweep_table, technique_table
 from matlib.study.transfer import transfer_table
 from matlib.training.defences import defence
 
@@ -121,8 +123,8 @@ def write_results(study: Study) -> dict[str, Path]:
     """Write the tables, `claims.json` and `provenance.json` of the whole study.
 
     `robustness.csv` (every recall of every model), `endpoints.csv` (the primary endpoint, over
-    seeds); `held_out.csv`, `inside.csv`, `transfer.csv` and `ranking.csv` where there is
-    something.
+    seeds); `held_out.csv`, `inside.csv`, `transfer.csv`, `ranking.csv`, `techniques.csv`,
+    `sweeps.csv` and `intervention.csv` where there is something.
 
     Returns:
         name -> path of each file; each is written whole or not at all.
@@ -136,6 +138,9 @@ def write_results(study: Study) -> dict[str, Path]:
         "inside.csv": inside_table(study),
         "transfer.csv": transfer_table(study),
         "ranking.csv": ranking_table(study),
+        "techniques.csv": technique_table(study),
+        "sweeps.csv": sweep_table(study),
+        "intervention.csv": intervention_table(study),
     }
     files = {
         "robustness.csv": _csv(table),

@@ -20,6 +20,7 @@ from matlib.analysis.figures.pictures import (
 )
 from matlib.analysis.figures.sanity import violation_dots
 from matlib.analysis.figures.style import colour_of, label_of, save_figure, show
+from matlib.analysis.figures.techniques import row_words, sweep_curves, technique_gains
 from matlib.analysis.figures.transfer import subject_label, transfer_map
 from matlib.analysis.figures.validation import agreement_matrix, calibration_curve, measure_label
 
@@ -46,11 +47,14 @@ __all__ = [
     "predicted_gains",
     "retrieval_strip",
     "robustness_bars",
+    "row_words",
     "save_figure",
     "show",
     "size_curves",
     "strength_curves",
     "subject_label",
+    "sweep_curves",
+    "technique_gains",
     "transfer_map",
     "violation_dots",
 ]

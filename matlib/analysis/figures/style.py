@@ -96,6 +96,17 @@ _WORDS = {
     "randaugment": "RandAugment",
     "drop-swap": "drop and swap",
     "mismatched": "mismatched",
+    "similar-images": "images of similar captions",
+    "restated": "restated captions",
+    "eda": "EDA",
+    "characters": "character noise",
+    "rewritten": "rewritten captions",
+    "back-translated": "back-translation",
+    "captioned": "captions by a captioner",
+    "crop-flip-jitter": "crop, flip, jitter",
+    "augmix": "AugMix",
+    "restyled": "restyled images",
+    "generated": "generated images",
 }
 
 
