@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from matlib.config import PROFILES, ProfileError, load_profile, profile_names
+from matlib.config import (
+    PROFILES,
+    Intervention,
+    ProfileError,
+    Run,
+    load_profile,
+    profile_names,
+)
 
 SMOKE = yaml.safe_load((PROFILES / "smoke.yaml").read_text())
 
@@ -45,7 +52,31 @@ def test_unknown_profile_names_the_known_ones() -> None:
         ({"inside_seeds": [0, 5]}, "inside_seeds must be some of seeds"),
         ({"transfer_rows": ["mta"]}, r"rows that `runs` has not: \['mta'\]"),
         ({"architectures": {"Bad/Name": {}}}, "architectures.Bad/Name"),
-        ({"dataset": {**SMOKE["dataset"], "name": "flickr8k"}}, "needs the truth"),
+        (
+            {"dataset": {**SMOKE["dataset"], "name": "flickr8k"}, "intervention": None},
+            "needs the truth",
+        ),
+        ({"dataset": {**SMOKE["dataset"], "name": "flickr8k"}}, "dialled cannot be made from"),
+        ({"reference": "mat+"}, "`reference` names the row of `techniques`"),
+        ({"techniques": [{"defence": "mat"}, {"defence": "mat", "lr": 0.1}]}, "two different rows"),
+        ({"techniques": [{"defence": "mat", "n_train": 99}]}, "n_train is more than"),
+        ({"techniques": [{"defence": "mat", "strength": 1}]}, "are about added pairs"),
+        ({"intervention": {"levels": [1, 0]}}, "levels rise from 0 to 1"),
+        ({"intervention": {"seeds": [3]}}, "gains are paired by seed"),
+        ({"generators": {"translators": ["one"]}}, "two models, there and back"),
+        (
+            {"sweeps": [{"defence": "mat+", "augmentation": "captions", "strength": 1}]},
+            "captions has no strength",
+        ),
+        (
+            {"sweeps": [{"defence": "mat+", "augmentation": "randaugment", "strength": 31}]},
+            "at most 30",
+        ),
+        (
+            {"sweeps": [{"defence": "mat+", "augmentation": "randaugment", "vendi": 2}]},
+            "thins added captions",
+        ),
+        ({"sweeps": [{"defence": "mat+", "augmentation": "dialled"}]}, "needs dials"),
         ({"model": {"kind": "open_clip"}}, "needs model.name"),
     ],
 )
@@ -66,3 +97,12 @@ def test_limit_makes_a_study_partial_and_says_so() -> None:
     limited = load_profile("smoke", limit=5)
     assert limited.dataset.n_test == 5 and limited.limit == 5
     assert load_profile("smoke").limit == 0
+
+
+def test_rows_are_named_by_their_options_and_the_experiment_has_every_setting() -> None:
+    run = Run(defence="mat+", augmentation="eda", strength=0.3, n_variants=2)
+    assert (run.row, run.technique, run.modality) == ("mat+.eda.n2.x0.3", "eda.n2.x0.3", "text")
+    assert Run(defence="mat", n_train=500).row == "mat.t500"
+    runs = Intervention(levels=(0, 0.5, 1)).runs()
+    assert len({run.row for run in runs}) == 54
+    assert runs[1].row == "mat+.dialled.text-a0-d0-s0.5"

@@ -80,11 +80,24 @@ def claim_sentence(claim: Mapping[str, Any]) -> str:
     Args:
         claim: a row with `estimate`, as in claims.json.
     """
+    return f"{claim['id']} ({claim['claim']}): {claim['verdict']}. {claim_numbers(claim)}."
+
+
+def claim_numbers(claim: Mapping[str, Any]) -> str:
+    """Contrast, estimate, interval and what is behind them, of a decided claim."""
     low, high = claim["ci_low"], claim["ci_high"]
     limits = f"≥ {100 * low:+.1f}" if high is None else f"{100 * low:+.1f}, {100 * high:+.1f}"
-    plural = {"query": "images", "seed": "seeds"}[claim["unit"]]
+    # the experiment's effects are resampled over settings, which their contrast names
+    over = {"query": "images", "seed": "seeds"}[claim["unit"]]
+    behind = "" if claim["id"].startswith("C7") else f"over {claim['n']} {over}, "
     return (
-        f"{claim['id']} ({claim['claim']}): {claim['verdict']}. {claim['contrast']}: "
-        f"{100 * claim['estimate']:+.1f} points [{limits}], over {claim['n']} {plural}, "
-        f"{claim['n_seeds']} training seed{'' if claim['n_seeds'] == 1 else 's'}."
+        f"{claim['contrast']}: {100 * claim['estimate']:+.1f} points [{limits}], {behind}"
+        f"{claim['n_seeds']} training seed{'' if claim['n_seeds'] == 1 else 's'}"
     )
+
+
+def effect_sentence(dial: str, value: float, low: float, high: float) -> str:
+    """What turning a dial from its lowest to its highest level did (shares of 1), in points."""
+    limits = f"[{100 * low:+.1f}, {100 * high:+.1f}]"
+    word = "helps" if low > 0 else "hurts" if high < 0 else "makes no difference that can be told"
+    return f"more {dial} {word}: {100 * value:+.1f} points {limits} over its whole range"

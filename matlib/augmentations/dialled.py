@@ -8,9 +8,9 @@ variety either.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from typing import TypeVar
 
 import torch
@@ -21,6 +21,7 @@ from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.data.scenes import (
     CONCEPT_OF,
     LEXICON,
+    Concept,
     Dials,
     Scene,
     Style,
@@ -29,7 +30,6 @@ from matlib.data.scenes import (
     write_captions,
 )
 from matlib.data.scenes.grammar import with_articles
-from matlib.data.scenes.scene import python_random
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ def dialled_captions(
         n_added: captions added to each pair, repeats included: it is the same at all levels.
         alignment: 1: true; 0: each attribute wrong with probability `MOST_WRONG`.
         diversity: share of the added captions beyond the first that differ from it.
-        shift: probability that a content word is said in the dialect.
+        shift: share of the concepts that are said in the dialect.
         dials: of the grammar.
 
     Raises:
@@ -66,8 +66,7 @@ def dialled_captions(
     _check(pairs, scenes, alignment, diversity, shift)
     told = scenes_told(scenes, alignment, generator)
     written = write_captions(told, generator, n_added, dials=dials)
-    speech = python_random(generator)
-    spoken = [tuple(_in_dialect(caption, shift, speech) for caption in own) for own in written]
+    spoken = [tuple(_in_dialect(caption, shift) for caption in own) for own in written]
     keep = _distinct(len(scenes), n_added, diversity, generator)
     extra = [_repeated(own, n) for own, n in zip(spoken, keep, strict=True)]
     return with_captions(pairs, extra, "dialled")
@@ -103,10 +102,26 @@ def dialled_images(
     return with_images(pairs, extra, "dialled")
 
 
-def dialect(word: str) -> str:
-    """The dialect's word for a word: always the same synonym, itself where there is none."""
+def dialect(word: str, share: float = 1.0) -> str:
+    """The dialect's word for a word: always the same synonym, itself where there is none.
+
+    Args:
+        share: in [0, 1], of the concepts that the dialect has a word of its own for. Which
+            concepts these are is fixed, so that a half dialect is no mixture of two.
+    """
     concept = CONCEPT_OF.get(word)
-    return word if concept is None else LEXICON[concept.kind][concept.value][0]
+    if concept is None or _PLACE[concept] >= share:
+        return word
+    return LEXICON[concept.kind][concept.value][0]
+
+
+def _places() -> dict[Concept, float]:
+    """Every concept's place in [0, 1) in a fixed, arbitrary order."""
+    concepts = sorted(set(CONCEPT_OF.values()), key=lambda c: sha256(repr(c).encode()).digest())
+    return {concept: i / len(concepts) for i, concept in enumerate(concepts)}
+
+
+_PLACE = _places()
 
 
 def _check(
@@ -128,9 +143,8 @@ def scenes_told(
     return [corrupt_scene(scene, wrong, generator) for scene in scenes]
 
 
-def _in_dialect(caption: str, shift: float, rng: random.Random) -> str:
-    words = [dialect(word) if rng.random() < shift else word for word in caption.split(" ")]
-    return " ".join(with_articles(words))
+def _in_dialect(caption: str, shift: float) -> str:
+    return " ".join(with_articles([dialect(word, shift) for word in caption.split(" ")]))
 
 
 def _distinct(n: int, n_added: int, diversity: float, generator: torch.Generator) -> list[int]:

@@ -95,24 +95,32 @@ class SmallCaptioner(nn.Module):
         generator: torch.Generator,
         *,
         temperature: float = 1.0,
+        top_p: float = 0.9,
         batch_size: int = 256,
     ) -> list[list[str]]:
-        """`n` sampled captions of each image; as `matlib.augmentations.captioning.Captioner`."""
+        """`n` sampled captions of each image; as `matlib.augmentations.captioning.Captioner`.
+
+        Args:
+            top_p: nucleus: words beyond this share of the probability are not sampled.
+        """
         found: list[list[str]] = []
         for part in images.split(max(1, batch_size // max(n, 1))):
             seen = self.features(part).repeat_interleave(n, 0)
-            texts = self._sampled(seen, generator, temperature)
+            texts = self._sampled(seen, generator, temperature, top_p)
             found += [texts[i * n : (i + 1) * n] for i in range(len(part))]
         return found
 
-    def _sampled(self, seen: Tensor, generator: torch.Generator, temperature: float) -> list[str]:
+    def _sampled(
+        self, seen: Tensor, generator: torch.Generator, temperature: float, top_p: float
+    ) -> list[str]:
         ids = torch.full((len(seen), 1), BEGIN)
         for _ in range(self.config.max_words - 1):
             scores = self.logits(seen, ids)[:, -1]
             scores[:, [PAD, BEGIN, UNKNOWN]] = -torch.inf
             if temperature > 0:
+                scores = in_nucleus(scores / temperature, top_p)
                 noise = torch.rand(scores.shape, generator=generator).clamp(min=1e-20)
-                scores = scores / temperature - (-noise.log()).log()  # the largest is a sample
+                scores = scores - (-noise.log()).log()  # the largest is a sample
             nxt = scores.argmax(-1)
             nxt = torch.where((ids == END).any(1), PAD, nxt)
             ids = torch.cat([ids, nxt[:, None]], 1)
@@ -133,6 +141,18 @@ class SmallCaptioner(nn.Module):
         model = cls(about["words"], CaptionerConfig(**about["config"]))
         model.load_state_dict(load_file(str(folder / WEIGHTS)))
         return model.eval()
+
+
+def in_nucleus(scores: Tensor, top_p: float) -> Tensor:
+    """Scores (B, W) with -inf outside the likeliest words that hold `top_p` of the probability.
+
+    Holtzman et al. 2020, *The Curious Case of Neural Text Degeneration*. The likeliest word
+    always stays.
+    """
+    ordered, order = scores.softmax(-1).sort(-1, descending=True)
+    before = ordered.cumsum(-1) - ordered
+    outside = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, order, before >= top_p)
+    return scores.masked_fill(outside, -torch.inf)
 
 
 def train_captioner(

@@ -10,7 +10,7 @@ import pandas as pd
 from matlib.analysis.factorial import Effects, fit_effects
 from matlib.analysis.gains import technique_gains
 from matlib.analysis.prediction import levels_from_measures, predict_left_out
-from matlib.study.full import larger_study, where_the_rest_is
+from matlib.study.full import PublishedStudy, larger_study, where_the_rest_is
 from matlib.study.intervention import COORDINATES, intervention_table
 from matlib.study.runs import Study
 from matlib.study.techniques import sweep_table, technique_table
@@ -90,9 +90,18 @@ def pair_study(study: Study, published: Path | None = None) -> PairStudy | None:
     found = larger_study(study, NAME, published)
     if found is None:
         return None
-    tables = [found.table(name) for name in ("techniques", "sweeps", "intervention")]
+    tables = [_read(found, name) for name in ("techniques", "sweeps", "intervention")]
     reference = str(found.profile["reference"])
     return PairStudy(tables[0], tables[1], tables[2], reference, found.origin)
+
+
+def _read(found: PublishedStudy, name: str) -> pd.DataFrame:
+    """A published table; what is empty in a column of numbers was not measured."""
+    table = found.table(name)
+    words = {"row", "technique", "augmentation", "modality", "dial", "unit", "attack"}
+    for column in set(table.columns) - words:
+        table[column] = pd.to_numeric(table[column])
+    return table
 
 
 def where_pairs_are(study: Study) -> str:

@@ -102,7 +102,19 @@ def code_hash(modules: Iterable[str], root: Path = PACKAGE_ROOT) -> str:
     Raises:
         ValueError: a module that does not exist.
     """
-    files = sorted(_closure(list(modules), root))
+    if root == PACKAGE_ROOT:
+        return _own_code_hash(tuple(modules))
+    return _code_hash(tuple(modules), root)
+
+
+@lru_cache(maxsize=512)
+def _own_code_hash(modules: tuple[str, ...]) -> str:
+    """Once per process: it runs the code that it was started with, whatever is edited since."""
+    return _code_hash(modules, PACKAGE_ROOT)
+
+
+def _code_hash(modules: Sequence[str], root: Path) -> str:
+    files = sorted(_closure(modules, root))
     trees = [
         f"{path.relative_to(root).as_posix()}:{_tree_of(path, _signature(path))}" for path in files
     ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from matlib.study.durable import write_durably
+from matlib.study.findings import findings
 from matlib.study.provenance import stale_kinds
 from matlib.study.report import claim_rows, read_claims
 
@@ -17,6 +18,9 @@ KINDS = {
     "model": "the models",
     "judged": "the evaluations",
     "sanity": "the sanity checks",
+    "captioner": "the captioner",
+    "pairs": "generated pairs",
+    "coordinates": "measures of pairs",
 }
 """Kinds of artefacts, as a reader would call them."""
 
@@ -74,6 +78,40 @@ def full_markdown(folder: Path) -> str:
     ])  # fmt: skip
 
 
+def pairs_markdown(folder: Path) -> str:
+    """The claims of the studies of pairs with their figure, or how to make them."""
+    if not (folder / "claims.json").is_file():
+        return (
+            f"Which pairs help, and why: `python -m matlib study --profile {folder.name} "
+            f"--publish`, not published yet."
+        )
+    provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    profile = provenance["profile"]
+    n_seeds = len(profile["technique_seeds"] or profile["seeds"])
+    claims = [c for c in read_claims(folder / "claims.json") if c["estimate"] is not None]
+    lines = [
+        f"{len(profile['techniques'])} rows of techniques with {n_seeds} training seeds, and the "
+        f"controlled experiment (`python -m matlib study --profile {folder.name}`, "
+        f"`published/{folder.name}/`, notebooks 30 and 70):",
+        "",
+        claims_markdown(claims),
+    ]
+    if (folder / "good_pairs.png").is_file():
+        lines += ["", f"![Gain by the set level of each dial](published/{folder.name}/"
+                      "good_pairs.png)"]  # fmt: skip
+    return "\n".join([*lines, "", origin_markdown(provenance)])
+
+
+def findings_markdown(published: Path) -> str:
+    """What we found, from the ledgers of all published studies."""
+    ledgers = {
+        folder.name: read_claims(folder / "claims.json")
+        for folder in (published / name for name in ("demo", "demo-full", "one-to-many"))
+        if (folder / "claims.json").is_file()
+    }
+    return "\n".join(f"- {sentence}" for sentence in findings(ledgers))
+
+
 def bench_markdown(found: Mapping[str, Any]) -> str:
     """What `make bench` measured, in one sentence."""
     speed = found["text_captions_per_second"]
@@ -109,6 +147,8 @@ def generated(readme: str, published: Path) -> str:
     readme = with_part(readme, "claims", claims_markdown(read_claims(published / "claims.json")))
     readme = with_part(readme, "origin", origin_markdown(provenance))
     readme = with_part(readme, "full", full_markdown(published.parent / "demo-full"))
+    readme = with_part(readme, "pairs", pairs_markdown(published.parent / "one-to-many"))
+    readme = with_part(readme, "findings", findings_markdown(published.parent))
     measured = json.loads((published.parent / "bench.json").read_text(encoding="utf-8"))
     return with_part(readme, "bench", bench_markdown(measured))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,8 @@ import torch
 from matlib.attacks.candidates import normalise_caption
 from matlib.config import AUGMENTATIONS, Profile, Run
 from matlib.data.pairs import ImageTextPairs, OneToMany
-from matlib.evaluation.robustness import evaluate, strength_curve
+from matlib.evaluation.retrieval import Outcomes
+from matlib.evaluation.robustness import Key, evaluate, strength_curve
 from matlib.evaluation.suite import Suite
 from matlib.models.masked_lm import MaskedLM
 from matlib.models.open_clip import OpenClipEncoder
@@ -61,6 +62,7 @@ class Study:
         self.store = Store(self.root, device=self.device)
         self.used: set[str] = set()
         self._others: dict[str, Study] = {}
+        self._outcomes: dict[str, Mapping[Key, Outcomes]] = {}
 
     @cached_property
     def specs(self) -> Specs:
@@ -217,6 +219,14 @@ class Study:
             }
 
         return load_evaluation(self.get(self.specs.judged(name, seed, how), make))
+
+    def outcomes(self, name: str, seed: int, how: Judging) -> Mapping[Key, Outcomes]:
+        """The ranks of `judged` alone, read once: tables ask for the same row many times."""
+        spec = self.specs.judged(name, seed, how)
+        if spec.hash not in self._outcomes:
+            self._outcomes[spec.hash] = self.judged(name, seed, how).outcomes
+        self.used.add(spec.hash)
+        return self._outcomes[spec.hash]
 
     def _own_attack(self, name: str) -> OwnLossAttack | None:
         """The attack of the row's own training loss, where the suite has it not already."""

@@ -36,7 +36,7 @@ def found_by(study: Study, name: str, seed: int, how: Judging | None = None) -> 
     """
     e = study.profile.evaluation
     how = how or judgings.pairs(e)
-    found = study.judged(name, seed, how).outcomes
+    found = study.outcomes(name, seed, how)
     by = {a: found[a, "" if a in ("clean", "pgd") else e.primary_threat] for a in how.attacks}
     return {**by, "worst": worst_of([by[a] for a in how.attacks if a != "clean"])}
 
@@ -116,9 +116,7 @@ def _gap(study: Study, name: str, seed: int) -> float:
     key, sides = ("joint", study.profile.evaluation.primary_threat), []
     for gallery in ("train-1", "test-1"):
         how = study.gap_judging(gallery)
-        model, base = (
-            study.judged(n, s, how).outcomes[key] for n, s in ((name, seed), ("base", 0))
-        )
+        model, base = (study.outcomes(n, s, how)[key] for n, s in ((name, seed), ("base", 0)))
         sides.append(primary_endpoint(model) - primary_endpoint(base))
     return sides[0] - sides[1]
 

@@ -28,7 +28,7 @@ from matlib.study.probe import (
 )
 from matlib.study.recipes import inside_rows_of
 from matlib.study.runs import Study
-from matlib.study.workers import Task
+from matlib.study.tasks import Task, all_rows
 from tests.toys import random_pixels, tiny_encoder
 
 SMOKE = load_profile("smoke")
@@ -110,6 +110,7 @@ def test_every_profile_can_be_planned_without_its_data(name: str, tmp_path: Path
     found = plan(profile, tmp_path)
     n_trained = len(profile.runs) * len(profile.seeds) + len(inside_rows_of(profile))
     n_elsewhere = len(profile.architectures) * (1 + len(profile.transfer_rows) * len(profile.seeds))
+    n_trained += len(all_rows(profile).of_pairs)
     assert found.n_models == found.n_left == 1 + n_trained + n_elsewhere
     assert found.hours == pytest.approx(found.hours_left)
     assert found.hours * 3600 * found.n_workers == pytest.approx(sum(found.seconds.values()))
@@ -164,5 +165,5 @@ def test_a_small_study_is_planned_by_measuring(tmp_path: Path) -> None:
     found = plan(SMOKE, tmp_path)
     assert 0 < found.hours < 1 and set(found.seconds) == {
         "training", "validation", "judging", "inside", "held-out", "sanity", "gap", "storing",
-        "transfer", "unimodal",
+        "transfer", "unimodal", "technique", "sweep", "dialled",
     }  # fmt: skip

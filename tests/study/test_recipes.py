@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 
 from matlib.config import Profile, Run, load_profile
-from matlib.study.sources import ScenesSource
 from matlib.study.recipes import (
     defence_of,
     inside_rows_of,
@@ -12,6 +11,7 @@ from matlib.study.recipes import (
     train_attack_of,
     undefended_rows,
 )
+from matlib.study.sources import ScenesSource
 from matlib.study.specs import Specs
 from matlib.training.defences import Contrastive, defence
 

@@ -12,6 +12,7 @@ from matlib.config import Augmentation, Dataset
 from matlib.data.karpathy_json import write_karpathy
 from matlib.data.memory import BUDGET_VARIABLE
 from matlib.data.pairs import ImageTensor, ImageTextPairs
+from matlib.study.runs import as_run
 from matlib.study.sources import KarpathySource, open_source
 from tests.toys import generator
 
@@ -49,9 +50,9 @@ def test_variants_are_the_same_whether_images_fit_into_memory_or_not(
     folder: Path, augmentation: Augmentation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(BUDGET_VARIABLE, "1")
-    held = opened(folder).variants(augmentation, 3, seed=5)
+    held = opened(folder).variants(as_run(augmentation), 3, seed=5)
     monkeypatch.setenv(BUDGET_VARIABLE, "0")
-    lazy = opened(folder).variants(augmentation, 3, seed=5)
+    lazy = opened(folder).variants(as_run(augmentation), 3, seed=5)
     assert isinstance(held.images, Tensor) and not isinstance(lazy.images, Tensor)
     assert torch.equal(held.images, lazy.all_images())
     assert (held.captions, held.technique) == (lazy.captions, lazy.technique)
@@ -61,7 +62,7 @@ def test_variants_are_the_same_whether_images_fit_into_memory_or_not(
 
 
 def test_another_seed_augments_otherwise_and_the_originals_stay(folder: Path) -> None:
-    one, other = (opened(folder).variants("randaugment", 4, seed) for seed in (0, 1))
+    one, other = (opened(folder).variants(as_run("randaugment"), 4, seed) for seed in (0, 1))
     a, b = one.all_images(), other.all_images()
     assert torch.equal(a[:, 0], b[:, 0]) and not torch.equal(a[:, 1:], b[:, 1:])
     assert one.origin != other.origin
@@ -69,7 +70,7 @@ def test_another_seed_augments_otherwise_and_the_originals_stay(folder: Path) ->
 
 def test_captions_of_people_stand_behind_the_drawn_one(folder: Path) -> None:
     source = opened(folder)
-    found = source.variants("captions", 2, seed=0)
+    found = source.variants(as_run("captions"), 2, seed=0)
     drawn = source.pairs("train").captions
     for i, (own, first) in enumerate(zip(found.captions, drawn, strict=True)):
         assert own[0] == first and len(own) == 2 and own[1] != first

@@ -1,0 +1,68 @@
+"""What we found, and where we differ from the paper: sentences from the ledgers' verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matlib.analysis.words import claim_numbers
+
+Ledger = Sequence[Mapping[str, Any]]
+
+PAPER = {
+    "C0": "MAT defends",
+    "C2": "MAT beats unimodal defences",
+    "C3": "MAT over-fits to 1:1 pairs",
+    "C4": "one-to-many augmentation helps",
+    "C5": "text augmentations beat image augmentations",
+    "C6": "cross-modal augmentations can beat intra-modal ones",
+    "C7a": "good augmentations are well aligned",
+    "C7b": "good augmentations are diverse",
+    "C7c": "good augmentations are not shifted",
+}
+"""What the paper's abstract and conclusions say (arXiv 2405.18770), in our words."""
+
+
+def findings(ledgers: Mapping[str, Ledger]) -> list[str]:
+    """One sentence per decided claim, that of the study with the most training seeds.
+
+    Args:
+        ledgers: profile name -> its claims, as in claims.json.
+
+    Returns:
+        sentences in the order of the claims; empty where nothing is decided.
+    """
+    best: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    for profile, claims in ledgers.items():
+        for claim in claims:
+            if claim["estimate"] is None:
+                continue
+            known = best.get(claim["id"])
+            if known is None or claim["n_seeds"] > known[1]["n_seeds"]:
+                best[claim["id"]] = (profile, claim)
+    order = {claim["id"]: i for claims in ledgers.values() for i, claim in enumerate(claims)}
+    return [_sentence(*best[key]) for key in sorted(best, key=lambda k: (k[:2], order[k]))]
+
+
+def _sentence(profile: str, claim: Mapping[str, Any]) -> str:
+    said = PAPER.get(claim["id"])
+    text = (
+        f"{claim['id']}, {claim['claim']}: **{claim['verdict']}** "
+        f"({claim_numbers(claim)}; {profile})."
+    )
+    if said is None:
+        return f"{text} The paper does not test this."
+    return f"{text} The paper: {said}; {_beside_the_paper(claim['verdict'])}."
+
+
+def _beside_the_paper(verdict: str) -> str:
+    """How our verdict stands to a paper that says yes."""
+    if verdict == "supported":
+        return "in this world we find so too"
+    if verdict == "not supported":
+        return "in this world we find the opposite"
+    if verdict.startswith("favourable"):
+        return "these weights agree, which says nothing of the method"
+    if verdict.startswith("unfavourable"):
+        return "these weights disagree, which says nothing of the method"
+    return "our runs cannot tell"

@@ -1,0 +1,113 @@
+"""EDA, character noise and images of similar captions."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from matlib.augmentations.characters import character_noise
+from matlib.augmentations.eda import eda
+from matlib.augmentations.pretrained import MissingExtraError
+from matlib.augmentations.similar import similar_images
+from matlib.augmentations.thesaurus import synonyms_in_wordnet
+from tests.augmentations.pairs import CAPTIONS, toy_pairs
+from tests.toys import generator
+
+THESAURUS = {"red": ("crimson",), "dogs": ("hounds", "puppies"), "small": ("little",)}
+
+
+def thesaurus(word: str) -> tuple[str, ...]:
+    return THESAURUS.get(word, ())
+
+
+@given(
+    words=st.lists(st.sampled_from(["red", "dogs", "a", "sea"]), min_size=1, max_size=9),
+    rate=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    seed=st.integers(0, 50),
+)
+def test_each_variant_is_one_of_edas_operations(words: list[str], rate: float, seed: int) -> None:
+    caption = " ".join(words)
+    found = eda(toy_pairs([caption]), 2, generator(seed), synonyms=thesaurus, rate=rate)
+    known = {*words, *(s for w in words for s in thesaurus(w))}
+    n = max(1, int(rate * len(words)))
+    for variant in found.captions[0][1:]:
+        new = variant.split()
+        assert new and set(new) <= known
+        assert len(new) <= len(words) + n
+        if rate == 0 or len(words) < 2:
+            assert variant == caption
+
+
+def test_eda_replaces_no_stop_word_and_needs_no_thesaurus() -> None:
+    pairs = toy_pairs(["red red red red"])
+    kept = eda(pairs, 30, generator(), synonyms=thesaurus, rate=0.5, stop_words={"red"})
+    assert {word for caption in kept.captions[0] for word in caption.split()} == {"red"}
+    swapped = eda(toy_pairs(), 4, generator(), synonyms=lambda _: (), rate=0.2)
+    assert len(swapped) == len(CAPTIONS)
+    with pytest.raises(ValueError, match=r"rate is a share in \[0, 1\]; got 2"):
+        eda(toy_pairs(), 1, generator(), synonyms=thesaurus, rate=2)
+
+
+def levenshtein(a: str, b: str) -> int:
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        last, row[0] = row[0], i
+        for j, y in enumerate(b, 1):
+            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (x != y))
+    return row[-1]
+
+
+def test_character_noise_edits_the_share_of_words_by_one_letter_each() -> None:
+    for rate, n in ((0.0, 0), (0.1, 1), (0.5, 4)):
+        found = character_noise(toy_pairs(["some eight words stand in this one caption"]), 20,
+                                generator(), rate=rate)  # fmt: skip
+        for variant in found.captions[0][1:]:
+            pairs = zip(found.captions[0][0].split(), variant.split(), strict=True)
+            distances = [levenshtein(a, b) for a, b in pairs]
+            assert sum(d > 0 for d in distances) == n
+            assert all(d in (0, 1) or d == 2 for d in distances)  # an exchange is two edits
+
+
+def test_words_of_one_letter_are_left_and_equal_seeds_give_equal_captions() -> None:
+    assert character_noise(toy_pairs(["a b c"]), 2, generator()).captions[0] == ("a b c",) * 3
+    one, other = (character_noise(toy_pairs(), 3, generator(4)).captions for _ in range(2))
+    assert one == other
+
+
+def test_images_of_nearly_the_same_captions_are_added_and_others_are_not() -> None:
+    captions = ["a red kite over the sea", "a red kite over a sea", "two dogs sleep",
+                "the red kite over the sea"]  # fmt: skip
+    found = similar_images(toy_pairs(captions), 2)
+    images = found.all_images()
+    near = {tuple(images[0, r].flatten().tolist()) for r in (1, 2)}
+    assert near == {tuple(images[i, 0].flatten().tolist()) for i in (1, 3)}
+    assert torch.equal(images[2, 1], images[2, 0]) and torch.equal(images[2, 2], images[2, 0])
+    with pytest.raises(ValueError, match="one caption per image"):
+        similar_images(toy_pairs(captions, per_image=2), 1)
+
+
+def test_wordnet_is_asked_and_its_absence_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lemma(name: str) -> SimpleNamespace:
+        return SimpleNamespace(name=lambda: name)
+
+    sense = SimpleNamespace(lemmas=lambda: [lemma("Big"), lemma("large"), lemma("so_so")])
+    wordnet = SimpleNamespace(synsets=lambda word: [sense])
+    monkeypatch.setitem(sys.modules, "nltk.corpus", SimpleNamespace(wordnet=wordnet))
+    synonyms_in_wordnet.cache_clear()
+    assert synonyms_in_wordnet("large") == ("big",)
+
+    def missing(word: str) -> list[object]:
+        raise LookupError("no wordnet")
+
+    wordnet.synsets = missing
+    with pytest.raises(FileNotFoundError, match=r"nltk.downloader wordnet"):
+        synonyms_in_wordnet("small")
+    monkeypatch.setitem(sys.modules, "nltk.corpus", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'matlib\[generative\]'"):
+        synonyms_in_wordnet("tiny")
+    synonyms_in_wordnet.cache_clear()
