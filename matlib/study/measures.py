@@ -11,9 +11,11 @@ from matlib.config import Augmentation, Run
 from matlib.data.pairs import OneToMany
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.study.artefacts import ArtefactSpec
-from matlib.study.runs import Study, as_run
+from matlib.study.recipes import as_run
+from matlib.study.runs import Study
 from matlib.study.sources import KarpathySource, ScenesSource, open_source
-from matlib.study.specs import AUGMENTATION_CODE, DATA_CODE, MODEL_CODE
+from matlib.study.specs import DATA_CODE, MODEL_CODE
+from matlib.study.technique_code import AUGMENTATION_CODE
 from matlib.study.variants import first_pairs
 
 TECHNIQUES: tuple[Augmentation, ...] = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from matlib.config import Profile, Run, TrainAttack, Training
+from matlib.config import AUGMENTATIONS, Profile, Run, TrainAttack, Training
 from matlib.evaluation.inference import MIN_SEEDS_FOR_INTERVAL
 from matlib.training.defences import Contrastive, Defence, PairWeights, defence
 from matlib.training.loop import Schedule
@@ -135,3 +135,17 @@ def profile_of_architecture(profile: Profile, name: str) -> Profile:
     changes = {"model": profile.architectures[name], "runs": runs}
     others = {"inside": (), "techniques": (), "sweeps": (), "intervention": None}
     return profile.model_copy(update={**changes, **others, "architectures": {}})
+
+
+def as_run(technique: str | Run) -> Run:
+    """A row that trains on a technique's pairs, with the usual options.
+
+    Raises:
+        ValueError: unknown augmentation.
+    """
+    if isinstance(technique, Run):
+        return technique
+    for name in AUGMENTATIONS:
+        if technique == name:
+            return Run(defence="clean" if name == "none" else "mat+", augmentation=name)
+    raise ValueError(f"unknown augmentation {technique!r}: {AUGMENTATIONS}")

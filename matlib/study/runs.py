@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from matlib.attacks.candidates import normalise_caption
-from matlib.config import AUGMENTATIONS, Profile, Run
+from matlib.config import Profile, Run
 from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.evaluation.retrieval import Outcomes
 from matlib.evaluation.robustness import Key, evaluate, strength_curve
@@ -24,7 +24,13 @@ from matlib.study import judgings
 from matlib.study.judged import Judged, load_evaluation, save_curve, save_evaluation
 from matlib.study.judgings import Gallery, Judging
 from matlib.study.models import Models, about_tables
-from matlib.study.recipes import defence_of, inside_rows_of, profile_of_architecture, rows_of
+from matlib.study.recipes import (
+    as_run,
+    defence_of,
+    inside_rows_of,
+    profile_of_architecture,
+    rows_of,
+)
 from matlib.study.sources import KarpathySource, ScenesSource, draw, open_source
 from matlib.study.specs import Specs
 from matlib.study.store import Artefact, ArtefactSpec, Store
@@ -254,17 +260,3 @@ class Study:
     def suite(self, how: Judging) -> Suite:
         """The attacks of one judging."""
         return judgings.make_suite(self.profile.evaluation, how)
-
-
-def as_run(technique: str | Run) -> Run:
-    """A row that trains on a technique's pairs, with the usual options.
-
-    Raises:
-        ValueError: unknown augmentation.
-    """
-    if isinstance(technique, Run):
-        return technique
-    for name in AUGMENTATIONS:
-        if technique == name:
-            return Run(defence="clean" if name == "none" else "mat+", augmentation=name)
-    raise ValueError(f"unknown augmentation {technique!r}: {AUGMENTATIONS}")

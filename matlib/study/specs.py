@@ -23,37 +23,10 @@ from matlib.study.recipes import (
     schedule_of,
     train_attack_of,
 )
+from matlib.study.technique_code import FILTERS, pairs_code
 from matlib.training.defences import defence
 
 DATA_CODE = ("matlib.data.scenes", "matlib.data.karpathy")
-AUGMENTATION_CODE = {
-    "captions": ("matlib.augmentations.human",),
-    "renderings": ("matlib.augmentations.human",),
-    "captions+renderings": ("matlib.augmentations.human", "matlib.augmentations.image"),
-    "randaugment": ("matlib.augmentations.image",),
-    "similar-images": ("matlib.augmentations.similar", "matlib.augmentations.human"),
-    "restated": ("matlib.augmentations.human",),
-    "eda": ("matlib.augmentations.eda", "matlib.augmentations.thesaurus"),
-    "characters": ("matlib.augmentations.characters",),
-    "drop-swap": ("matlib.augmentations.text",),
-    "rewritten": ("matlib.augmentations.scenes_rewriter",),
-    "back-translated": ("matlib.augmentations.translation", "matlib.augmentations.generated"),
-    "captioned": ("matlib.augmentations.captioning", "matlib.augmentations.small_captioner"),
-    "crop-flip-jitter": ("matlib.augmentations.basic",),
-    "augmix": ("matlib.augmentations.basic",),
-    "restyled": ("matlib.augmentations.human",),
-    "generated": ("matlib.augmentations.diffusion",),
-    "mismatched": ("matlib.augmentations.text",),
-    "dialled": ("matlib.augmentations.dialled",),
-}
-"""What makes the variants, so that work on one technique leaves the others' models alone."""
-PRETRAINED_CODE = {
-    "rewritten": ("matlib.augmentations.rewriting", "matlib.augmentations.generated"),
-    "restyled": ("matlib.augmentations.diffusion",),
-}
-"""The same where a pretrained generator takes the place of the embedded world's stand-in."""
-FILTER_CODE = ("matlib.augmentations.filtering",)
-FILTERS = ("keep_aligned", "keep_diverse", "vendi")
 MODEL_CODE = ("matlib.models.open_clip", "matlib.models.small", "matlib.models.dual_encoder")
 TRAIN_CODE = (*MODEL_CODE, "matlib.training.loop", "matlib.training.defences")
 JUDGE_CODE = (*MODEL_CODE, "matlib.evaluation.robustness")
@@ -160,10 +133,7 @@ class Specs:
 
     def pairs_code(self, run: Run) -> tuple[str, ...]:
         """The modules that make a row's pairs."""
-        own = AUGMENTATION_CODE.get(run.augmentation, ())
-        if self.profile.dataset.name != "scenes":
-            own = PRETRAINED_CODE.get(run.augmentation, own)
-        return (*own, *FILTER_CODE) if set(FILTERS) & set(run.options) else own
+        return pairs_code(run, self.profile.dataset.name)
 
     def captioner(self) -> ArtefactSpec | None:
         """The study's own captioner; None where a pretrained one is named."""

@@ -17,7 +17,8 @@ from matlib.data.pairs import ImageTensor, ImageTextPairs, OneToMany
 from matlib.data.scenes import Dials, Style, corrupt_scene, render, sample_scenes, write_captions
 from matlib.models.dual_encoder import DualEncoder
 from matlib.study.measures import first_images
-from matlib.study.runs import Study, as_run
+from matlib.study.recipes import as_run
+from matlib.study.runs import Study
 from matlib.study.sources import ScenesSource, draw
 
 WRONG = (0.0, 0.1, 0.2, 0.35, 0.5, 1.0)

@@ -18,8 +18,9 @@ from matlib.study.intervention import intervention_table
 from matlib.study.judgings import inside
 from matlib.study.ledger import ledger
 from matlib.study.pairs_claims import pairs_contrasts
+from matlib.study.recipes import as_run
 from matlib.study.records import accept_records, write_records
-from matlib.study.runs import Study, as_run
+from matlib.study.runs import Study
 from matlib.study.tables import write_results
 from matlib.study.tasks import all_rows, do, is_done, stages
 from matlib.study.techniques import RUN_COLUMNS, found_by, sweep_table, technique_table

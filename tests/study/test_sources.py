@@ -12,7 +12,7 @@ from matlib.config import Augmentation, Dataset
 from matlib.data.karpathy_json import write_karpathy
 from matlib.data.memory import BUDGET_VARIABLE
 from matlib.data.pairs import ImageTensor, ImageTextPairs
-from matlib.study.runs import as_run
+from matlib.study.recipes import as_run
 from matlib.study.sources import KarpathySource, open_source
 from tests.toys import generator
 

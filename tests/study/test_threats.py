@@ -3,9 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from matlib.attacks.candidates import content_words
 from matlib.attacks.text import Edit
 from matlib.config import load_profile
-from matlib.study.sources import ScenesSource, content_words
+from matlib.study.sources import ScenesSource
 from matlib.study.threats import free_edits, load_tables, make_tables, save_tables, true_edits
 
 CAPTIONS = ["a red circle", "the star", ""]

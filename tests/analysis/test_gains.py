@@ -1,0 +1,132 @@
+"""Gains of techniques, their coordinates, and the figures of both."""
+
+from __future__ import annotations
+
+import math
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+from matlib.analysis import figures
+from matlib.analysis.coordinates import technique_coordinates
+from matlib.analysis.diversity import vendi_score
+from matlib.analysis.embeddings import HeldOut, VariantEmbeddings
+from matlib.analysis.gains import best_on_validation, technique_gains
+from matlib.analysis.words import effect_sentence
+from tests.toys import generator
+
+mpl.use("Agg")
+
+
+def runs(n_seeds: int) -> pd.DataFrame:
+    rows = []
+    for name, technique, augmentation, modality, gain in (
+        ("mat", "none", "none", "", 0.0),
+        ("mat+.eda", "eda", "eda", "text", 0.02),
+        ("mat+.eda.x0.5", "eda.x0.5", "eda", "text", 0.05),
+        ("mat+.restated", "restated", "restated", "text", 0.09),
+        ("mat+.augmix", "augmix", "augmix", "image", -0.01),
+    ):
+        for seed in range(n_seeds):
+            rows.append(
+                {"row": name, "technique": technique, "augmentation": augmentation,
+                 "modality": modality, "seed": seed, "n_train": 100, "n_variants": 4,
+                 "worst": 0.2 + gain, "sga": 0.3, "clean": 0.8 - gain, "gain": gain + 0.01 * seed,
+                 "gain_low": gain - 0.02, "gain_high": gain + 0.02, "sga_gain": gain, "gap": 0.1,
+                 "seconds": 3.0, "validation": 0.2 + gain, "similarity": 0.5, "vendi": 1.5,
+                 "mmd2": 0.0, "true_fraction": math.nan}
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_gains_are_means_over_seeds_with_intervals_and_ordered() -> None:
+    found = technique_gains(runs(3), "mat").set_index("row")
+    assert list(found.index) == ["mat+.restated", "mat+.eda.x0.5", "mat+.eda", "mat+.augmix"]
+    eda = found.loc["mat+.eda"]
+    assert eda["gain"] == pytest.approx(0.03) and eda["n_seeds"] == 3
+    half = 4.302653 * 0.01 / math.sqrt(3)  # Student's t, two degrees of freedom
+    assert (eda["low"], eda["high"]) == pytest.approx((0.03 - half, 0.03 + half), abs=1e-6)
+    assert eda["clean_gain"] == pytest.approx(-0.02)
+
+
+def test_below_three_seeds_the_first_ones_interval_over_images_stands() -> None:
+    eda = technique_gains(runs(2), "mat").set_index("row").loc["mat+.eda"]
+    assert (eda["gain"], eda["low"], eda["high"], eda["n_seeds"]) == (0.02, 0.0, 0.04, 1)
+
+
+def test_the_best_on_validation_is_a_plain_technique_and_no_control() -> None:
+    assert best_on_validation(runs(2), "text") == "mat+.eda"
+    assert best_on_validation(runs(2), "image") == "mat+.augmix"
+    assert best_on_validation(runs(2), "both") is None
+
+
+def rows(*shape: int) -> torch.Tensor:
+    return F.normalize(torch.randn(*shape, generator=generator(1)), dim=-1)
+
+
+def test_coordinates_against_plain_loops() -> None:
+    captions, images = rows(6, 4, 8), rows(6, 1, 8)
+    test = HeldOut(rows(20, 8), rows(20, 8))
+    found = technique_coordinates(VariantEmbeddings("x", tuple(captions), images), test)
+    similar = [float(captions[i, j] @ images[i, 0]) for i in range(6) for j in (1, 2, 3)]
+    assert found["similarity"] == pytest.approx(sum(similar) / len(similar), abs=1e-6)
+    vendi = [vendi_score(own[1:]) for own in captions]
+    assert found["vendi"] == pytest.approx(sum(vendi) / 6, abs=1e-6)
+
+
+def test_copies_are_not_diverse_and_other_pictures_are_shifted() -> None:
+    originals, test = rows(30, 1, 8), HeldOut(rows(40, 8), rows(40, 8))
+    copies = originals.expand(30, 3, 8)
+    text = tuple(rows(30, 1, 8))
+    near = technique_coordinates(VariantEmbeddings("x", text, copies), test)
+    assert near["vendi"] == pytest.approx(1.0)
+    far = F.normalize(copies + 3.0, dim=-1)
+    far = torch.cat([originals, far[:, 1:]], 1)
+    assert technique_coordinates(VariantEmbeddings("x", text, far), test)["mmd2"] > 0.2
+    nothing = technique_coordinates(VariantEmbeddings("x", text, originals), test)
+    assert nothing["vendi"] == 1.0
+
+
+def test_the_figure_names_every_technique_in_words() -> None:
+    figure = figures.technique_gains(technique_gains(runs(3), "mat"), gain_label="gain, points")
+    figure.draw_without_rendering()
+    words = "\n".join(t.get_text() for t in figure.findobj(mpl.text.Text))
+    assert "EDA (strength 0.5)" in words and "AugMix" in words and "gain, points" in words
+    assert "adds captions" in words and "adds images" in words
+    plt.close(figure)
+    with pytest.raises(ValueError, match="no technique was compared"):
+        figures.technique_gains(pd.DataFrame(), gain_label="")
+
+
+def test_rows_are_said_in_words() -> None:
+    assert figures.row_words("mat.regularised", "none") == "MAT (regularised)"
+    assert figures.row_words("mat.t500", "none.t500") == "MAT (500 pairs)"
+    wanted = "captions by a captioner (cosine at least 0.6, Vendi 1.35)"
+    assert figures.row_words("mat+.captioned.a0.6.v1.35", "captioned.a0.6.v1.35") == wanted
+
+
+def test_sweeps_have_a_panel_for_each_technique_and_a_line_for_each_attack() -> None:
+    points = [
+        {"augmentation": name, "dial": "amount", "unit": "variants per pair", "level": level,
+         "attack": attack, "value": 0.1 * level, "low": 0.1 * level - 0.05,
+         "high": 0.1 * level + 0.05, "row": "r"}
+        for name in ("eda", "captioned") for level in (1, 2, 4) for attack in ("clean", "worst")
+    ]  # fmt: skip
+    figure = figures.sweep_curves(pd.DataFrame(points), "amount", reference="1: MAT itself")
+    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    assert titles == ["EDA", "captions by a captioner"]
+    assert [len(axis.containers) for axis in figure.axes[:2]] == [2, 2]
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["1", "2", "4"]
+    plt.close(figure)
+    with pytest.raises(ValueError, match="no sweep over strength"):
+        figures.sweep_curves(pd.DataFrame(points), "strength", reference="")
+
+
+def test_effects_are_told_by_their_interval() -> None:
+    assert effect_sentence("alignment", 0.05, 0.01, 0.09).startswith("more alignment helps: +5.0")
+    assert "hurts" in effect_sentence("shift", -0.05, -0.09, -0.01)
+    assert "no difference" in effect_sentence("diversity", 0.0, -0.01, 0.01)

@@ -1,0 +1,62 @@
+"""What we found, in sentences that follow from the verdicts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from matlib.study.findings import findings
+from matlib.study.readme import findings_markdown, pairs_markdown
+
+
+def claim(
+    name: str, verdict: str, n_seeds: int = 5, estimate: float | None = 0.1
+) -> dict[str, Any]:
+    return {"id": name, "claim": f"claim {name}", "contrast": "a - b", "scope": "here",
+            "estimate": estimate, "ci_low": 0.05, "ci_high": 0.15, "n": 5, "unit": "seed",
+            "n_seeds": n_seeds, "verdict": verdict}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        ("supported", "in this world we find so too"),
+        ("not supported", "in this world we find the opposite"),
+        ("inconclusive", "our runs cannot tell"),
+        ("inconclusive (floor)", "our runs cannot tell"),
+        ("favourable, for these weights only", "these weights agree"),
+        ("unfavourable, for these weights only", "these weights disagree"),
+    ],
+)
+def test_a_sentence_says_how_the_verdict_stands_to_the_paper(verdict: str, words: str) -> None:
+    [sentence] = findings({"demo": [claim("C2", verdict)]})
+    assert f"**{verdict}**" in sentence and words in sentence
+    assert "+10.0 points [+5.0, +15.0]" in sentence
+
+
+def test_the_study_with_most_seeds_speaks_and_open_claims_are_silent() -> None:
+    few = [claim("C2", "favourable, for these weights only", 1), claim("C4", "x", 0, None)]
+    many = [claim("C1", "supported"), claim("C2", "not supported")]
+    first, second = findings({"demo": few, "demo-full": many})
+    assert first.startswith("C1") and "does not test this" in first
+    assert "(a - b" in second and "demo-full" in second and "not supported" in second
+    assert findings({"demo": [claim("C4", "not yet tested", 0, None)]}) == []
+
+
+def test_the_readmes_part_on_pairs_shows_the_ledger_and_the_figure(tmp_path: Path) -> None:
+    folder = tmp_path / "one-to-many"
+    assert "not published yet" in pairs_markdown(folder) and findings_markdown(tmp_path) == ""
+    folder.mkdir()
+    ledger = [claim("C4", "supported"), claim("C2", "not yet tested", 0, None)]
+    (folder / "claims.json").write_text(json.dumps(ledger))
+    profile = {"technique_seeds": [0, 1], "seeds": [0], "techniques": [{}, {}, {}]}
+    (folder / "provenance.json").write_text(json.dumps({"profile": profile, "artefacts": []}))
+    text = pairs_markdown(folder)
+    assert "3 rows of techniques with 2 training seeds" in text
+    assert "| C4 |" in text and "C2" not in text and "good_pairs.png" not in text
+    (folder / "good_pairs.png").write_bytes(b"")
+    assert "(published/one-to-many/good_pairs.png)" in pairs_markdown(folder)
+    assert findings_markdown(tmp_path).startswith("- C4")
