@@ -13,13 +13,14 @@ from matlib.study.records import FILE, accept_records, write_records
 from matlib.study.runs import Study
 from matlib.study.tasks import Rows, Task, is_done
 from matlib.study.workers import make_rows
+from tests.study.smoke_parts import NO_PAIRS
 
 SMOKE = load_profile("smoke")
 TWO_SEEDS = SMOKE.model_copy(update={"runs": (Run(defence="text-at"),), "seeds": (0, 1)})
 
 
 def profile(**more: object) -> Profile:
-    return TWO_SEEDS.model_copy(update={"inside": (), **more})
+    return TWO_SEEDS.model_copy(update={**NO_PAIRS, **more})
 
 
 @pytest.fixture(scope="module")

@@ -19,12 +19,13 @@ from matlib.study.ledger import ledger
 from matlib.study.recipes import row_name
 from matlib.study.runs import Study
 from matlib.study.tables import COLUMNS, robustness_table, write_results
+from tests.study.smoke_parts import NO_PAIRS
 
 
 def toy_profile() -> Profile:
     smoke = load_profile("smoke")
     runs = tuple(run for run in smoke.runs if run.defence in ("clean", "mat", "mat+"))
-    alone = {"runs": runs, "inside": (), "architectures": {}, "transfer_rows": ()}
+    alone = {"runs": runs, "architectures": {}, "transfer_rows": (), **NO_PAIRS}
     evaluation = smoke.evaluation.model_copy(update={"held_out": ()})
     return smoke.model_copy(update={**alone, "evaluation": evaluation, "name": "toy"})
 

@@ -21,6 +21,7 @@ from matlib.study.subjects import Subject, architecture_rows, sources, subjects
 from matlib.study.tasks import Rows, Task, is_done, stages
 from matlib.study.transfer import COLUMNS, transfer_table, transferred
 from matlib.study.workers import make_rows
+from tests.study.smoke_parts import NO_PAIRS
 
 ROWS = ("clean", "text-at", "mat")
 SMOKE = load_profile("smoke")
@@ -30,7 +31,7 @@ WIDER = SMOKE.model.model_copy(update={"image_width": 48})
 def profile(**more: object) -> Profile:
     changes = {
         "runs": tuple(Run(defence=name) for name in ROWS),
-        "inside": (),
+        **NO_PAIRS,
         "architectures": {"wider": WIDER},
         "transfer_rows": ROWS,
     }

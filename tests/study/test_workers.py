@@ -13,12 +13,13 @@ from matlib.study import workers
 from matlib.study.runs import Study
 from matlib.study.tasks import Task, all_rows, stages
 from matlib.study.workers import make_rows, n_workers
+from tests.study.smoke_parts import NO_PAIRS
 
 
 def _study(folder: Path) -> Study:
     smoke = load_profile("smoke")
     runs = tuple(run for run in smoke.runs if run.defence == "mat")
-    alone = {"architectures": {}, "transfer_rows": ()}
+    alone = {"architectures": {}, "transfer_rows": (), **NO_PAIRS, "inside": smoke.inside}
     return Study(smoke.model_copy(update={"runs": runs, "name": "two", **alone}), folder)
 
 

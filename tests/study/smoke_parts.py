@@ -1,0 +1,8 @@
+"""Parts of the smoke profile that a test can leave out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+NO_PAIRS: dict[str, Any] = {"inside": (), "techniques": (), "sweeps": (), "intervention": None}
+"""Without variations of a defence and without the studies of pairs."""
