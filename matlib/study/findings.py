@@ -51,7 +51,7 @@ def _sentence(profile: str, claim: Mapping[str, Any]) -> str:
         f"({claim_numbers(claim)}; {profile})."
     )
     if said is None:
-        return f"{text} The paper does not test this."
+        return f"{text} Not one of the paper's claims."
     return f"{text} The paper: {said}; {_beside_the_paper(claim['verdict'])}."
 
 
