@@ -114,5 +114,6 @@ def cleaned(answer: str) -> str:
     lines = [line.strip() for line in answer.strip().splitlines() if line.strip()]
     if not lines:
         return ""
-    text = re.sub(r"^([-*\d.)\s]+|caption:\s*)", "", lines[0], flags=re.IGNORECASE)
+    # a list's mark, not a number that belongs to the caption ("2 dogs run")
+    text = re.sub(r"^(?:[-*]\s+|\d+[.)]\s+)?(?:caption:\s*)?", "", lines[0], flags=re.IGNORECASE)
     return text.strip().strip("\"'“”").strip()

@@ -138,7 +138,8 @@ def test_an_instruct_model_rewrites_under_its_chat_template(tmp_path: Path) -> N
 
 def test_answers_are_cleaned_of_what_chat_models_add() -> None:
     assert cleaned('\n "A dog runs."\nI kept every fact.') == "A dog runs."
-    assert cleaned("- Caption: a dog") == "Caption: a dog" or cleaned("- a dog") == "a dog"
+    assert cleaned("- Caption: a dog") == cleaned("* a dog") == cleaned("caption: a dog") == "a dog"
+    assert cleaned("2 dogs run") == "2 dogs run" and cleaned("2) 2 dogs run") == "2 dogs run"
     assert cleaned("1. two dogs") == "two dogs" and cleaned("  \n ") == ""
 
 
