@@ -6,6 +6,7 @@ import math
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,6 +16,7 @@ from matlib.analysis import figures
 from matlib.analysis.coordinates import technique_coordinates
 from matlib.analysis.diversity import vendi_score
 from matlib.analysis.embeddings import HeldOut, VariantEmbeddings
+from matlib.analysis.figures.names import place_names
 from matlib.analysis.gains import best_on_validation, technique_gains
 from matlib.analysis.words import effect_sentence
 from tests.toys import generator
@@ -130,3 +132,19 @@ def test_effects_are_told_by_their_interval() -> None:
     assert effect_sentence("alignment", 0.05, 0.01, 0.09).startswith("more alignment helps: +5.0")
     assert "hurts" in effect_sentence("shift", -0.05, -0.09, -0.01)
     assert "no difference" in effect_sentence("diversity", 0.0, -0.01, 0.01)
+
+
+def test_names_of_points_that_lie_close_do_not_cover_each_other() -> None:
+    """As on the map of the demo, where two names once lay on one another."""
+    figure, axis = plt.subplots(figsize=(8, 4.6))
+    points = np.array([[1.06, 0.75], [1.25, 0.72], [1.68, 0.74], [3.6, 0.0]])
+    axis.scatter(points[:, 0], points[:, 1], s=300)
+    axis.set(xlim=(0.5, 4.2), ylim=(-0.2, 0.95))
+    axis.axhline(0.748, ls="--")
+    names = ["true renderings", "drop and swap", "true captions", "mismatched"]
+    place_names(figure, axis, points, names)
+    figure.draw_without_rendering()
+    boxes = [text.get_tightbbox() for text in axis.texts]
+    covered = [a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i]]
+    assert len(covered) == 6 and not any(covered)
+    plt.close(figure)
