@@ -17,6 +17,10 @@ from matlib.study.recipes import attacks_anything
 from matlib.study.runs import Study
 
 N_CHECKS = 11
+N_BOOT, N_BOOT_PER_MODEL = 20_000, 600
+"""Bootstrap samples at least, and per examined model. Holm over M models multiplies a p-value by
+10 M checks, and of a check with two rules the smallest is 2 / (n_boot + 1): below 0.05 only from
+400 M samples on. Half as many again leave room to tell p-values apart."""
 FILE = "checks.json"
 
 
@@ -27,18 +31,35 @@ def battery(study: Study) -> dict[str, list[Check]]:
         by model, `name` or `name s<seed>` where there are several seeds; models trained without
         an attack are not examined, because they claim no robustness. Empty if there are none.
     """
-    found = {}
     several = len(study.profile.seeds) > 1
-    for name, seed in study.rows():
-        if name != "base" and attacks_anything(study.specs.run(name)):
-            found[f"{name} s{seed}" if several else name] = checks(study, name, seed)
+    found = {
+        f"{name} s{seed}" if several else name: checks(study, name, seed)
+        for name, seed in examined(study)
+    }
     return verdicts(found) if found else {}
+
+
+def examined(study: Study) -> list[tuple[str, int]]:
+    """The rows, name and seed, of which robustness is claimed: trained against an attack."""
+    return [
+        (name, seed)
+        for name, seed in study.rows()
+        if name != "base" and attacks_anything(study.specs.run(name))
+    ]
+
+
+def n_boot_for(n_models: int) -> int:
+    """Bootstrap samples with which a check can still be violated among those of all models."""
+    return max(N_BOOT, N_BOOT_PER_MODEL * n_models)
 
 
 def sanity_spec(study: Study, name: str, seed: int) -> ArtefactSpec:
     """Identity of the battery on one model."""
     how = study.main_judging("test")
-    return study.specs.sanity(name, seed, how, study.profile.analysis_images)
+    n_boot = n_boot_for(len(examined(study)))
+    # the least number is no part of the identity: small studies keep what they have computed
+    extra = {"n_boot": n_boot} if n_boot > N_BOOT else {}
+    return study.specs.sanity(name, seed, how, study.profile.analysis_images, extra)
 
 
 def checks(study: Study, name: str, seed: int) -> list[Check]:
@@ -49,6 +70,7 @@ def checks(study: Study, name: str, seed: int) -> list[Check]:
     e = study.profile.evaluation
     how = study.main_judging("test")
     spec = sanity_spec(study, name, seed)
+    n_boot = n_boot_for(len(examined(study)))
 
     def make(folder: Path) -> None:
         encoder, pairs = study.model(name, seed), study.pairs("test")
@@ -63,6 +85,7 @@ def checks(study: Study, name: str, seed: int) -> list[Check]:
                 seed=0,
                 n_images=study.profile.analysis_images,
                 word_search=study.suite(how).text,
+                n_boot=n_boot,
                 on_check=lambda check: progress.advance(1, str(check)),
             )
         text = json.dumps([asdict(check) for check in results], ensure_ascii=False, indent=1)

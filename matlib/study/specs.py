@@ -230,12 +230,14 @@ class Specs:
         config = {**self._judging(how), "model": self.profile.model.model_dump()}
         return self._spec("judged", name, seed, config, inputs, code)
 
-    def sanity(self, name: str, seed: int, how: Judging, n_images: int) -> ArtefactSpec:
+    def sanity(
+        self, name: str, seed: int, how: Judging, n_images: int, extra: Mapping[str, Any]
+    ) -> ArtefactSpec:
         """The sanity battery on one model; transferred images come from the base."""
         judged = self.judged(name, seed, how)
         inputs = {"model": self.defended(self.run(name), seed), "base": self.base()}
         inputs["tables"] = self.tables(how.gallery, how.threats)
-        config = {**judged.config, "n_images": n_images}
+        config = {**judged.config, "n_images": n_images, **extra}
         return self._spec("sanity", name, seed, config, inputs, (*JUDGE_CODE, *SANITY_CODE))
 
     def transfer(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from matlib.evaluation.sanity import Check
+import pytest
+
+from matlib.evaluation.sanity import CHECKS, Check, verdicts
 from matlib.study.report import claim_rows
 from matlib.study.runs import Study
-from matlib.study.sanity import battery, masked_gradients_entry
+from matlib.study.sanity import N_CHECKS, battery, masked_gradients_entry, n_boot_for
 
 PASSED = Check(
     name="more_steps", asserts="more steps do not help", numbers={"one": 10.0},
@@ -38,3 +40,16 @@ def test_no_violation_supports_the_claim_from_five_seeds_on() -> None:
 
 def test_a_study_without_defences_has_nothing_to_examine(base_study: Study) -> None:
     assert battery(base_study) == {}
+
+
+@pytest.mark.parametrize("n_models", [1, 7, 80, 400])
+def test_with_any_number_of_models_one_check_can_be_violated(n_models: int) -> None:
+    """Holm over 800 checks once put the smallest p-value of 20 000 samples beyond 0.05."""
+    smallest = 2 / (n_boot_for(n_models) + 1)  # of a check with two rules
+    each = [replace(PASSED, p_value=1.0, p_smallest=smallest)] * (N_CHECKS - 1)
+    found = {f"model {index}": list(each) for index in range(n_models)}
+    found["model 0"][0] = replace(SUSPICIOUS, p_value=smallest, p_smallest=smallest)
+    judged = verdicts(found)
+    assert judged["model 0"][0].verdict == "violated"
+    assert n_boot_for(7) == 20_000  # what a small study has computed is kept
+    assert len(CHECKS) == N_CHECKS
