@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from textwrap import fill
 
 import matplotlib.pyplot as plt
@@ -12,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from matlib.analysis.figures.style import (
+    BLUE,
     GREY,
     VERMILLION,
     WIDTH,
@@ -51,7 +53,9 @@ def robustness_bars(
     rows = _values(table, bars)
     n_columns = min(3, len(kinds))
     n_lines = -(-len(kinds) // n_columns)
-    height = n_lines * (0.36 * len(rows) + 0.5) + 1.0
+    labels = [fill(label_of(row, bars), 17) for row in rows]
+    wrapped = any("\n" in a and "\n" in b for a, b in pairwise(labels))
+    height = n_lines * ((0.45 if wrapped else 0.36) * len(rows) + 0.5) + 1.0
     figure, axes = plt.subplots(
         n_lines, n_columns, figsize=(WIDTH, height), sharex=True, sharey=True, squeeze=False
     )
@@ -64,7 +68,7 @@ def robustness_bars(
         axis.set_title(label_of(kind, panel))
     for axis in list(axes.flat)[len(kinds) :]:
         axis.set_visible(False)
-    axes[0, 0].set_yticks(range(len(rows)), [fill(label_of(row, bars), 17) for row in rows])
+    axes[0, 0].set_yticks(range(len(rows)), labels)
     axes[0, 0].invert_yaxis()
     figure.suptitle(title, fontsize=12)
     marks = "dotted: chance" + ("; diamond: without attack" if clean is not None else "")
@@ -119,9 +123,7 @@ def interval_dots(
         value = part["value"].to_numpy(dtype=float)
         spread = np.stack([value - part["low"], part["high"] - value]).astype(float)
         spread = np.clip(np.nan_to_num(spread), 0, None)
-        axis.errorbar(
-            value, range(len(names)), xerr=spread, fmt="o", color=colour_of("mat"), ms=7, capsize=3
-        )
+        axis.errorbar(value, range(len(names)), xerr=spread, fmt="o", color=BLUE, ms=7, capsize=3)
         for y in np.flatnonzero(np.isnan(value)).tolist():
             axis.text(0.5, y, "not touched", transform=axis.get_yaxis_transform(), color=GREY,
                       ha="center", va="center", fontsize=10, zorder=3,

@@ -46,9 +46,9 @@ def strength_curves(
         merged.setdefault(eps, []).append(name)
     for eps, names in merged.items():
         axis.axvline(eps, color="#999999", ls="--", lw=1.2)
-        axis.annotate(" and ".join(names), (eps, 0.99), (3, 0), rotation=90, fontsize=10,
+        axis.annotate(" and ".join(names), (eps, 1), (0, 2), fontsize=10, ha="center",
                       xycoords=("data", "axes fraction"), textcoords="offset points",
-                      va="top", color="#555555")  # fmt: skip
+                      va="bottom", color="#555555")  # fmt: skip
     axis.set_xlabel("budget of the image attack (PGD), 1/255 of the pixel range")
     axis.set_ylabel(f"mean of TR@1 and IR@1, %\n(gallery: {gallery})")
     axis.set_ylim(bottom=0)

@@ -38,6 +38,7 @@ STYLE: Any = {
 ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 GREY = "#767676"
+INDIGO = "#332288"  # of Tol 2021: beside the sky blue of image-only AT a light blue was lost
 
 _DEFENCES: dict[str, tuple[str, str]] = {
     "base": ("undefended", "#4D4D4D"),
@@ -51,10 +52,10 @@ _DEFENCES: dict[str, tuple[str, str]] = {
     "pmg-aft": ("PMG-AFT", "#B8860B"),
     "mmcoa": ("MMCoA", GREEN),
     "leaf": ("LEAF", "#8C6BB1"),
-    "fare+leaf": ("FARE + LEAF", "#54278F"),
+    "fare+leaf": ("FARE + LEAF", "#882255"),
     "image-at+random": ("image-only AT, random words", "#7F9FB5"),
     "clean+random": ("random words", "#C8C8C8"),
-    "mat": ("MAT", "#79B4DC"),
+    "mat": ("MAT", INDIGO),
     "mat-valid": ("MAT, true words", BLUE),
     "mat+": ("MAT+", VERMILLION),
 }
