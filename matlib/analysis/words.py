@@ -101,3 +101,29 @@ def effect_sentence(dial: str, value: float, low: float, high: float) -> str:
     limits = f"[{100 * low:+.1f}, {100 * high:+.1f}]"
     word = "helps" if low > 0 else "hurts" if high < 0 else "makes no difference that can be told"
     return f"more {dial} {word}: {100 * value:+.1f} points {limits} over its whole range"
+
+
+def theory_sentence(
+    error: float, better_low: float, better_high: float, n_inside: int, n: int
+) -> str:
+    """How far the theory misses unseen techniques, beside the mean of the others (shares of 1).
+
+    Args:
+        error: the theory's mean absolute error.
+        better_low: lower limit of by how much it is nearer than the mean; negative: farther.
+        better_high: upper limit.
+        n_inside: techniques within the range of the dials.
+        n: techniques that were predicted.
+    """
+    limits = sorted(abs(100 * limit) for limit in (better_low, better_high))
+    if better_low > 0 or better_high < 0:
+        word = "nearer than" if better_low > 0 else "farther than"
+        beside = f"{limits[0]:.1f} to {limits[1]:.1f} points {word} the mean of the others"
+    else:
+        nearer = f"{100 * better_low:+.1f} to {100 * better_high:+.1f} points nearer"
+        beside = f"not told apart from the mean of the others ({nearer})"
+    return (
+        f"the theory misses an unseen technique by {100 * error:.1f} points, {beside}; "
+        f"{n_inside} of {n} techniques lie within the range of the dials, "
+        "for the others it extrapolates"
+    )

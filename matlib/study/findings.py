@@ -48,11 +48,21 @@ def _sentence(profile: str, claim: Mapping[str, Any]) -> str:
     said = PAPER.get(claim["id"])
     text = (
         f"{claim['id']}, {claim['claim']}: **{claim['verdict']}** "
-        f"({claim_numbers(claim)}; {profile})."
+        f"({claim_numbers(claim)}; {profile}{_although_apart(claim)})."
     )
     if said is None:
         return f"{text} Not one of the paper's claims."
     return f"{text} The paper: {said}; {_beside_the_paper(claim['verdict'])}."
+
+
+def _although_apart(claim: Mapping[str, Any]) -> str:
+    """Why a claim is undecided although its interval leaves 0 out: its p-value decides, which
+    is corrected for the number of claims (and counts orders by chance where it ranks few)."""
+    low, high = claim["ci_low"], claim["ci_high"]
+    is_apart = low > 0 or (high is not None and high < 0)
+    if claim["verdict"].startswith("inconclusive") and is_apart and "floor" not in claim["verdict"]:
+        return "; 0 is outside this interval, but the p-value corrected for all claims is not small"
+    return ""
 
 
 def _beside_the_paper(verdict: str) -> str:

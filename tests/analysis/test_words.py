@@ -13,6 +13,7 @@ from matlib.analysis.words import (
     marked_html,
     marked_text,
     percent,
+    theory_sentence,
 )
 
 
@@ -67,3 +68,18 @@ def test_claim_sentence_says_number_interval_and_verdict() -> None:
         "C0 (MAT helps): favourable, for these weights only. mat - base: +12.3 points "
         "[+10.0, +15.0], over 250 images, 1 training seed."
     )
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ((-0.116, -0.011), "1.1 to 11.6 points farther than the mean"),
+        ((0.02, 0.03), "2.0 to 3.0 points nearer than the mean"),
+        ((-0.02, 0.01), "not told apart from the mean of the others (-2.0 to +1.0 points nearer)"),
+    ],
+)
+def test_the_theory_is_nearer_or_farther_than_the_mean(
+    limits: tuple[float, float], words: str
+) -> None:
+    sentence = theory_sentence(0.108, *limits, n_inside=1, n=10)
+    assert "10.8 points" in sentence and words in sentence and "1 of 10 techniques" in sentence

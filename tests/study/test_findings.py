@@ -37,6 +37,14 @@ def test_a_sentence_says_how_the_verdict_stands_to_the_paper(verdict: str, words
     assert "+10.0 points [+5.0, +15.0]" in sentence
 
 
+def test_an_undecided_claim_with_0_outside_its_interval_says_why() -> None:
+    [apart] = findings({"demo": [claim("C2", "inconclusive")]})
+    assert "corrected for all claims" in apart
+    across = {**claim("C2", "inconclusive"), "ci_low": -0.05}
+    others = [across, claim("C3", "inconclusive (floor)"), claim("C4", "supported")]
+    assert not any("corrected" in sentence for sentence in findings({"demo": others}))
+
+
 def test_the_study_with_most_seeds_speaks_and_open_claims_are_silent() -> None:
     few = [claim("C2", "favourable, for these weights only", 1), claim("C4", "x", 0, None)]
     many = [claim("C1", "supported"), claim("C2", "not supported")]

@@ -13,6 +13,7 @@ _PLACES = [(0, 14, "center"), (0, -22, "center")]
 _PLACES += [(x, y, "left" if x > 0 else "right") for y in (9, -18, -4) for x in (13, -13)]
 _PLACES += [(x, y, "left" if x > 0 else "right") for y in (24, -34) for x in (6, -6)]
 _PLACES += [(0, y, "center") for y in (38, -46, 54, -62)]
+_PLACES += [(x, y, "left" if x > 0 else "right") for y in (46, -54, 70, -78) for x in (16, -16)]
 
 _FAR = 24
 """Pixels above or below from which on a line ties a name to its point."""
