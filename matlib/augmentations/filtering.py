@@ -100,17 +100,19 @@ def thin_to_vendi(
 
     To compare two techniques at equal diversity and an equal number of captions. Pairs are
     thinned in random order, one caption each in turn; the caption that goes is replaced by a
-    repeat of another of its pair.
+    repeat of another of its pair. The original does not count, as in
+    `matlib.analysis.coordinates`: wrong captions lie far from it, so that with it three copies
+    of one wrong caption would pass for as diverse as three different true ones.
 
     Args:
-        target: mean score of the sets, original included.
+        target: mean score of the sets of added captions; a set without any counts as 1.
         score: of the embeddings (n, D) of a set, `matlib.analysis.diversity.vendi_score`.
 
     Raises:
         ValueError: the sets are less diverse than the target to begin with.
     """
     sets = [list(range(len(own))) for own in variants.captions]
-    scores = torch.tensor([score(rows) for rows in embedded.captions])
+    scores = torch.tensor([score(r[1:]) if len(r) > 1 else 1.0 for r in embedded.captions])
     if float(scores.mean()) < 0.98 * target:
         raise ValueError(
             f"sets of mean Vendi score {float(scores.mean()):.3f} cannot be thinned to {target:g}"
@@ -141,14 +143,11 @@ def _thinned(
     own = sets[i]
     different = sorted({*own[1:]})
     if len(different) < 2:
-        if not different or different == [0]:
-            return False
-        own[1:] = [0] * (len(own) - 1)  # the last step: copies of the original
-    else:
-        pick = torch.randperm(len(different), generator=generator)[:2].tolist()
-        gone, stays = different[pick[0]], different[pick[1]]
-        own[1:] = [stays if j == gone else j for j in own[1:]]
-    scores[i] = score(embedded.captions[i][own])
+        return False
+    pick = torch.randperm(len(different), generator=generator)[:2].tolist()
+    gone, stays = different[pick[0]], different[pick[1]]
+    own[1:] = [stays if j == gone else j for j in own[1:]]
+    scores[i] = score(embedded.captions[i][own[1:]])
     return True
 
 

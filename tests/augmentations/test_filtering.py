@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -65,9 +65,25 @@ def test_thinning_reaches_the_score_and_keeps_the_number_of_captions(target: flo
     variants, rows = sets(n=40)
     found = thin_to_vendi(variants, rows, target, generator(), vendi_score)
     index = [[variants.captions[i].index(c) for c in own] for i, own in enumerate(found.captions)]
-    scores = [vendi_score(rows.captions[i][own]) for i, own in enumerate(index)]
+    scores = [vendi_score(rows.captions[i][own[1:]]) for i, own in enumerate(index)]
     assert sum(scores) / len(scores) == pytest.approx(target, rel=0.02)
     assert all(len(own) == 4 and own[0] == f"{i} 0" for i, own in enumerate(found.captions))
+
+
+def test_captions_far_from_the_original_but_alike_are_not_diverse() -> None:
+    variants, rows = sets(n=40)
+    alike = torch.eye(rows.captions[0].shape[1])[[0, 1, 1, 1]]
+    far = replace(rows, captions=(alike,) * 40)
+    with pytest.raises(ValueError, match=r"score 1\.000 cannot be thinned"):
+        thin_to_vendi(variants, far, 1.3, generator(), vendi_score)
+
+
+def test_a_set_that_lost_all_its_captions_stays_as_it_is() -> None:
+    variants, rows = sets(n=40)
+    few = replace(variants, captions=(variants.captions[0][:1], *variants.captions[1:]))
+    embedded = replace(rows, captions=(rows.captions[0][:1], *rows.captions[1:]))
+    found = thin_to_vendi(few, embedded, 1.2, generator(), vendi_score)
+    assert found.captions[0] == few.captions[0] and len(found.captions[1]) == 4
 
 
 def test_sets_that_are_too_alike_are_not_thinned() -> None:

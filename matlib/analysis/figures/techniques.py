@@ -52,7 +52,7 @@ def technique_gains(table: pd.DataFrame, *, gain_label: str) -> Figure:
     """
     if table.empty:
         raise ValueError("no technique was compared")
-    figure, (axis,) = panels(1, 0.36 * len(table) + 1.5)
+    figure, (axis,) = panels(1, 0.42 * len(table) + 1.5)
     value, low, high = (100 * table[c].to_numpy(dtype=float) for c in ("gain", "low", "high"))
     for modality, (colour, marker, label) in _MODALITIES.items():
         rows = np.flatnonzero((table["modality"].fillna("") == modality).to_numpy())
@@ -63,8 +63,8 @@ def technique_gains(table: pd.DataFrame, *, gain_label: str) -> Figure:
                     [value[rows] - low[rows], high[rows] - value[rows]], 0, None)),
             )  # fmt: skip
     axis.axvline(0, color="black", lw=1.0)
-    names = [row_words(str(row), str(t)) for row, t in zip(table["row"], table["technique"],
-                                                          strict=True)]  # fmt: skip
+    rows = zip(table["row"], table["technique"], strict=True)
+    names = [row_words(str(row), str(t)).replace(" (", "\n(") for row, t in rows]
     axis.set_yticks(range(len(table)), names)
     axis.set_ylim(len(table) - 0.5, -0.5)
     axis.grid(axis="y", color="#DDDDDD", lw=0.8)
@@ -129,8 +129,8 @@ def sweep_curves(table: pd.DataFrame, dial: str, *, reference: str) -> Figure:
     for row in axes:
         row[0].set_ylabel("mean of TR@1 and IR@1, %")
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=10,
-                  columnspacing=1.2, handletextpad=0.4)  # fmt: skip
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=11,
+                  columnspacing=1.6, handletextpad=0.4)  # fmt: skip
     if reference:
         figure.supxlabel(reference, fontsize=11)
     return figure
