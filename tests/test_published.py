@@ -80,6 +80,15 @@ def test_claims_agree_with_the_table(table: pd.DataFrame) -> None:
     assert all(c["n_seeds"] >= 5 or c["verdict"] != "supported" for c in claims.values())
 
 
+def test_cross_and_intra_modal_captions_were_compared_at_equal_diversity() -> None:
+    """C6's control in the study's design: Vendi scores of added captions equal within 5 %."""
+    runs = pd.read_csv(PUBLISHED / "one-to-many" / "techniques.csv")
+    thinned = runs[runs["technique"].str.contains(".v", regex=False)].groupby("technique")
+    scores = thinned["vendi"].mean()
+    assert {"captioned", "rewritten"} == {name.partition(".")[0] for name in scores.index}
+    assert scores.max() / scores.min() <= 1.05
+
+
 def test_provenance_names_every_judged_model_and_no_machine_path() -> None:
     text = (DEMO / "provenance.json").read_text()
     judged = {a["name"] for a in json.loads(text)["artefacts"] if a["kind"] == "judged"}
