@@ -63,8 +63,8 @@ def technique_gains(table: pd.DataFrame, *, gain_label: str) -> Figure:
                     [value[rows] - low[rows], high[rows] - value[rows]], 0, None)),
             )  # fmt: skip
     axis.axvline(0, color="black", lw=1.0)
-    rows = zip(table["row"], table["technique"], strict=True)
-    names = [row_words(str(row), str(t)).replace(" (", "\n(") for row, t in rows]
+    named = zip(table["row"], table["technique"], strict=True)
+    names = [row_words(str(row), str(t)).replace(" (", "\n(") for row, t in named]
     axis.set_yticks(range(len(table)), names)
     axis.set_ylim(len(table) - 0.5, -0.5)
     axis.grid(axis="y", color="#DDDDDD", lw=0.8)
