@@ -97,7 +97,7 @@ def test_the_figure_names_every_technique_in_words() -> None:
     figure = figures.technique_gains(technique_gains(runs(3), "mat"), gain_label="gain, points")
     figure.draw_without_rendering()
     words = "\n".join(t.get_text() for t in figure.findobj(mpl.text.Text))
-    assert "EDA (strength 0.5)" in words and "AugMix" in words and "gain, points" in words
+    assert "EDA\n(strength 0.5)" in words and "AugMix" in words and "gain, points" in words
     assert "adds captions" in words and "adds images" in words
     plt.close(figure)
     with pytest.raises(ValueError, match="no technique was compared"):
