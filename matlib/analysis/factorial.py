@@ -7,7 +7,7 @@ run won over the same seed without added pairs. Effects are those of the set lev
 Intervals follow the project's rule of seeds: from three seeds on, the model is fitted to each
 seed by itself and a t-interval is taken of the coefficients (the seed is the unit). With
 fewer, design points are resampled with all their seeds: such an interval also counts what the
-linear model misses, but holds for these seeds only.
+model misses, but holds for these seeds only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from matlib.evaluation.bootstrap import Estimate, bootstrap_mean, percentile_estimate
+from matlib.evaluation.bootstrap import Estimate, percentile_estimate
 from matlib.evaluation.inference import MIN_SEEDS_FOR_INTERVAL, holm, t_interval
 
 DIALS = ("alignment", "diversity", "shift")
@@ -31,15 +31,18 @@ CENTRE = 0.5
 """Levels are counted from the middle of the range, so that a main effect is the average over
 the design: gain at level 1 minus gain at level 0, the other dials at their middle."""
 
+BEND = "^2"
+
 
 @dataclass(frozen=True)
 class Effects:
-    """Main effects and two-way interactions on the gain.
+    """Main effects, bends and two-way interactions on the gain.
 
     Attributes:
         estimates: term -> estimate, in units of the gain: `mean` (the middle of the design);
             a dial (from level 0 to 1); `modality` (text minus image); `a:b` (how much the
-            effect of a grows from the low to the high end of b).
+            effect of a grows from the low to the high end of b); `a^2` (both ends of a dial
+            minus its middle: below 0 where half of it is better than the ends foretell).
         p_values: term -> two-sided p-value of "no effect".
         residual_sd: standard deviation of the runs about the fit.
         n_points, n_seeds: design points and seeds behind it.
@@ -80,8 +83,8 @@ def design_matrix(
 
     Args:
         levels: columns alignment, diversity, shift in [0, 1] and modality.
-        terms: columns wanted; by default the mean, every factor that varies, and the products
-            of two of them.
+        terms: columns wanted; by default the mean, every factor that varies, a bend for each
+            dial with three levels or more, and the products of two factors.
 
     Raises:
         ValueError: a column is missing, or a modality is neither image nor text.
@@ -97,19 +100,25 @@ def design_matrix(
     factors["modality"] = np.where(levels["modality"] == "text", 0.5, -0.5)
     if terms is None:
         varied = [name for name, column in factors.items() if np.ptp(column) > 0]
+        bends = [d + BEND for d in varied if d in DIALS and len(np.unique(factors[d])) > 2]
         products = [":".join(pair) for pair in combinations(varied, 2)]
-        terms = ("mean", *varied, *products)
+        terms = ("mean", *varied, *bends, *products)
     columns = []
     for term in terms:
         column = np.ones(len(levels))
         for name in () if term == "mean" else term.split(":"):
-            column = column * factors[name]
+            column = column * (_bend(factors[name[:-2]]) if name.endswith(BEND) else factors[name])
         columns.append(column)
     return np.stack(columns, 1), tuple(terms)
 
 
+def _bend(centred: np.ndarray) -> np.ndarray:
+    """1 at both ends of a dial, 0 in its middle."""
+    return (centred / CENTRE) ** 2
+
+
 def fit_effects(runs: pd.DataFrame, *, n_boot: int = 2000, seed: int = 0) -> Effects:
-    """Least squares of the gain on main effects and two-way interactions.
+    """Least squares of the gain on main effects, bends and two-way interactions.
 
     Args:
         runs: columns alignment, diversity, shift (set levels), modality, seed, gain.
@@ -146,32 +155,6 @@ def fit_effects(runs: pd.DataFrame, *, n_boot: int = 2000, seed: int = 0) -> Eff
     free = max(1, len(gain) - len(terms))
     residual = float(np.sqrt(((gain - design @ centre) ** 2).sum() / free))
     return Effects(estimates, p, residual, n_points, len(set(seeds)))
-
-
-def dose_response(runs: pd.DataFrame, *, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Mean gain at every level of every dial, by modality, averaged over the other dials.
-
-    With three seeds or more, a t-interval over seeds. With fewer, settings of the *other* dials
-    are resampled after their own means are taken out (Cousineau 2005, Morey 2008): the interval
-    is about the shape of the curve, not about how much the other dials matter.
-
-    Args:
-        runs: as for `fit_effects`.
-        n_boot: resamples, where there are fewer than three seeds.
-        seed: of the bootstrap.
-
-    Returns:
-        columns dial, modality, level, value, low, high, n, unit.
-    """
-    check_runs(runs)
-    rows = []
-    for dial in DIALS:
-        for modality, part in runs.groupby("modality"):
-            for level, found in _level_means(part, dial, n_boot, seed).items():
-                rows.append({"dial": dial, "modality": modality, "level": level,
-                             "value": found.value, "low": found.low, "high": found.high,
-                             "n": found.n, "unit": found.unit})  # fmt: skip
-    return pd.DataFrame(rows)
 
 
 def check_runs(runs: pd.DataFrame) -> None:
@@ -221,21 +204,3 @@ def _two_sided(samples: Tensor) -> float:
     """Twice the smaller share of bootstrap samples on one side of 0; never 0 itself."""
     fewer = min(int((samples <= 0).sum()), int((samples >= 0).sum()))
     return min(1.0, 2 * (fewer + 1) / (len(samples) + 1))
-
-
-def _level_means(part: pd.DataFrame, dial: str, n_boot: int, seed: int) -> dict[float, Estimate]:
-    others = [name for name in DIALS if name != dial]
-    per_seed = part.pivot_table(index="seed", columns=dial, values="gain", aggfunc="mean")
-    if len(per_seed) >= MIN_SEEDS_FOR_INTERVAL and not per_seed.isna().any(axis=None):
-        levels = per_seed.columns.to_numpy(dtype=float).tolist()
-        return dict(zip(levels, map(t_interval, per_seed.to_numpy().T.tolist()), strict=True))
-    blocks = part.pivot_table(index=others, columns=dial, values="gain", aggfunc="mean").dropna()
-    n_levels = blocks.shape[1]
-    if blocks.empty or n_levels < 2:
-        raise ValueError(f"no setting of {' and '.join(others)} was run at every level of {dial}")
-    centred = blocks.sub(blocks.mean(axis=1), axis=0)
-    # taking out the block's mean shrinks the variance of L levels by (L - 1) / L
-    widened = (centred - centred.mean()) * math.sqrt(n_levels / (n_levels - 1)) + blocks.mean()
-    columns = torch.tensor(widened.to_numpy(copy=True)).T
-    found = [bootstrap_mean(column, n_boot=n_boot, seed=seed) for column in columns]
-    return dict(zip(widened.columns.to_numpy(dtype=float).tolist(), found, strict=True))

@@ -89,6 +89,39 @@ def achieved_levels(runs: pd.DataFrame, achieved: Mapping[str, str]) -> pd.DataF
     return pd.DataFrame(rows)
 
 
+def range_check(
+    runs: pd.DataFrame,
+    achieved: Mapping[str, str],
+    techniques: pd.DataFrame,
+    *,
+    quantiles: tuple[float, float] = (0.1, 0.9),
+) -> pd.DataFrame:
+    """Do the dials reach as far as real techniques do?
+
+    Args:
+        runs: as for `manipulation_check`.
+        achieved: dial -> column of a measure that both tables have.
+        techniques: columns modality and the measures, one row per real technique.
+        quantiles: of the techniques, that the dialled runs are to span.
+
+    Returns:
+        columns modality, dial, reached_low, reached_high (over the runs), wanted_low,
+        wanted_high, n (techniques), spans (within a tenth of the reached range).
+    """
+    rows = []
+    for modality, part in runs.groupby("modality"):
+        own = techniques[techniques["modality"] == modality]
+        for dial, column in achieved.items():
+            low, high = float(part[column].min()), float(part[column].max())
+            wanted = own[column].astype(float).quantile(list(quantiles)).tolist()
+            slack = CROSS_TALK * (high - low)
+            spans = bool(low - slack <= wanted[0] and wanted[1] <= high + slack)
+            rows.append({"modality": modality, "dial": dial, "reached_low": low,
+                         "reached_high": high, "wanted_low": wanted[0], "wanted_high": wanted[1],
+                         "n": len(own), "spans": spans})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def _moved(part: pd.DataFrame, dial: str, column: str, n_boot: int, seed: int) -> Estimate:
     others = [name for name in DIALS if name != dial]
     blocks = part.pivot_table(index=others, columns=dial, values=column, aggfunc="mean").dropna()

@@ -1,8 +1,8 @@
 """Does the theory predict techniques that it has not seen?
 
 The model was fitted to dialled runs. Real techniques have measured coordinates instead of set
-levels; these are brought to the scale of the levels by the relation between level and measure
-in the dialled runs, and then the model says what each technique should gain.
+levels; the setting of the dials that comes nearest to them stands for the technique, and the
+model says what it should gain.
 """
 
 from __future__ import annotations
@@ -15,20 +15,27 @@ import torch
 
 from matlib.analysis.agreement import rank_correlation
 from matlib.analysis.factorial import DIALS, Effects
+from matlib.analysis.manipulation import CROSS_TALK
 from matlib.evaluation.bootstrap import bootstrap_mean
 
+GRID = 41
+"""Levels of a dial that are searched."""
+
 MODELS = ("theory", "theory_offset", "baseline")
-"""`theory`: the fitted model as it is; `theory_offset`: with the mean error on the other
-techniques taken out; `baseline`: the mean gain of the other techniques."""
+"""`theory`, the one that is reported first: the fitted model as it is, which has seen no
+technique; `theory_offset`: with the mean error on the other techniques taken out; `baseline`:
+the mean gain of the other techniques."""
 
 
 def levels_from_measures(
     runs: pd.DataFrame, achieved: Mapping[str, str], techniques: pd.DataFrame
 ) -> pd.DataFrame:
-    """The levels at which the dialled runs have the techniques' measured coordinates.
+    """The set levels whose measures come nearest to those of each technique.
 
-    Per modality the achieved measures are linear in all three set levels (so cross-talk is
-    accounted for), and the three equations are solved for the levels.
+    Per modality every achieved measure is fitted as a function of the three levels and their
+    products (an added caption that is wrong loses less similarity by a dialect than a true one),
+    and a fine grid of levels is searched. So a level never leaves the dial's range; a technique
+    whose measures no setting has is placed at the nearest one and marked.
 
     Args:
         runs: columns alignment, diversity, shift (set), modality, and the measures.
@@ -37,30 +44,39 @@ def levels_from_measures(
             the units of the measures).
 
     Returns:
-        columns technique, modality, alignment, diversity, shift (levels, may leave [0, 1]) and
-        `inside`, False where the model has to extrapolate.
+        columns technique, modality, alignment, diversity, shift (levels in [0, 1]), `miss` (the
+        measure that is farthest off there, as a share of its range over the runs) and
+        `inside`, whether that is at most a tenth.
 
     Raises:
-        ValueError: a modality without runs, or measures that the dials do not move apart.
+        ValueError: a modality without runs, or a measure that does not move.
     """
+    steps = np.linspace(0, 1, GRID)
+    grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
     rows = []
     for _, technique in techniques.iterrows():
         part = runs[runs["modality"] == technique["modality"]]
         if part.empty:
             raise ValueError(f"no dialled runs of modality {technique['modality']!r}")
-        design = np.column_stack([np.ones(len(part)), part[list(DIALS)].to_numpy(dtype=float)])
         measures = part[[achieved[dial] for dial in DIALS]].to_numpy(dtype=float)
-        linear = np.linalg.lstsq(design, measures, rcond=None)[0]  # (4, 3)
-        scale = np.abs(linear[1:]).max(0)
-        if (scale == 0).any() or np.linalg.cond(linear[1:] / scale) > 1e4:
-            raise ValueError("the dials do not move their measures apart: see manipulation_check")
-        wanted = technique[list(DIALS)].to_numpy(dtype=float) - linear[0]
-        levels = np.linalg.solve(linear[1:].T, wanted)
-        inside = bool(((levels >= -0.05) & (levels <= 1.05)).all())
+        span = np.ptp(measures, axis=0)
+        if (span == 0).any():
+            raise ValueError("a dial moves its measure nowhere: see manipulation_check")
+        set_levels = part[list(DIALS)].to_numpy(dtype=float)
+        fitted = np.linalg.lstsq(_products(set_levels), measures, rcond=None)[0]
+        miss = (_products(grid) @ fitted - technique[list(DIALS)].to_numpy(dtype=float)) / span
+        nearest = int((miss**2).sum(1).argmin())
+        farthest = float(np.abs(miss[nearest]).max())
         rows.append({"technique": technique["technique"], "modality": technique["modality"],
-                     **dict(zip(DIALS, levels.tolist(), strict=True)),
-                     "inside": inside})  # fmt: skip
+                     **dict(zip(DIALS, grid[nearest].tolist(), strict=True)),
+                     "miss": farthest, "inside": farthest <= CROSS_TALK})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _products(levels: np.ndarray) -> np.ndarray:
+    """(P, 7): one, the three levels, and their products in pairs."""
+    a, d, s = levels.T
+    return np.column_stack([np.ones(len(levels)), a, d, s, a * d, a * s, d * s])
 
 
 def predict_left_out(effects: Effects, levels: pd.DataFrame, gain: pd.Series) -> pd.DataFrame:

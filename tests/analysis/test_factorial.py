@@ -8,14 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from matlib.analysis.factorial import DIALS, design_matrix, dose_response, fit_effects
-from matlib.analysis.manipulation import achieved_levels, manipulation_check
+from matlib.analysis.factorial import DIALS, design_matrix, fit_effects
+from matlib.analysis.manipulation import achieved_levels, manipulation_check, range_check
 from matlib.analysis.prediction import (
     coordinate_correlations,
     levels_from_measures,
     predict_left_out,
     prediction_errors,
 )
+from matlib.analysis.responses import dose_response
 
 TRUE = {"mean": 0.05, "alignment": 0.08, "shift": -0.06, "alignment:diversity": 0.10,
         "modality": 0.03}  # fmt: skip
@@ -94,7 +95,20 @@ def test_dose_response_is_the_mean_of_the_runs_and_follows_the_dial() -> None:
 def test_a_modality_alone_and_a_dial_at_one_level_are_left_out() -> None:
     table = runs(2)
     part = table[(table["modality"] == "text") & (table["diversity"] == 1.0)]
-    assert set(fit_effects(part).estimates) == {"mean", "alignment", "shift", "alignment:shift"}
+    assert set(fit_effects(part).estimates) == {
+        "mean", "alignment", "shift", "alignment^2", "shift^2", "alignment:shift",
+    }  # fmt: skip
+
+
+def test_a_middle_that_is_better_than_both_ends_is_a_bend_and_no_main_effect() -> None:
+    table = runs(2)
+    straight = fit_effects(table).estimates
+    table["gain"] += 0.04 * (table["alignment"] == 0.5)
+    bent = fit_effects(table).estimates
+    assert bent["alignment^2"].value == pytest.approx(-0.04, abs=0.005)
+    assert bent["alignment^2"].high < 0
+    assert bent["alignment"].value == pytest.approx(straight["alignment"].value)
+    assert straight["diversity^2"].low < 0 < straight["diversity^2"].high
 
 
 @pytest.mark.parametrize(
@@ -206,8 +220,30 @@ def test_a_technique_beyond_the_dials_is_marked() -> None:
     assert levels_from_measures(runs(2), ACHIEVED, measured)["inside"].tolist() == [
         False, *[True] * 7,
     ]  # fmt: skip
+    far = levels_from_measures(runs(2), ACHIEVED, measured).iloc[0]
+    assert far["alignment"] == 1.0 and far["miss"] > 1  # the nearest setting, never beyond it
     with pytest.raises(ValueError, match="modality 'both'"):
         levels_from_measures(runs(2), ACHIEVED, measured.assign(modality="both"))
+
+
+def test_levels_are_found_where_one_dial_weakens_the_measure_of_another() -> None:
+    table = runs(2)
+    table["achieved_alignment"] = 1 + 2 * table["alignment"] * (1 - 0.6 * table["shift"])
+    measured, levels = techniques()
+    measured["alignment"] = 1 + 2 * levels["alignment"] * (1 - 0.6 * levels["shift"])
+    found = levels_from_measures(table, ACHIEVED, measured)
+    np.testing.assert_allclose(found[list(DIALS)], levels[list(DIALS)], atol=0.05)
+    assert found["inside"].all()
+
+
+def test_a_range_that_stops_short_of_the_techniques_is_seen() -> None:
+    measured, _ = techniques(10)
+    real = measured.rename(columns={dial: ACHIEVED[dial] for dial in DIALS})
+    assert range_check(runs(2), ACHIEVED, real)["spans"].all()
+    real["achieved_diversity"] += 2 * (real["modality"] == "image")
+    found = range_check(runs(2), ACHIEVED, real).set_index(["modality", "dial"])
+    assert not found.loc[("image", "diversity"), "spans"]
+    assert found["spans"].sum() == 5
 
 
 def test_coordinates_that_order_the_gain_correlate_with_it() -> None:

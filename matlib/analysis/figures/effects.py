@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from matlib.analysis.factorial import DIALS
+from matlib.analysis.factorial import BEND, DIALS
 from matlib.analysis.figures.names import place_names
 from matlib.analysis.figures.style import BLUE, GREY, VERMILLION, label_of, panels, styled
 
@@ -29,7 +29,7 @@ def dose_response(table: pd.DataFrame, *, gain_label: str) -> Figure:
 
     Args:
         table: columns dial, modality, level, value, low, high (gain in shares of 1), as from
-            `matlib.analysis.factorial.dose_response`.
+            `matlib.analysis.responses.dose_response`.
         gain_label: what was gained, for the axis, e.g. `robust recall gained, points`.
 
     Raises:
@@ -66,7 +66,7 @@ def effect_dots(table: pd.DataFrame, *, gain_label: str) -> Figure:
         is_clear = low[y] > 0 or high[y] < 0
         axis.errorbar(
             value[y], y, xerr=[[max(0, value[y] - low[y])], [max(0, high[y] - value[y])]],
-            fmt="s" if ":" in term else "o", ms=7, capsize=3, color=BLUE if is_clear else GREY,
+            fmt="s" if ":" in term else "^" if term.endswith(BEND) else "o", ms=7, capsize=3, color=BLUE if is_clear else GREY,
             mfc=BLUE if is_clear else "white",
         )  # fmt: skip
     axis.axvline(0, color="black", lw=1.0)
@@ -158,4 +158,6 @@ def _dial_panel(axis: Axes, part: pd.DataFrame, dial: str, *, scale: float) -> N
 
 
 def _term_label(term: str) -> str:
+    if term.endswith(BEND):
+        return f"{term.removesuffix(BEND)}: ends over middle"
     return _MODALITY if term == "modality" else term.replace(":", " × ")
