@@ -23,6 +23,10 @@ class Intervention(Part):
     seeds: tuple[int, ...] = Field(default=(0, 1), min_length=1)
     threats: tuple[Threat, ...] = Field(default=(), description="as in `Run`")
     lr: float | None = Field(default=None, gt=0, le=1)
+    nuisance: float | None = Field(
+        default=None, ge=0, le=4,
+        description="of all added images; the world's own nuisance leaves them hardly diverse",
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _ordered(self) -> Intervention:
@@ -35,7 +39,8 @@ class Intervention(Part):
         """The rows of the experiment, one per design point."""
         return tuple(
             Run(defence="mat+", augmentation="dialled", threats=self.threats, lr=self.lr,
-                dials=SetLevels(modality=modality, alignment=a, diversity=d, shift=s))
+                dials=SetLevels(modality=modality, alignment=a, diversity=d, shift=s,
+                                nuisance=self.nuisance if modality == "image" else None))
             for modality in self.modalities
             for a, d, s in product(self.levels, repeat=3)
         )  # fmt: skip

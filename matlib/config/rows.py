@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from matlib.config.parts import Part, Threat
 from matlib.training.defence import Order
@@ -55,15 +55,36 @@ class SetLevels(Part):
         alignment: 1: true; 0: every attribute wrong with probability one half.
         diversity: 0: one variant, repeated; 1: all variants different.
         shift: 0: as in the test data; 1: another dialect or palette.
+        nuisance: no dial but fixed for all points: strength of the renderer's nuisance in added
+            images; None: that of the world.
     """
 
     modality: Literal["image", "text"]
     alignment: float = Field(ge=0, le=1)
     diversity: float = Field(ge=0, le=1)
     shift: float = Field(ge=0, le=1)
+    nuisance: float | None = Field(default=None, ge=0, le=4)
 
     def __str__(self) -> str:
-        return f"{self.modality}-a{self.alignment:g}-d{self.diversity:g}-s{self.shift:g}"
+        levels = f"{self.modality}-a{self.alignment:g}-d{self.diversity:g}-s{self.shift:g}"
+        return levels if self.nuisance is None else f"{levels}-n{self.nuisance:g}"
+
+    @property
+    def levels(self) -> dict[str, float]:
+        """The three dials."""
+        return {"alignment": self.alignment, "diversity": self.diversity, "shift": self.shift}
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A field that is not set is not a part of a run's identity."""
+        found: dict[str, Any] = whole(self)
+        return {name: value for name, value in found.items() if value is not None}
+
+    @model_validator(mode="after")
+    def _of_images(self) -> SetLevels:
+        if self.nuisance is not None and self.modality != "image":
+            raise ValueError("nuisance is the renderer's: captions have none")
+        return self
 
 
 class Run(Part):

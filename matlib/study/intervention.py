@@ -41,7 +41,8 @@ def intervention_table(study: Study) -> pd.DataFrame:
             achieved = coordinates(study, run)
             rows.append(
                 {
-                    **run.dials.model_dump(),
+                    **run.dials.levels,
+                    "modality": run.modality,
                     "seed": seed,
                     "gain": gain_of(study, run.row, seed, how).value,
                     "sga_gain": gain_of(study, run.row, seed, how, "sga").value,

@@ -46,7 +46,7 @@ class ScenesSource:
             n_val=config.n_val,
             n_test=config.n_test,
             captions_per_image=config.captions_per_image,
-            style=Style(*[config.nuisance] * 7),
+            style=nuisance_style(config.nuisance),
             base_dials=replace(BASE_DIALS, omit_rate=config.omit_rate),
             dials=Dials(omit_rate=config.omit_rate),
             three_rate=config.three_rate,
@@ -104,12 +104,12 @@ class ScenesSource:
 
     def _dialled(self, dials: SetLevels, n_added: int, generator: torch.Generator) -> OneToMany:
         pairs, scenes = self.pairs("train"), self.world.train.scenes
-        levels = {name: getattr(dials, name) for name in ("alignment", "diversity", "shift")}
         if dials.modality == "text":
             return dialled_captions(
-                pairs, scenes, n_added, generator, dials=self.world.dials, **levels
+                pairs, scenes, n_added, generator, dials=self.world.dials, **dials.levels
             )
-        return dialled_images(pairs, scenes, n_added, generator, style=self.world.style, **levels)
+        style = self.world.style if dials.nuisance is None else nuisance_style(dials.nuisance)
+        return dialled_images(pairs, scenes, n_added, generator, style=style, **dials.levels)
 
     def synonyms(self, word: str) -> Sequence[str]:
         return synonyms_of(word)
@@ -152,3 +152,8 @@ class ScenesSource:
         """Whether an edited caption no longer describes its own scene."""
         own = int(self.pairs(split).image_of[caption])
         return own not in self.world.split(split).checker.described(edited)
+
+
+def nuisance_style(strength: float) -> Style:
+    """A renderer whose every nuisance has the same strength."""
+    return Style(*[strength] * 7)
