@@ -25,7 +25,7 @@ class Intervention(Part):
     lr: float | None = Field(default=None, gt=0, le=1)
     nuisance: float | None = Field(
         default=None, ge=0, le=4,
-        description="of all added images; the world's own nuisance leaves them hardly diverse",
+        description="of added images at diversity 1; the world's own leaves them hardly diverse",
     )  # fmt: skip
 
     @model_validator(mode="after")

@@ -55,8 +55,9 @@ class SetLevels(Part):
         alignment: 1: true; 0: every attribute wrong with probability one half.
         diversity: 0: one variant, repeated; 1: all variants different.
         shift: 0: as in the test data; 1: another dialect or palette.
-        nuisance: no dial but fixed for all points: strength of the renderer's nuisance in added
-            images; None: that of the world.
+        nuisance: no dial of its own: strength of the renderer's nuisance in added images at
+            diversity 1; at 0 it is that of the world, between them in proportion. None: that of
+            the world throughout.
     """
 
     modality: Literal["image", "text"]

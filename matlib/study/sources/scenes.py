@@ -108,7 +108,9 @@ class ScenesSource:
             return dialled_captions(
                 pairs, scenes, n_added, generator, dials=self.world.dials, **dials.levels
             )
-        style = self.world.style if dials.nuisance is None else nuisance_style(dials.nuisance)
+        low = self.config.nuisance
+        high = low if dials.nuisance is None else dials.nuisance
+        style = nuisance_style(low + dials.diversity * (high - low))
         return dialled_images(pairs, scenes, n_added, generator, style=style, **dials.levels)
 
     def synonyms(self, word: str) -> Sequence[str]:
