@@ -88,7 +88,7 @@ def predict_left_out(effects: Effects, levels: pd.DataFrame, gain: pd.Series) ->
         gain: (P,), measured gain of each, by `technique`.
 
     Returns:
-        columns technique, modality, inside, gain, and a column per entry of `MODELS`.
+        the columns of `levels`, gain, and a column per entry of `MODELS`.
 
     Raises:
         ValueError: fewer than three techniques, or one without gain.
@@ -101,7 +101,7 @@ def predict_left_out(effects: Effects, levels: pd.DataFrame, gain: pd.Series) ->
     error = measured - theory
     mean_of_others = (measured.sum() - measured) / (n - 1)
     offset = (error.sum() - error) / (n - 1)
-    return levels[["technique", "modality", "inside"]].assign(
+    return levels.assign(
         gain=measured, theory=theory, theory_offset=theory + offset, baseline=mean_of_others
     )
 

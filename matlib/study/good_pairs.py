@@ -49,11 +49,14 @@ class PairStudy:
         """The fitted model of the experiment, if there was one."""
         return None if self.dialled.empty else fit_effects(self.dialled)
 
-    def predictions(self) -> pd.DataFrame:
+    def predictions(self, *, within: bool = False) -> pd.DataFrame:
         """Real techniques, left out of the fit, as the fitted model predicts them.
 
         Plain techniques of one modality with all coordinates; empty where there was no
         experiment of their modality or too few of them.
+
+        Args:
+            within: only those that lie within the range of the dials.
         """
         effects, plain = self.effects(), plain_techniques(self.gains)
         if effects is None or plain.empty:
@@ -63,6 +66,9 @@ class PairStudy:
             return pd.DataFrame()
         measured = plain.rename(columns={column: dial for dial, column in COORDINATES.items()})
         levels = levels_from_measures(self.dialled, COORDINATES, measured)
+        levels = levels[levels["inside"]] if within else levels
+        if len(levels) < MIN_PREDICTED:
+            return pd.DataFrame()
         return predict_left_out(effects, levels, plain.set_index("technique")["gain"])
 
 
@@ -72,6 +78,12 @@ def plain_techniques(gains: pd.DataFrame) -> pd.DataFrame:
         return gains
     is_plain = (gains["technique"] == gains["augmentation"]) & (gains["modality"] != "")
     return gains[is_plain].reset_index(drop=True)
+
+
+def real_techniques(gains: pd.DataFrame) -> pd.DataFrame:
+    """The plain techniques without the control (captions of other images)."""
+    plain = plain_techniques(gains)
+    return plain if plain.empty else plain[plain["augmentation"] != "mismatched"]
 
 
 def pair_study(study: Study, published: Path | None = None) -> PairStudy | None:

@@ -66,8 +66,8 @@ def effect_dots(table: pd.DataFrame, *, gain_label: str) -> Figure:
         is_clear = low[y] > 0 or high[y] < 0
         axis.errorbar(
             value[y], y, xerr=[[max(0, value[y] - low[y])], [max(0, high[y] - value[y])]],
-            fmt="s" if ":" in term else "^" if term.endswith(BEND) else "o", ms=7, capsize=3, color=BLUE if is_clear else GREY,
-            mfc=BLUE if is_clear else "white",
+            fmt="s" if ":" in term else "^" if term.endswith(BEND) else "o", ms=7, capsize=3,
+            color=BLUE if is_clear else GREY, mfc=BLUE if is_clear else "white",
         )  # fmt: skip
     axis.axvline(0, color="black", lw=1.0)
     axis.set_yticks(range(len(part)), [_term_label(str(term)) for term in part["term"]])
