@@ -19,28 +19,36 @@ from matlib.study.technique_code import AUGMENTATION_CODE
 from matlib.study.variants import first_pairs
 
 TECHNIQUES: tuple[Augmentation, ...] = (
-    "captions", "renderings", "randaugment", "drop-swap", "mismatched",
+    "captions", "eda", "drop-swap", "renderings", "randaugment", "crop-flip-jitter", "augmix",
+    "restyled", "mismatched",
 )  # fmt: skip
+"""Those that need no generating model; the coordinates of the others stand with the comparison
+of techniques (`matlib.study.techniques`)."""
+
+SCENES_ONLY = ("eda", "renderings", "restyled")
+"""Need scenes, their lexicon or their renderer; EDA of other data needs WordNet's files."""
 
 TABLE = "measures.csv"
 
 
 def techniques_of(study: Study) -> tuple[Augmentation, ...]:
-    """The techniques that can be measured here: further renderings exist in scenes only."""
+    """The techniques that can be measured here."""
     if study.source.truth() is None:
-        return tuple(name for name in TECHNIQUES if name != "renderings")
+        return tuple(name for name in TECHNIQUES if name not in SCENES_ONLY)
     return TECHNIQUES
 
 
 def references_of(study: Study) -> tuple[str, ...]:
     """Rows whose encoders serve as reference models: `base`, and one that was trained otherwise.
 
-    The second is the clean fine-tuning where the profile has it, else its first defence. It has
-    seen the training images, so it rates original pairs higher than `base` does; orders of
-    techniques can be compared, levels cannot.
+    The second was trained adversarially on images where the profile has such a row: it looks at
+    other features than `base` (from which it started, so the two are not independent). Else the
+    clean fine-tuning, else the first defence. It has seen the training images and rates original
+    pairs higher than `base` does; orders of techniques can be compared, levels cannot.
     """
     rows = [name for name, _ in study.rows() if name != "base"]
-    return ("base", "clean") if "clean" in rows else ("base", *rows[:1])
+    wanted = [name for name in ("image-at", "clean", *rows) if name in rows]
+    return ("base", *wanted[:1])
 
 
 def reference_model(study: Study, reference: str) -> OpenClipEncoder:
