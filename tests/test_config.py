@@ -17,6 +17,11 @@ from matlib.config import (
 SMOKE = yaml.safe_load((PROFILES / "smoke.yaml").read_text())
 
 
+def with_part(name: str, **changes: object) -> dict[str, object]:
+    """The smoke profile's part of that name with changes."""
+    return {name: {**SMOKE[name], **changes}}
+
+
 def written(tmp_path: Path, **changes: object) -> Path:
     path = tmp_path / "p.yaml"
     path.write_text(yaml.safe_dump({**SMOKE, **changes}))
@@ -78,6 +83,18 @@ def test_unknown_profile_names_the_known_ones() -> None:
         ),
         ({"sweeps": [{"defence": "mat+", "augmentation": "dialled"}]}, "needs dials"),
         ({"model": {"kind": "open_clip"}}, "needs model.name"),
+        ({"techniques": [{"defence": "mat", "n_train": 7}]}, "n_train 7 is smaller than finetune"),
+        (with_part("finetune", micro_batches=3), "8 does not divide into 3"),
+        (with_part("finetune", micro_batches=8), "leave 1 pair each"),
+        (with_part("base", micro_batches=5), "16 does not divide into 5"),
+        (with_part("evaluation", unimodal_eps_255=300), "unimodal_eps_255: eps_255 .* 0 to 64"),
+        (with_part("evaluation", unimodal_eps_255=4 / 255), "unimodal_eps_255: .*by 255"),
+        (with_part("evaluation", curve_eps_255=[2, -1]), "curve_eps_255: eps_255 .* 0 to 64"),
+        (with_part("evaluation", curve_eps_255=[float("nan")]), "curve_eps_255: .*got nan"),
+        (with_part("evaluation", step_255=0), "evaluation.step_255: .*greater than 0"),
+        (with_part("evaluation", step_255=float("inf")), "evaluation.step_255: .*finite"),
+        (with_part("train_attack", step_255=-1), "train_attack.step_255: .*greater than 0"),
+        (with_part("train_attack", step_255=float("nan")), "train_attack.step_255"),
     ],
 )
 def test_bad_profiles_are_refused_with_the_key(

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from matlib.attacks.image import check_eps
 from matlib.models.small import ImageTower, TextTower
+from matlib.training.schedule import Schedule
 
 Threat = Literal["bert_true", "typo", "bert_free"]
 HeldOutThreat = Literal["true_held_out", "typo_held_out"]
@@ -108,13 +109,21 @@ class Training(Part):
         "the weights; 0: the last weights",
     )  # fmt: skip
 
+    @model_validator(mode="after")
+    def _trains(self) -> Training:
+        # refuses what no loop could train by, such as micro-batches of unequal size
+        Schedule(**self.model_dump(exclude={"validate_every"}))
+        return self
+
 
 class Budget(Part):
     """What an attacker may do."""
 
     eps_255: float
     pgd_steps: int = Field(ge=0)
-    step_255: float | None = None
+    step_255: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="null: from eps_255 and pgd_steps"
+    )
     n_words: int = Field(default=1, ge=0)
 
     @model_validator(mode="after")
@@ -162,6 +171,17 @@ class Evaluation(Budget):
         "captions stay to the originals; empty: none",
     )
     n_boot: int = Field(default=2000, ge=100)
+
+    @model_validator(mode="after")
+    def _budgets(self) -> Evaluation:
+        named = [("unimodal_eps_255", self.unimodal_eps_255)]
+        named += [("curve_eps_255", eps) for eps in self.curve_eps_255]
+        for name, eps in named:
+            try:
+                check_eps(eps)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        return self
 
     @model_validator(mode="after")
     def _primary(self) -> Evaluation:

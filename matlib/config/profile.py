@@ -145,6 +145,11 @@ class Profile(Part):
                 raise ValueError(
                     f"{run.row}: n_train is more than the data's {self.dataset.n_train}"
                 )
+            batch = self.finetune.batch_size if self.finetune else 0
+            if run.n_train is not None and run.n_train < batch:
+                raise ValueError(
+                    f"{run.row}: n_train {run.n_train} is smaller than finetune.batch_size {batch}"
+                )
         compared = [run.row for run in self.techniques]
         dialled = self.intervention.seeds if self.intervention else ()
         if not set(dialled) <= set(self.seeds_of_techniques):

@@ -22,6 +22,9 @@ from matlib.study.judgings import unimodal
 from matlib.study.recipes import undefended_rows
 from matlib.study.runs import Study
 
+LEFT_ALONE = (30, 60)
+"""Percent of recall that each attack alone should leave an undefended model (C1)."""
+
 
 @dataclass(frozen=True)
 class Contrast:
@@ -117,12 +120,23 @@ def _margin(study: Study, what: str, key: Key, found: Sequence[Mapping[Key, Outc
     e = study.profile.evaluation
     pairs = [(each[key], each["joint", e.primary_threat]) for each in found]
     left = sum(primary_endpoint(alone) for alone, _ in pairs) / len(pairs)
-    label = f"{what} attack ({left:.0%} left) - joint attack"
+    label = f"{what} attack ({left_in_words(left)}) - joint attack"
     if len(pairs) >= MIN_SEEDS_FOR_INTERVAL:
         margins = [primary_endpoint(alone) - primary_endpoint(joint) for alone, joint in pairs]
         return Contrast(label, t_interval(margins), len(pairs), "seed")
     own = study.pairs("test").image_of
     return Contrast(label, primary_difference(*pairs[0], own, n_boot=e.n_boot), 1, "query")
+
+
+def left_in_words(share: float) -> str:
+    """How much one attack alone leaves (share of 1), and whether C1's range holds it.
+
+    C1 is about budgets where each attack alone leaves `LEFT_ALONE`: where less is left, the
+    joint attack has little more to take. The percentage that is shown decides.
+    """
+    shown, (low, high) = round(100 * share), LEFT_ALONE
+    outside = "" if low <= shown <= high else f", outside {low}-{high} %"
+    return f"{shown}% left{outside}"
 
 
 def generalisation_gap(study: Study, name: str) -> list[Contrast]:

@@ -94,15 +94,21 @@ def inside_table(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def plain_levels(study: Study) -> pd.DataFrame:
-    """The unvaried defence under the same attacks: columns row, attack, recall, low, high."""
-    rows: list[dict[str, Any]] = []
-    for name in dict.fromkeys(_plain(run) for run in study.profile.inside):
-        for attack in ATTACKS:
-            found = _level(study, _per_seed(study, name, attack))
-            limits = {"low": max(0.0, found.low), "high": min(1.0, found.high)}
-            rows.append({"row": name, "attack": attack, "recall": found.value, **limits})
-    return pd.DataFrame(rows, columns=["row", "attack", "recall", "low", "high"])
+def plain_levels(table: pd.DataFrame) -> pd.DataFrame:
+    """The unvaried defences under the same attacks and seeds: each variation's recall less its
+    difference.
+
+    Args:
+        table: as `inside_table` gives it or `inside.csv` holds it.
+
+    Returns:
+        columns row, attack, recall, one row per unvaried defence and attack.
+    """
+    plain = table.assign(
+        row=[row.rpartition(".")[0] for row in table["row"]],  # without the variation's label
+        recall=table["recall"] - table["difference"],
+    )
+    return plain.drop_duplicates(["row", "attack"])[["row", "attack", "recall"]]
 
 
 def _per_seed(study: Study, name: str, attack: str) -> list[Outcomes]:

@@ -162,7 +162,7 @@ class Models:
         with Progress(f"train {label} s{seed}", schedule.n_steps) as progress:
             history = train(
                 encoder, data, how, schedule, seed=seed, inner=inner, validation=validation(),
-                candidates=candidates, log_in=folder,
+                candidates=candidates, log_in=folder, clean_recall_every=20,  # moves no weight
                 # beside the artefact that is being made, whose own folder a kill deletes
                 keep_in=folder.parent.parent / "training" / folder.name.removeprefix(".making-"),
                 on_row=lambda row: progress.advance(1, describe(row, schedule.batch_size)),

@@ -53,6 +53,10 @@ class PairWeights:
 class Contrastive(Defence):
     """CLIP's loss, or TeCoA's half of it, on attacked pairs.
 
+    TeCoA's released code multiplies the cosines by CLIP's own scale, which does not learn, for
+    the image tower alone does (FARE's repository writes 100 in its place). Here the scale is the
+    model's own too, and stays where `towers` has no `scale`.
+
     Attributes:
         pairs: which versions are paired, with what weight.
         direction: `symmetric` (both halves of CLIP's loss) or `image_to_text` (TeCoA).
@@ -100,6 +104,10 @@ class ReferenceDistance(Defence):
     Between embeddings before normalisation (FARE, LEAF). With both inputs attacked the two
     losses are added; each has one tower of its own, so this equals FARE and LEAF trained side
     by side, but for the clipping of their common gradient.
+
+    FARE's released PGD puts zeros where a gradient is NaN and says nothing, which hides that an
+    attack stands still. Here it stands still too; the judge's attacks count such images
+    (`AttackReport`), those inside training do not, but a NaN in the weights' gradient ends it.
     """
 
     kind: str = field(default="reference-distance", init=False)
@@ -129,7 +137,7 @@ class Guided(Defence):
     """PMG-AFT: TeCoA's loss, guided by the reference and by the model's own clean predictions.
 
     CE(p(x'), y) + w_r KL(p_ref(x') || p(x')) + w_c KL(p(x) || p(x')), p over the captions of
-    the batch. The released code is corrected in three places:
+    the batch. The released code is corrected in four places:
 
     - It normalises the text features again after they were multiplied by the logit scale, so
       everything runs at temperature 1 on cosines. Then the largest possible probability among
@@ -139,6 +147,8 @@ class Guided(Defence):
       at 256 images weights of 1 act as weights of 256. Here all three are averaged.
     - Its targets carry a gradient. d KL(p || q) / d logits of p = p (log(p / q) - KL), which
       draws the clean predictions towards the attacked ones. Here targets are constants.
+    - It normalises pixels with ImageNet's mean and standard deviation, where the weights expect
+      CLIP's. Here the model normalises inside, with its own.
 
     Attributes:
         reference_weight, clean_weight: w_r and w_c (source: paper, 1 and 1).

@@ -16,6 +16,11 @@ def contrastive_loss(
 ) -> Tensor:
     """CLIP's loss, or its image-to-text half, over the batch.
 
+    The whole equals `open_clip.loss.ClipLoss` on one process (a test compares them). That is not
+    used because it has no half of its own, and because on several processes it gathers the
+    embeddings itself, at every call and for both towers alike. Here a defence gathers each version
+    of the inputs once, with a gradient only for towers that learn, and pairs them as it needs.
+
     Args:
         image, text: unit (G, D); row i of one belongs to row i of the other.
         scale: logit scale.

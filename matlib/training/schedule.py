@@ -21,8 +21,10 @@ class Schedule:
         n_steps: optimiser steps.
         batch_size: pairs per optimiser step, over all processes and micro-batches.
         lr: peak learning rate of AdamW's one-cycle schedule.
-        weight_decay: on matrices only, not on gains, biases and the scale.
-        warmup: share of the steps until the peak.
+        weight_decay: on matrices only, not on gains, biases and the scale (as open_clip does).
+            Source of the default: PyTorch's own for AdamW; CLIP's is 0.2.
+        warmup: share of the steps until the peak. Source of the default: ours; CLIP warms up
+            for 2,000 of its steps.
         checkpoint_every: steps between checkpoints; changes no number.
         micro_batches: parts a batch is computed in, one after the other, to save memory. A
             pair's negatives are those of its part, so 2 parts of 64 are not 1 of 128.

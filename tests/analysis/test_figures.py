@@ -123,6 +123,17 @@ def test_learning_curves_are_running_means() -> None:
     figure = figures.learning_curves({"mat": history}, smooth=2)
     assert list(np.asarray(figure.axes[0].lines[0].get_ydata())) == [4, 3, 2, 1]
     assert list(np.asarray(figure.axes[0].lines[0].get_xdata())) == [1, 2, 3, 4]
+    assert len(figure.axes) == 1 and "loss in nats" in texts(figure)
+
+
+def test_losses_that_are_distances_have_a_panel_of_their_own() -> None:
+    history = pd.DataFrame({"step": [0, 1], "loss": [4.0, 2.0]})
+    figure = figures.learning_curves({"mat": history, "fare": history}, distances=["fare"])
+    losses, distances = figure.axes
+    assert losses.get_ylabel().startswith("loss in nats") and len(losses.lines) == 1
+    assert distances.get_ylabel().startswith("squared distance") and len(distances.lines) == 1
+    alone = figures.learning_curves({"fare": history}, distances=["fare"])
+    assert "nats" not in texts(alone)
 
 
 def measured() -> pd.DataFrame:

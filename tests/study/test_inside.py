@@ -9,10 +9,11 @@ import pytest
 from matlib.config import Run, load_profile
 from matlib.evaluation.retrieval import worst_of
 from matlib.evaluation.statistics import primary_endpoint
-from matlib.study.full import larger_study, where_the_rest_is
+from matlib.study.full import larger_study, seeds_in_words, where_the_rest_is
 from matlib.study.held_out import COLUMNS as HELD_OUT_COLUMNS
 from matlib.study.held_out import held_out_table
-from matlib.study.inside import COLUMNS, described, inside_table
+from matlib.study.inside import COLUMNS, described, inside_table, plain_levels
+from matlib.study.provenance import PACKAGE_ROOT
 from matlib.study.runs import Study
 
 SMOKE = load_profile("smoke").model_copy(
@@ -51,6 +52,23 @@ def test_a_variation_that_is_the_default_differs_by_nothing(study: Study) -> Non
     assert (same["difference"] == 0).all() and (same["difference_low"] == 0).all()
 
 
+def test_the_unvaried_defence_stands_beside_its_variations(study: Study) -> None:
+    levels = plain_levels(inside_table(study)).set_index(["row", "attack"])["recall"]
+    assert len(levels) == 4 and set(levels.index.get_level_values("row")) == {"mat"}
+    outcomes = study.judged("mat", 0).outcomes
+    assert levels["mat", "clean"] == pytest.approx(primary_endpoint(outcomes["clean", ""]))
+    assert levels["mat", "pgd"] == pytest.approx(primary_endpoint(outcomes["pgd", ""]))
+
+
+def test_published_variations_agree_on_the_level_of_the_defence_that_they_vary() -> None:
+    table = pd.read_csv(PACKAGE_ROOT / "published" / "demo-full" / "inside.csv")
+    plain = (table["recall"] - table["difference"]).groupby(table["attack"])
+    assert (plain.max() - plain.min()).max() < 1e-5
+    levels = plain_levels(table)
+    assert set(levels["row"]) == {"mat-valid"} and len(levels) == 4
+    assert plain_levels(table.iloc[:0]).empty
+
+
 def test_a_variation_of_two_choices_or_none_is_refused(study: Study) -> None:
     for run in (
         Run(defence="mat", label="x"),
@@ -87,8 +105,23 @@ def test_the_demo_shows_the_larger_study_with_its_origin(tmp_path: Path) -> None
     pd.DataFrame({"row": ["mat"]}).to_csv(folder / "inside.csv", index=False)
     full = larger_study(demo, published=tmp_path)
     assert full is not None and "not computed here" in full.origin
+    assert "5 for each defence" in full.origin and "3 for each variation" in full.origin
+    assert full.origin_of("inside").count(" for each ") == 1
+    assert "3 for each variation" in full.origin_of("inside")
+    assert "only the first" in full.origin_of("transfer")
     assert full.gallery == "250 images, 750 captions"
     assert full.table("inside")["row"].tolist() == ["mat"] and full.table("endpoints").empty
+
+
+def test_seeds_are_told_table_by_table() -> None:
+    told = seeds_in_words(load_profile("one-to-many").model_dump(mode="json"))
+    assert told["techniques"].startswith("5") and told["intervention"].startswith("2")
+    assert told["sweeps"].startswith("only the first") and "endpoints" not in told
+    told = seeds_in_words(load_profile("demo-full").model_dump(mode="json"))
+    published = PACKAGE_ROOT / "published" / "demo-full"
+    for name in ("endpoints", "held_out", "inside", "ranking"):
+        n_seeds = pd.read_csv(published / f"{name}.csv")["n_seeds"].max()
+        assert told[name].startswith(f"{n_seeds} for each"), name
 
 
 def test_other_profiles_show_their_own_rows_only(study: Study) -> None:

@@ -98,6 +98,7 @@ def test_results_are_written_and_say_what_made_them(study: Study) -> None:
         "robustness.csv",
         "endpoints.csv",
         "transfer.csv",
+        "contrasts.csv",
         "claims.json",
         "provenance.json",
     }

@@ -25,9 +25,9 @@ ROW = {
 
 
 def run(name: str, folder: Path | None = None, **more) -> History:  # type: ignore[no-untyped-def]
-    data = toy_data()
+    data, encoder = toy_data(), more.pop("encoder", None) or tiny_encoder()
     return train(
-        tiny_encoder(), data, defence(name), Schedule(4, 4, 1e-3), seed=0, inner=INNER,
+        encoder, data, defence(name), Schedule(4, 4, 1e-3), seed=0, inner=INNER,
         candidates=toy_candidates(data), log_in=folder, **more,
     )  # fmt: skip
 
@@ -90,11 +90,16 @@ def test_recall_is_known_where_the_loss_embedded_both_halves_of_the_pairs(
         assert math.isnan(row["robust_recall"]) != robust
 
 
-def test_clean_recall_may_be_measured_every_so_often_without_moving_the_weights() -> None:
-    often, never = run("mat", clean_recall_every=2), run("mat")
+@pytest.mark.parametrize("name", ["mat", "fare", "leaf"])
+def test_clean_recall_may_be_measured_every_so_often_without_moving_the_weights(name: str) -> None:
+    models = tiny_encoder(), tiny_encoder()
+    often = run(name, encoder=models[0], clean_recall_every=2)
+    never = run(name, encoder=models[1])
     known = [not math.isnan(row["clean_recall"]) for row in often.rows]
     assert known == [True, False, True, False]
     assert [row["loss"] for row in often.rows] == [row["loss"] for row in never.rows]
+    weights = [model.state_dict() for model in models]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_batch_recall_is_that_of_its_similarity_matrix() -> None:

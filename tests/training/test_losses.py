@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from open_clip.loss import ClipLoss
 from torch import Tensor
 
 from matlib.training.losses import contrastive_loss, distance_loss, divergence_loss
@@ -25,6 +26,18 @@ def test_contrastive_loss_equals_cross_entropy_written_out() -> None:
     half, whole = sum(to_text) / 4, (sum(to_text) + sum(to_image)) / 8
     assert float(contrastive_loss(image, text, scale, "image_to_text")) == pytest.approx(half)
     assert float(contrastive_loss(image, text, scale)) == pytest.approx(whole)
+
+
+def test_contrastive_loss_equals_open_clips_on_one_process() -> None:
+    image, text = F.normalize(features(2)), F.normalize(features(3))
+    scale, theirs = torch.tensor(14.0, dtype=torch.float64), ClipLoss()
+    sides = [side.clone().requires_grad_(True) for side in (image, text, image, text)]
+    ours, other = contrastive_loss(*sides[:2], scale), theirs(*sides[2:], scale)
+    assert ours.item() == pytest.approx(other.item(), rel=1e-12)
+    (ours + other).backward()
+    for own, its in zip(sides[:2], sides[2:], strict=True):
+        assert own.grad is not None and its.grad is not None
+        assert torch.allclose(own.grad, its.grad, rtol=1e-12)
 
 
 def _share(logits: list[float], own: int) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
@@ -58,11 +58,15 @@ def strength_curves(
 
 
 @styled
-def learning_curves(histories: Mapping[str, pd.DataFrame], *, smooth: int = 10) -> Figure:
+def learning_curves(
+    histories: Mapping[str, pd.DataFrame], *, distances: Collection[str] = (), smooth: int = 10
+) -> Figure:
     """Training loss per step, one line per model.
 
     Args:
         histories: row -> table with columns step and loss.
+        distances: rows whose loss is a squared distance of embeddings (FARE, LEAF) and no
+            cross-entropy: they have a panel of their own, for the unit is another.
         smooth: steps that are averaged (a running mean over those before).
 
     Raises:
@@ -71,14 +75,20 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], *, smooth: int = 10) 
     if not histories:
         raise ValueError("no training to draw")
     rows = list(histories)
-    figure, (axis,) = panels(1, 3.6)
-    for row, history in histories.items():
-        mean = history["loss"].rolling(smooth, min_periods=1).mean()
-        axis.plot(np.asarray(history["step"]) + 1, mean, color=colour_of(row, rows), lw=2,
-                  label=label_of(row))  # fmt: skip
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set_xlabel("optimiser step")
-    axis.set_ylabel(f"loss in nats (mean of {smooth} steps)")
-    axis.set_ylim(bottom=0)
+    by_unit = {
+        "loss in nats": [row for row in rows if row not in distances],
+        "squared distance": [row for row in rows if row in distances],
+    }
+    by_unit = {unit: drawn for unit, drawn in by_unit.items() if drawn}
+    figure, axes = panels(len(by_unit), 3.6)
+    for axis, (unit, drawn) in zip(axes, by_unit.items(), strict=True):
+        for row in drawn:
+            mean = histories[row]["loss"].rolling(smooth, min_periods=1).mean()
+            axis.plot(np.asarray(histories[row]["step"]) + 1, mean, color=colour_of(row, rows),
+                      lw=2, label=label_of(row))  # fmt: skip
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_xlabel("optimiser step")
+        axis.set_ylabel(f"{unit} (mean of {smooth} steps)")
+        axis.set_ylim(bottom=0)
     figure.legend(loc="outside right upper")
     return figure

@@ -1,0 +1,88 @@
+"""The table of all defences holds the numbers it is given; costs are those of the log."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from matlib.config import Run, load_profile
+from matlib.study.artefacts import Artefact
+from matlib.study.defence_tables import ATTACKS, COSTS, cost_table, defence_table, warnings_of
+from matlib.study.endpoints import endpoint_table
+from matlib.study.provenance import PACKAGE_ROOT
+from matlib.study.runs import Study
+from tests.study.smoke_parts import NO_PAIRS
+
+FULL = PACKAGE_ROOT / "published" / "demo-full" / "endpoints.csv"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    runs = (Run(defence="mat"), Run(defence="clean"))
+    profile = load_profile("smoke").model_copy(update={"runs": runs, **NO_PAIRS})
+    return Study(profile, tmp_path_factory.mktemp("defences"))
+
+
+def test_each_cell_is_the_endpoint_with_its_interval() -> None:
+    published = pd.read_csv(FULL)
+    table = defence_table(published, "bert_true")
+    assert list(table.columns) == list(ATTACKS)
+    assert list(table.index) == list(dict.fromkeys(published["row"]))
+    assert (table != "").all(axis=None)
+    row = published[
+        (published["row"] == "mat") & (published["attack"] == "sga")
+        & (published["text_threat"] == "bert_true")
+    ].iloc[0]  # fmt: skip
+    low, high = 100 * row["low"], 100 * row["high"]
+    assert table.loc["mat", "SGA"] == f"{100 * row['value']:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def test_another_primary_threat_changes_the_attacks_on_both_sides_alone() -> None:
+    published = pd.read_csv(FULL, keep_default_na=False)
+    true, typo = (defence_table(published, threat) for threat in ("bert_true", "typo"))
+    assert (true["text: typo"] == typo["text: typo"]).all()
+    assert (true["Sep"] != typo["Sep"]).all()
+    assert "Co-Attack" not in typo  # it judged under true words alone
+
+
+def test_what_was_measured_for_some_rows_only_is_empty_for_the_others() -> None:
+    published = pd.read_csv(FULL)
+    is_gone = (published["row"] == "base") & (published["attack"] == "sep")
+    table = defence_table(published[~is_gone], "bert_true")
+    assert table.loc["base", "Sep"] == "" != table.loc["mat", "Sep"]
+
+
+def test_this_studys_own_endpoints_fit(base_study: Study) -> None:
+    table = defence_table(endpoint_table(base_study), base_study.profile.evaluation.primary_threat)
+    assert list(table.index) == ["base"] and list(table.columns) == list(ATTACKS)
+
+
+def test_costs_are_summed_over_the_steps_of_trained_rows(study: Study) -> None:
+    names = ["base", "mat", "clean"]
+    assert cost_table(study, names, 0).empty
+    assert warnings_of(study, names, 0) == ["nothing was trained here"]
+    study.model("mat")
+    table, log = cost_table(study, names, 0), study.history("mat")
+    assert list(table.index) == ["mat"] and list(table.columns) == list(COSTS)
+    pairs, seconds, attacks, text = table.loc["mat"]
+    assert pairs == 3 * 8 and seconds == pytest.approx(log["seconds"].sum(), abs=0.06)
+    assert 0 < text <= attacks <= 100
+
+
+def test_clean_recall_is_logged_where_the_loss_embeds_no_clean_pairs(study: Study) -> None:
+    study.model("mat")
+    recall = study.history("mat")["clean_recall"]
+    assert [math.isnan(value) for value in recall] == [False, True, True]
+
+
+def test_warnings_of_training_are_told_by_row(
+    study: Study, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    study.model("mat")
+    assert warnings_of(study, ["base", "mat", "clean"], 0) == ["no warnings"]
+    troubled = Artefact(tmp_path, {"notes": {"warnings": ["step 3: collapsed"]}})
+    monkeypatch.setattr(study.store, "find", lambda spec: troubled)
+    assert warnings_of(study, ["base", "mat"], 0) == ["mat: step 3: collapsed"]
