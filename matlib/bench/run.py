@@ -94,6 +94,7 @@ def bench(size: BenchSize | None = None) -> dict[str, Any]:
         progress.advance(1, "memory")
         step = size.step or StepSize.demo()
         found |= bench_step(scenes_load(2 * step.batch, 1, size.shape), step)
+        found["mat_step_vit_b_16"] = _large_step(size, "cpu", StepSize.paper())
         progress.advance(1, "step")
         found |= bench_feed(*size.feed, n_repeats=min(size.n_repeats, 3))
         progress.advance(1, "feed")
@@ -103,19 +104,19 @@ def bench(size: BenchSize | None = None) -> dict[str, Any]:
                 "model": _about(encoder),
                 **bench_accelerator(encoder, size.pgd_batch, size.n_repeats, side=size.peak_side),
                 "bf16_captions_equal": bf16_captions_equal(load),
-                **_large_step(size),
+                **_large_step(size, "cuda", StepSize.demo(precision="bf16")),
             }
         progress.advance(1, "accelerator")
     return found
 
 
-def _large_step(size: BenchSize) -> dict[str, Any]:
-    """MAT's step on ViT-B/16 in bf16; at toy size, on the toy."""
+def _large_step(size: BenchSize, device: str, step: StepSize) -> dict[str, Any]:
+    """MAT's step on ViT-B/16, the paper's model, with random weights; at toy size, on the toy."""
     if size.shape is not None:
         return bench_step(scenes_load(8, 1, size.shape), size.step or StepSize.demo())
-    encoder = open_named("ViT-B-16", None, "cuda")
-    load = scenes_load(128, 1, replace(demo_shape(), image_size=encoder.image_size))
-    return bench_step(replace(load, encoder=encoder), StepSize.demo(precision="bf16"))
+    encoder = open_named("ViT-B-16", None, device)
+    load = scenes_load(2 * step.batch, 1, replace(demo_shape(), image_size=encoder.image_size))
+    return bench_step(replace(load, encoder=encoder), step)
 
 
 def toy_accelerator() -> dict[str, Any]:

@@ -58,6 +58,11 @@ def test_the_measured_step_is_the_demos() -> None:
     )  # fmt: skip
 
 
+def test_the_large_step_has_the_image_steps_of_the_papers_profile() -> None:
+    profile = load_profile("flickr30k")
+    assert StepSize.paper().image_steps == profile.train_attack.pgd_steps
+
+
 def test_the_feed_is_measured_for_every_number_of_threads() -> None:
     found = bench_feed(n_images=4, batch=2, size=16, n_repeats=1)["feed_samples_per_second"]
     assert list(found["decoding_by_threads"]) == ["0", "1", "2"]
