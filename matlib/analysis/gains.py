@@ -24,8 +24,9 @@ def technique_gains(runs: pd.DataFrame, reference: str) -> pd.DataFrame:
 
     Returns:
         the same without seeds: means over seeds, `gain` with `low` and `high` (t-interval over
-        seeds from three on; below, the first seed's over images), `clean_gain` over the
-        reference with `clean_low` and `clean_high` (t-intervals; else not a number), n_seeds.
+        seeds from three on; below, the first seed's over images), `sga_gain` with `sga_low` and
+        `sga_high`, `gap` with `gap_low` and `gap_high`, and `clean_gain` over the reference with
+        `clean_low` and `clean_high` (t-intervals; else not a number), n_seeds.
     """
     clean = runs[runs["row"] == reference].set_index("seed")["clean"]
     rows: list[dict[str, Any]] = []
@@ -36,15 +37,20 @@ def technique_gains(runs: pd.DataFrame, reference: str) -> pd.DataFrame:
         first = part.iloc[0]
         own = _estimate(part["gain"].tolist(), first["gain_low"], first["gain_high"])
         kept = part["clean"].to_numpy() - clean.reindex(part["seed"]).to_numpy()
-        of_clean = _estimate(kept.tolist(), math.nan, math.nan)
+        of_clean, of_sga, gap = (
+            _estimate(values, math.nan, math.nan)
+            for values in (kept.tolist(), part["sga_gain"].tolist(), part["gap"].tolist())
+        )
         about = ("row", "technique", "augmentation", "modality", "n_train", "n_variants")
-        means = ("worst", "sga", "clean", "sga_gain", "gap", "seconds", "validation", *COORDINATES)
+        means = ("worst", "sga", "clean", "seconds", "validation", *COORDINATES)
         n_seeds = len(part) if len(part) >= MIN_SEEDS_FOR_INTERVAL else 1
         rows.append(
             {
                 **{column: first[column] for column in about},
                 **{column: part[column].astype(float).mean() for column in means},
                 "gain": own.value, "low": own.low, "high": own.high,
+                "sga_gain": of_sga.value, "sga_low": of_sga.low, "sga_high": of_sga.high,
+                "gap": gap.value, "gap_low": gap.low, "gap_high": gap.high,
                 "clean_gain": of_clean.value, "clean_low": of_clean.low,
                 "clean_high": of_clean.high, "n_seeds": n_seeds,
             }

@@ -87,8 +87,8 @@ def claim_numbers(claim: Mapping[str, Any]) -> str:
     """Contrast, estimate, interval and what is behind them, of a decided claim."""
     low, high = claim["ci_low"], claim["ci_high"]
     limits = f"≥ {100 * low:+.1f}" if high is None else f"{100 * low:+.1f}, {100 * high:+.1f}"
-    # the experiment's effects are resampled over settings, which their contrast names
-    over = {"query": "images", "seed": "seeds"}[claim["unit"]]
+    # what the experiment's effects are resampled over is named in their contrast
+    over = {"query": "images", "seed": "seeds", "point": "design points"}[claim["unit"]]
     behind = "" if claim["id"].startswith("C7") else f"over {claim['n']} {over}, "
     return (
         f"{claim['contrast']}: {100 * claim['estimate']:+.1f} points [{limits}], {behind}"
@@ -101,6 +101,20 @@ def effect_sentence(dial: str, value: float, low: float, high: float) -> str:
     limits = f"[{100 * low:+.1f}, {100 * high:+.1f}]"
     word = "helps" if low > 0 else "hurts" if high < 0 else "makes no difference that can be told"
     return f"more {dial} {word}: {100 * value:+.1f} points {limits} over its whole range"
+
+
+def bend_sentence(modality: str, dial: str, value: float) -> str:
+    """That the middle of a dial differs from what its ends foretell (shares of 1), in points.
+
+    Args:
+        value: both ends minus the middle, told apart from 0.
+    """
+    what = {"text": "captions", "image": "images"}[modality]
+    word = "better" if value < 0 else "worse"
+    return (
+        f"added {what}: half {dial} is {word} than its ends foretell, "
+        f"by {100 * abs(value):.1f} points"
+    )
 
 
 def theory_sentence(
@@ -122,8 +136,7 @@ def theory_sentence(
     else:
         nearer = f"{100 * better_low:+.1f} to {100 * better_high:+.1f} points nearer"
         beside = f"not told apart from the mean of the others ({nearer})"
-    return (
-        f"the theory misses an unseen technique by {100 * error:.1f} points, {beside}; "
-        f"{n_inside} of {n} techniques lie within the range of the dials, "
-        "for the others it extrapolates"
-    )
+    text = f"the theory misses an unseen technique by {100 * error:.1f} points, {beside}"
+    if n_inside >= n:
+        return f"{text} ({n} techniques)"
+    return f"{text}; {n_inside} of {n} techniques lie within the range of the dials"

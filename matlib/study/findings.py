@@ -22,9 +22,39 @@ PAPER = {
 }
 """What the paper's abstract and conclusions say (arXiv 2405.18770), in our words."""
 
+SHOWN_IN = {
+    "C0": ("20_defences", "robustness.png"),
+    "C1": ("10_threat", ""),
+    "C2": ("20_defences", "robustness.png"),
+    "C3": ("30_one_to_many", ""),
+    "C4": ("30_one_to_many", "robustness.png"),
+    "C5": ("30_one_to_many", ""),
+    "C6": ("30_one_to_many", ""),
+    "C7": ("70_what_makes_a_good_pair", "good_pairs.png"),
+    "C8a": ("85_transfer", ""),
+    "C9": ("80_sanity", ""),
+}
+"""Claim, or the family of its variations -> the notebook that shows it, and its figure among the
+published ones ("" where there is none)."""
+
+PAIRS_STUDY, OF_PAIRS = "one-to-many", ("C4", "C5", "C6", "C7")
+"""The study that has these claims' controls (a regularised MAT as rival, members chosen on
+validation). Among as many seeds it speaks, not one that has the same rows by the way."""
+
+
+def shown_in(claim: str) -> tuple[str, str]:
+    """Name of the notebook that shows a claim, and of its published figure; "" for none.
+
+    >>> shown_in("C7b")
+    ('70_what_makes_a_good_pair', 'good_pairs.png')
+    """
+    return SHOWN_IN.get(claim) or SHOWN_IN.get(claim[:2], ("", ""))
+
 
 def findings(ledgers: Mapping[str, Ledger]) -> list[str]:
     """One sentence per decided claim, that of the study with the most training seeds.
+
+    Among studies with as many seeds, `PAIRS_STUDY` speaks of pairs; of others the first.
 
     Args:
         ledgers: profile name -> its claims, as in claims.json.
@@ -38,10 +68,15 @@ def findings(ledgers: Mapping[str, Ledger]) -> list[str]:
             if claim["estimate"] is None:
                 continue
             known = best.get(claim["id"])
-            if known is None or claim["n_seeds"] > known[1]["n_seeds"]:
+            if known is None or _weight(profile, claim) > _weight(*known):
                 best[claim["id"]] = (profile, claim)
     order = {claim["id"]: i for claims in ledgers.values() for i, claim in enumerate(claims)}
     return [_sentence(*best[key]) for key in sorted(best, key=lambda k: (k[:2], order[k]))]
+
+
+def _weight(profile: str, claim: Mapping[str, Any]) -> tuple[int, bool]:
+    """Which study speaks of a claim: the larger, the sooner."""
+    return claim["n_seeds"], profile == PAIRS_STUDY and claim["id"].startswith(OF_PAIRS)
 
 
 def _sentence(profile: str, claim: Mapping[str, Any]) -> str:

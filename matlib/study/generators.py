@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from matlib.augmentations.captioning import Captioner, PretrainedCaptioner, captions_by
-from matlib.augmentations.diffusion import Diffusion, drawn_by_diffusion, restyled_by_diffusion
-from matlib.augmentations.generated import write_captions
+from matlib.augmentations.diffusion import (
+    GUIDANCE,
+    Diffusion,
+    drawn_by_diffusion,
+    restyled_by_diffusion,
+)
+from matlib.augmentations.generated import TRIES, Writer, write_captions
 from matlib.augmentations.human import with_captions, with_images
 from matlib.augmentations.rewriting import InstructRewriter
 from matlib.augmentations.scenes_rewriter import rewrite_scene_captions
@@ -109,6 +115,7 @@ class Generators:
         return name
 
     def _made(self, run: Run, pairs: ImageTextPairs, seed: int) -> tuple[OneToMany, dict[str, Any]]:
+        """The pairs with what was added, and how it was asked for and sorted out."""
         named, name = self.profile.generators, run.augmentation
         n, generator = n_variants_of(self.profile, run) - 1, draw(seed, name)
         strength = strength_of(run) if name in STRENGTHS else 0.0
@@ -116,35 +123,79 @@ class Generators:
             made = rewrite_scene_captions(
                 pairs, n, generator, self.masked_lm(), temperature=strength
             )
-            return made, {}
+            return made, {"temperature": strength, **_as_they_came(made)}
         if name in ("restyled", "generated"):
-            return self._drawn(run, pairs, n, generator), {}
+            return self._drawn(run, pairs, n, generator)
+        ask, how = self._writer(name, pairs, strength)
+        writer = _Counting(ask)
+        made, report = write_captions(pairs, n, generator, writer, name)
+        about = {**asdict(report), "n_retried": writer.n_retried, "tries": TRIES}
+        return made, {**how, **about}
+
+    def _writer(
+        self, name: str, pairs: ImageTextPairs, strength: float
+    ) -> tuple[Writer, dict[str, Any]]:
+        """What writes captions for these pairs, and how it samples."""
+        named = self.profile.generators
         if name == "captioned":
-            writer = captions_by(self.captioner(), pairs, temperature=strength)
-        elif name == "rewritten":
+            captioner = self.captioner()
+            how = {"temperature": strength, **_sampling(captioner)}
+            return captions_by(captioner, pairs, temperature=strength), how
+        if name == "rewritten":
             model = InstructRewriter.load(
                 self._named("rewriter", named.rewriter), self.device,
                 top_p=named.top_p, batch_size=named.batch_size,
             )  # fmt: skip
-            writer = model.writer(pairs.captions, temperature=strength)
-        else:
-            there, back = named.translators or (self._named("translators", ""), "")
-            both = BackTranslator(
-                Translator.load(there, self.device), Translator.load(back, self.device),
-                named.top_p, named.batch_size,
-            )  # fmt: skip
-            writer = both.writer(pairs.captions)
-        made, report = write_captions(pairs, n, generator, writer, name)
-        return made, asdict(report)
+            how = {"prompt": model.prompt, "temperature": strength, **_sampling(model)}
+            return model.writer(pairs.captions, temperature=strength), how
+        there, back = named.translators or (self._named("translators", ""), "")
+        both = BackTranslator(
+            Translator.load(there, self.device), Translator.load(back, self.device),
+            named.top_p, named.batch_size,
+        )  # fmt: skip
+        return both.writer(pairs.captions), _sampling(both)
 
     def _drawn(
         self, run: Run, pairs: ImageTextPairs, n: int, generator: torch.Generator
-    ) -> OneToMany:
-        named = self.profile.generators
-        if run.augmentation == "generated":
-            source = self._named("text_to_image", named.text_to_image)
-            model = Diffusion.load(source, "text_to_image", self.device)
-            return drawn_by_diffusion(pairs, n, generator, model)
-        source = self._named("image_to_image", named.image_to_image)
-        model = Diffusion.load(source, "image_to_image", self.device)
-        return restyled_by_diffusion(pairs, n, generator, model, strength=strength_of(run) / 2)
+    ) -> tuple[OneToMany, dict[str, Any]]:
+        named, is_new = self.profile.generators, run.augmentation == "generated"
+        what = "text_to_image" if is_new else "image_to_image"
+        source = self._named(what, named.text_to_image if is_new else named.image_to_image)
+        model = Diffusion.load(source, what, self.device)
+        how: dict[str, Any] = {
+            "diffusion_steps": model.n_steps, "guidance": GUIDANCE, "size": model.size
+        }  # fmt: skip
+        if is_new:
+            return drawn_by_diffusion(pairs, n, generator, model), how
+        strength = strength_of(run) / 2  # half of the way at the usual strength
+        made = restyled_by_diffusion(pairs, n, generator, model, strength=strength)
+        return made, {**how, "diffusion_strength": strength}
+
+
+class _Counting:
+    """A writer that counts the pairs that it is asked about again."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer, self._n_calls, self.n_retried = writer, 0, 0
+
+    def __call__(self, rows: Sequence[int], n: int, generator: torch.Generator) -> list[list[str]]:
+        self.n_retried += len(rows) if self._n_calls else 0
+        self._n_calls += 1
+        return self._writer(rows, n, generator)
+
+
+def _sampling(model: Any) -> dict[str, Any]:
+    """How a model that writes samples: nucleus and length at most."""
+    if isinstance(model, SmallCaptioner):  # takes its nucleus by the call, and counts words
+        nucleus = signature(model.__call__).parameters["top_p"].default
+        return {"top_p": nucleus, "max_words": model.config.max_words}
+    return {"top_p": model.top_p, "max_new_tokens": model.max_new_tokens}
+
+
+def _as_they_came(made: OneToMany) -> dict[str, Any]:
+    """Of captions that nobody sorted out: how many are the original, and how many repeats."""
+    added = [caption for own in made.captions for caption in own[1:]]
+    equal = sum(caption == own[0] for own in made.captions for caption in own[1:])
+    different = sum(len(set(own[1:]) - {own[0]}) for own in made.captions)
+    repeats = len(added) - equal - different
+    return {"n_asked": len(added), "n_equal_original": equal, "n_repeats": repeats}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from matlib.evaluation.statistics import holm, verdict
+import pandas as pd
+
+from matlib.evaluation.statistics import Estimate, holm, verdict
 from matlib.study.contrasts import (
     Contrast,
     differences,
@@ -15,7 +17,8 @@ from matlib.study.contrasts import (
     rivals_of,
     unimodal_margins,
 )
-from matlib.study.pairs_claims import pairs_contrasts
+from matlib.study.findings import shown_in
+from matlib.study.pairs_claims import caveat_of, pairs_contrasts
 from matlib.study.ranking import transfer_of_ranking
 from matlib.study.runs import Study
 from matlib.study.sanity import battery, masked_gradients_entry
@@ -41,20 +44,32 @@ CLAIMS = {
     "C9": "the robustness is not masked gradients",
 }
 
-
 BESIDE = ("-valid", "C4b", "C4c")
 """Claims beside a claim, which not every study can test: they stand only where it does."""
 
+ONE_SIDED = ("C8a",)
+"""Claims whose p-value is of a test of one side only (permutations): the other is not known, so
+they can stay open but never be refuted."""
 
-def ledger(study: Study) -> list[dict[str, Any]]:
-    """All claims: decided ones with their numbers, the rest as *not yet tested*.
+ALPHA = 0.025
+"""One-sided, as `verdict` has it: it fits the two-sided 95 % interval."""
 
-    The primary endpoint is the mean of TR@1 and IR@1 under the worst-of suite with the
-    primary text threat. A claim with several contrasts is reported by its weakest one. MAT is
-    judged as in the paper (`mat`: any word that the masked language model proposes) and, in a
-    world that knows the truth, on words that keep captions true (`-valid`).
-    """
-    contrasts = {
+CONTRAST_COLUMNS = (
+    "claim", "contrast", "estimate", "ci_low", "ci_high", "p_adjusted_within", "n", "unit",
+    "n_seeds",
+)  # fmt: skip
+
+Contrasts = Mapping[str, Sequence[Contrast]]
+"""Claim -> the contrasts behind it; none where a study cannot test it."""
+
+
+def contrasts_of(study: Study) -> dict[str, list[Contrast]]:
+    """Every contrast behind every claim but C9, whose checks are the battery's."""
+    fixed = [  # a study of techniques chooses both members on validation instead
+        replace(each, name=f"{each.name} (members fixed beforehand)")
+        for each in differences(study, "mat+.captions", ["mat+.renderings"])
+    ]
+    return {
         "C0": differences(study, "mat", ["base"]),
         "C0-valid": differences(study, "mat-valid", ["base"]),
         "C1": unimodal_margins(study),
@@ -63,34 +78,104 @@ def ledger(study: Study) -> list[dict[str, Any]]:
         "C3": generalisation_gap(study, "mat"),
         "C3-valid": generalisation_gap(study, "mat-valid"),
         "C4": one_to_many(study),
-        "C5": differences(study, "mat+.captions", ["mat+.renderings"]),
+        "C5": fixed,
         "C8a": transfer_of_ranking(study),
         **pairs_contrasts(study),
     }
+
+
+def contrast_table(contrasts: Contrasts) -> pd.DataFrame:
+    """All contrasts, not only the weakest of each claim.
+
+    Returns:
+        `CONTRAST_COLUMNS`, in the order of the claims: differences in shares of 1 with their
+        intervals, and the one-sided p-value of "at most 0", Holm's within the claim.
+    """
+    rows = []
+    for claim in CLAIMS:
+        found = contrasts.get(claim, ())
+        adjusted = holm([each.estimate.p_below for each in found])
+        for each, p in zip(found, adjusted, strict=True):
+            e = each.estimate
+            rows.append((claim, each.name, e.value, e.low, e.high, p, e.n, each.unit, each.n_seeds))
+    return pd.DataFrame(rows, columns=list(CONTRAST_COLUMNS))
+
+
+def ledger(study: Study, contrasts: Contrasts | None = None) -> list[dict[str, Any]]:
+    """All claims: decided ones with their numbers, the rest as *not yet tested*.
+
+    The primary endpoint is the mean of TR@1 and IR@1 under the worst-of suite with the
+    primary text threat. A claim with several contrasts is reported by its weakest one. MAT is
+    judged as in the paper (`mat`: any word that the masked language model proposes) and, in a
+    world that knows the truth, on words that keep captions true (`-valid`).
+
+    Args:
+        contrasts: from `contrasts_of`, where they are there already.
+    """
+    contrasts = contrasts_of(study) if contrasts is None else contrasts
     words = {claim: text for claim, text in CLAIMS.items()
              if contrasts.get(claim) or not claim.endswith(BESIDE)}  # fmt: skip
-    weakest = {claim: _weakest(found) for claim, found in contrasts.items() if found}
-    adjusted = dict(
-        zip(weakest, holm([_holm_within(contrasts[claim]) for claim in weakest]), strict=True)
-    )
+    decided = judged_contrasts(contrasts, study.profile.evaluation.n_boot)
     entries = {
-        claim: _entry(study, claim, text, weakest.get(claim), adjusted.get(claim, math.nan))
-        for claim, text in words.items()
+        claim: _entry(study, claim, text, decided.get(claim)) for claim, text in words.items()
     }
     examined = battery(study)
     if examined:
-        n_seeds = len(study.profile.seeds)
-        entries["C9"] = masked_gradients_entry(examined, n_seeds, _scope(study, "C9"))
+        found = masked_gradients_entry(examined, len(study.profile.seeds), _scope(study, "C9"))
+        entries["C9"] = {**found, **_figure("C9")}
     return list(entries.values())
 
 
-def _weakest(found: Sequence[Contrast]) -> Contrast:
-    return min(found, key=lambda contrast: contrast.estimate.low)
+@dataclass(frozen=True)
+class JudgedContrast:
+    """The contrast that a claim is reported by.
+
+    Attributes:
+        contrast: the weakest, whose interval begins lowest.
+        p_below: one-sided p-value of "some contrast of the claim is at most 0", after Holm
+            within the claim and over all claims.
+        p_above: of "this contrast is at least 0", corrected in the same way: a claim with many
+            contrasts has a weakest one by chance.
+    """
+
+    contrast: Contrast
+    p_below: float
+    p_above: float
 
 
-def _holm_within(found: Sequence[Contrast]) -> float:
-    """p-value of "every contrast holds": the largest, each adjusted within its claim."""
-    return max(holm([contrast.estimate.p_below for contrast in found]))
+def judged_contrasts(contrasts: Contrasts, n_boot: int) -> dict[str, JudgedContrast]:
+    """The weakest contrast of every claim that has one, with corrected p-values.
+
+    Args:
+        n_boot: samples of the bootstraps behind intervals that are not over seeds.
+    """
+    found = {claim: each for claim, each in contrasts.items() if each}
+    weakest = {claim: _weakest(each) for claim, each in found.items()}
+    below = holm([max(holm([c.estimate.p_below for c in each])) for each in found.values()])
+    above = holm([
+        holm([1.0 if claim in ONE_SIDED else _p_above(c.estimate, n_boot) for c in each])[
+            weakest[claim]
+        ]
+        for claim, each in found.items()
+    ])  # fmt: skip
+    return {
+        claim: JudgedContrast(found[claim][weakest[claim]], p, other)
+        for claim, p, other in zip(found, below, above, strict=True)
+    }
+
+
+def _weakest(found: Sequence[Contrast]) -> int:
+    """Which contrast has the lowest lower limit."""
+    return min(range(len(found)), key=lambda i: found[i].estimate.low)
+
+
+def _p_above(estimate: Estimate, n_boot: int) -> float:
+    """One-sided p-value of "the true value is at least 0", from that of "at most 0"."""
+    if estimate.low == estimate.high:  # the same in every seed: no spread to measure it by
+        return float(estimate.value >= 0)
+    # of a bootstrap it is never 0, since n_boot samples cannot show more than 1 / (n_boot + 1)
+    least = 0.0 if estimate.unit == "seed" else 1 / (n_boot + 1)
+    return min(1.0, 1 - estimate.p_below + least)
 
 
 def _scope(study: Study, claim: str) -> str:
@@ -108,32 +193,47 @@ def _scope(study: Study, claim: str) -> str:
     return scope
 
 
-def _entry(
-    study: Study, claim: str, text: str, found: Contrast | None, p_adjusted: float
-) -> dict[str, Any]:
+def _figure(claim: str) -> dict[str, str]:
+    """Where a claim is shown: its notebook, and its picture among the published ones."""
+    notebook, picture = shown_in(claim)
+    return {"figure": f"notebooks/{notebook}.ipynb" if notebook else "", "picture": picture}
+
+
+def _entry(study: Study, claim: str, text: str, found: JudgedContrast | None) -> dict[str, Any]:
     scope = _scope(study, claim)
     empty = {"estimate": None, "ci_low": None, "ci_high": None, "n": 0, "unit": "query"}
     if found is None:
-        rest = {**empty, "n_seeds": 0, "verdict": "not yet tested"}
+        rest = {**empty, "n_seeds": 0, "verdict": "not yet tested", **_figure(claim)}
         return {"id": claim, "claim": text, "contrast": "", "scope": scope, **rest}
-    estimate = found.estimate
+    contrast, estimate = found.contrast, found.contrast.estimate
     return {
         "id": claim,
         "claim": text,
-        "contrast": found.name,
-        "scope": scope,
+        "contrast": contrast.name,
+        "scope": scope + caveat_of(contrast),
         "estimate": round(estimate.value, 4),
         "ci_low": round(estimate.low, 4),
         "ci_high": round(estimate.high, 4),
         "n": estimate.n,
-        "unit": found.unit,
-        "n_seeds": found.n_seeds,
-        "verdict": verdict(
-            estimate.low,
-            estimate.high,
-            n_seeds=found.n_seeds,
-            unit=found.unit,  # type: ignore[arg-type]
-            p_adjusted=p_adjusted,
-            at_floor=found.at_floor,
-        ),
+        "unit": contrast.unit,
+        "n_seeds": contrast.n_seeds,
+        "verdict": _verdict(found),
+        **_figure(claim),
     }
+
+
+def _verdict(found: JudgedContrast) -> str:
+    """The verdict on the weakest contrast; against a claim it takes a corrected p-value too."""
+    estimate = found.contrast.estimate
+    is_refuted = found.p_above <= ALPHA
+    # an interval over design points is, like one over queries, about these weights only
+    unit: Literal["query", "seed"] = "seed" if found.contrast.unit == "seed" else "query"
+    return verdict(
+        estimate.low,
+        estimate.high if is_refuted else max(estimate.high, 0.0),
+        n_seeds=found.contrast.n_seeds,
+        unit=unit,
+        p_adjusted=found.p_below,
+        alpha=ALPHA,
+        at_floor=found.contrast.at_floor,
+    )

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from sys import float_info
+
+import pandas as pd
 
 from matlib.analysis.factorial import fit_effects
 from matlib.analysis.gains import best_on_validation
+from matlib.analysis.manipulation import manipulation_check
 from matlib.config import Run
 from matlib.evaluation.bootstrap import Estimate
 from matlib.study.contrasts import Contrast, contrast
-from matlib.study.intervention import intervention_table
+from matlib.study.intervention import ACHIEVED, intervention_table
 from matlib.study.recipes import n_variants_of
 from matlib.study.runs import Study
 from matlib.study.techniques import found_by, technique_table
@@ -97,23 +101,54 @@ def _dials(study: Study) -> dict[str, list[Contrast]]:
     if runs.empty:
         return {}
     effects = fit_effects(runs, n_boot=study.profile.evaluation.n_boot)
+    failed, n_seeds = failed_checks(runs), effects.n_seeds
+    behind = f"{effects.n_points} design points, {n_seeds} seed{'' if n_seeds == 1 else 's'}"
     found = {}
     for claim, dial in (("C7a", "alignment"), ("C7b", "diversity"), ("C7c", "shift")):
         effect, words = effects.estimates.get(dial), "high - low"
         if effect is None:
             continue
         if dial == "shift":
-            effect, words = _turned(effect), "none - large"
-        label = (
-            f"gain of MAT+ at {dial} {words}, over {effects.n_points} settings of the other dials"
-        )
-        found[claim] = [Contrast(label, effect, effects.n_seeds, effect.unit)]
+            effect, words = _turned(effect, effects.p_values[dial]), "none - large"
+        label = f"gain of MAT+ at {dial} {words}, over {behind}{failed.get(dial, '')}"
+        unit = "seed" if effect.unit == "seed" else "point"  # not queries: design points
+        found[claim] = [Contrast(label, effect, n_seeds, unit)]
     return found
 
 
-def _turned(estimate: Estimate) -> Estimate:
-    """The estimate of the opposite difference."""
+CAVEAT = "; dial failed its check for added "
+_ADDED = {"text": "captions", "image": "images"}
+
+
+def failed_checks(runs: pd.DataFrame) -> dict[str, str]:
+    """What to say of dials that failed their manipulation check: dial -> e.g. "; dial failed its
+    check for added images"; such a dial moved another measure too, or not its own.
+
+    Args:
+        runs: as `intervention_table` gives them.
+    """
+    check = manipulation_check(runs, ACHIEVED)
+    failed = check[check["failed"]].groupby("dial")["modality"]
+    return {
+        str(dial): CAVEAT + " and ".join(_ADDED[m] for m in sorted(set(modalities), reverse=True))
+        for dial, modalities in failed
+    }
+
+
+def caveat_of(contrast: Contrast) -> str:
+    """What `failed_checks` has added to a contrast, for the scope of its verdict; "" if nothing."""
+    _, caveat, added = contrast.name.partition(CAVEAT)
+    return caveat + added
+
+
+def _turned(estimate: Estimate, p_two_sided: float) -> Estimate:
+    """The estimate of the opposite difference.
+
+    Its p-value is taken from the fit's own two-sided one: `1 - p_below` would be 0 where no
+    resample lies on the other side, and so many resamples cannot show that.
+    """
+    smaller = max(p_two_sided / 2, float_info.epsilon)
     return replace(
         estimate, value=-estimate.value, low=-estimate.high, high=-estimate.low,
-        p_below=1 - estimate.p_below,
+        p_below=smaller if estimate.p_below > 0.5 else 1 - smaller,
     )  # fmt: skip

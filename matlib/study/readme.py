@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matlib.bench.step import GOAL
 from matlib.study.durable import write_durably
-from matlib.study.findings import findings
+from matlib.study.findings import findings, shown_in
 from matlib.study.provenance import stale_kinds
 from matlib.study.report import claim_rows, read_claims
 
@@ -20,25 +21,55 @@ KINDS = {
     "sanity": "the sanity checks",
     "captioner": "the captioner",
     "pairs": "generated pairs",
+    "filtered": "the shares that filters keep",
     "coordinates": "measures of pairs",
 }
 """Kinds of artefacts, as a reader would call them."""
 
+HEADINGS = {
+    "id": "id", "claim": "claim", "contrast": "contrast", "estimate": "points (95 %)",
+    "verdict": "verdict",
+}  # fmt: skip
+"""Columns of the README's tables, which are read on a narrow page."""
 
-def claims_markdown(claims: Sequence[Mapping[str, Any]]) -> str:
-    """Decided claims as a table, the others in one line below it."""
+ALL_HEADINGS = {
+    **HEADINGS, "n": "interval over", "seeds": "training seeds", "scope": "scope",
+}  # fmt: skip
+"""Every column, for the notebooks."""
+
+
+def claims_markdown(
+    claims: Sequence[Mapping[str, Any]],
+    *,
+    columns: Mapping[str, str] = HEADINGS,
+    notebooks: str = "notebooks/",
+    with_open: bool = False,
+) -> str:
+    """Decided claims as a table, the others in one line below it.
+
+    Args:
+        claims: rows of claims.json.
+        columns: column of `claim_rows` -> its heading; the id links to the claim's notebook.
+        notebooks: folder of the notebooks, as seen from where the table is read.
+        with_open: open claims are rows of the table too.
+    """
     rows = claim_rows(claims)
-    decided = [row for row in rows if row["verdict"] != "not yet tested"]
-    pending = [row["id"] for row in rows if row["verdict"] == "not yet tested"]
-    lines = ["| id | claim | contrast | points (95 %) | verdict |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {row['id']} | {row['claim']} | {row['contrast']} | {row['estimate']} "
-        f"| {row['verdict']} |"
-        for row in decided
-    ]
-    if pending:
+    is_open = [row["verdict"] == "not yet tested" and not with_open for row in rows]
+    lines = [f"| {' | '.join(columns.values())} |", f"|{'---|' * len(columns)}"]
+    for row, is_left_out in zip(rows, is_open, strict=True):
+        if not is_left_out:
+            cells = {**row, "id": _linked(row["id"], notebooks)}
+            lines.append(f"| {' | '.join(cells[column] for column in columns)} |")
+    if any(is_open):
+        pending = [row["id"] for row, left_out in zip(rows, is_open, strict=True) if left_out]
         lines += ["", f"Not yet tested: {', '.join(pending)}."]
     return "\n".join(lines)
+
+
+def _linked(claim: str, notebooks: str) -> str:
+    """A claim's id as a link to the notebook that shows it, where there is one."""
+    notebook, _ = shown_in(claim)
+    return f"[{claim}]({notebooks}{notebook}.ipynb)" if notebook else claim
 
 
 def origin_markdown(provenance: Mapping[str, Any]) -> str:
@@ -116,12 +147,18 @@ def bench_markdown(found: Mapping[str, Any]) -> str:
     """What `make bench` measured, in one sentence."""
     speed = found["text_captions_per_second"]
     machine = found["machine"]
+    ratios = {"the demo's small model": found["mat_step_over_necessary"]}
+    if "mat_step_vit_b_16" in found:
+        ratios["ViT-B/16"] = found["mat_step_vit_b_16"]["mat_step_over_necessary"]
+    steps = " and ".join(f"{ratio:.2f} on {model}" for model, ratio in ratios.items())
+    gpu = "" if "accelerator" in found else "; not measured on a GPU"
     return (
         f"On {machine['n_cores']} CPU cores ({machine['cpu']}), at equal captions, SGA's text "
         f"attack does {speed['ours']:.0f} captions/s, {found['text_attack_speedup']:.1f} times "
         f"the released order of operations written plainly; its second pass costs "
         f"{found['sga_second_pass_share']:.1%} of the first. The image step is "
-        f"{found['sga_image_speedup']:.1f} times as fast as a loop over views."
+        f"{found['sga_image_speedup']:.1f} times as fast as a loop over views. A step of MAT "
+        f"over the passes that it cannot do without: {steps} (goal: at most {GOAL:g}{gpu})."
     )
 
 

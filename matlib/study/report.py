@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from pygments.formatters import HtmlFormatter
 
 from matlib.study.anatomy import has_tag, read_notebook
 from matlib.study.durable import write_durably
+from matlib.study.findings import shown_in
 from matlib.study.published import without_progress
 
 UNKNOWN = "–"
@@ -71,7 +73,7 @@ def claim_rows(claims: Sequence[Mapping[str, Any]], scale: float = 100.0) -> lis
 
     Args:
         claims: `{id, claim, contrast, scope, estimate, ci_low, ci_high, n, unit, n_seeds,
-            verdict}`; numbers may be None.
+            verdict}`; numbers may be None. `unit` is `query`, `seed` or `point` (of a design).
         scale: factor for estimates.
     """
     return [_claim_row(claim, scale) for claim in claims]
@@ -103,7 +105,7 @@ def _interval(claim: Mapping[str, Any], scale: float) -> str:
 
 
 def _plural(claim: Mapping[str, Any]) -> str:
-    plural = {"query": "queries", "seed": "seeds"}
+    plural = {"query": "queries", "seed": "seeds", "point": "design points"}
     unit = str(claim["unit"] or "")
     return unit if claim["n"] == 1 else plural.get(unit, unit)
 
@@ -129,7 +131,7 @@ def build_report(
         raise FileNotFoundError(
             f"no executed notebook for the report of {front.profile}; run the study first"
         )
-    figures = [_embedded(figure) for figure in front.figures]
+    figures, stems = [_embedded(figure) for figure in front.figures], {p.stem for p in notebooks}
     read = [read_notebook(path) for path in notebooks]
     pages = [
         {"file": f"{path.stem}.html", "title": _title(notebook, path.stem)}
@@ -144,21 +146,28 @@ def build_report(
         html = environment.get_template("notebook.html.j2").render(
             title=page["title"],
             profile=front.profile,
-            body=_body(notebook),
+            body=_linked(_body(notebook), stems),
             before=pages[i - 1] if i > 0 else None,
             after=pages[i + 1] if i + 1 < len(pages) else None,
         )
         write_durably(folder / page["file"], html)
-    html = environment.get_template("front.html.j2").render(
+    html = _front_html(environment, front, figures=figures, pages=pages)
+    write_durably(folder / "index.html", html)
+    return folder / "index.html"
+
+
+def _front_html(environment: Environment, front: FrontPage, **parts: Any) -> str:
+    """The front page with its `figures` and `pages`; claims link to pages that are there."""
+    files = {page["file"] for page in parts["pages"]}
+    page_of = {str(c["id"]): f"{shown_in(str(c['id']))[0]}.html" for c in front.claims}
+    return environment.get_template("front.html.j2").render(
         title=front.title,
         front=front,
         columns=COLUMNS,
         rows=claim_rows(front.claims, front.scale),
-        figures=figures,
-        pages=pages,
+        page_of={claim: file for claim, file in page_of.items() if file in files},
+        **parts,
     )
-    write_durably(folder / "index.html", html)
-    return folder / "index.html"
 
 
 def _environment() -> Environment:
@@ -212,6 +221,16 @@ def _body(notebook: NotebookNode) -> Markup:
     )
     body, _ = exporter.from_notebook_node(shown)
     return Markup(body)
+
+
+def _linked(body: Markup, pages: Collection[str]) -> Markup:
+    """Links from notebook to notebook lead to pages; where there is no page, the words stay."""
+
+    def to_page(found: re.Match[str]) -> str:
+        stem, words = found.groups()
+        return f'<a href="{stem}.html">{words}</a>' if stem in pages else words
+
+    return Markup(re.sub(r'<a href="([\w-]+)\.ipynb">(.*?)</a>', to_page, body))
 
 
 def claims_text(claims: Sequence[Mapping[str, Any]], scale: float = 100.0) -> str:

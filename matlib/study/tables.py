@@ -19,7 +19,7 @@ from matlib.study.endpoints import endpoint_table
 from matlib.study.held_out import held_out_table
 from matlib.study.inside import inside_table
 from matlib.study.intervention import intervention_table
-from matlib.study.ledger import ledger
+from matlib.study.ledger import contrast_table, contrasts_of, ledger
 from matlib.study.ranking import ranking_table
 from matlib.study.runs import Study
 from matlib.study.techniques import sweep_table, technique_table
@@ -123,14 +123,16 @@ def write_results(study: Study) -> dict[str, Path]:
     """Write the tables, `claims.json` and `provenance.json` of the whole study.
 
     `robustness.csv` (every recall of every model), `endpoints.csv` (the primary endpoint, over
-    seeds); `held_out.csv`, `inside.csv`, `transfer.csv`, `ranking.csv`, `techniques.csv`,
-    `sweeps.csv` and `intervention.csv` where there is something.
+    seeds); `contrasts.csv` (all contrasts behind the claims), `held_out.csv`, `inside.csv`,
+    `transfer.csv`, `ranking.csv`, `techniques.csv`, `sweeps.csv` and `intervention.csv` where
+    there is something.
 
     Returns:
         name -> path of each file; each is written whole or not at all.
     """
     table = robustness_table(study)
-    claims = ledger(study)
+    contrasts = contrasts_of(study)
+    claims, behind = ledger(study, contrasts), contrast_table(contrasts)
     records = study.store.records()
     extra = {
         "endpoints.csv": endpoint_table(study),
@@ -145,6 +147,7 @@ def write_results(study: Study) -> dict[str, Path]:
     files = {
         "robustness.csv": _csv(table),
         **{name: _csv(found) for name, found in extra.items() if len(found)},
+        **({"contrasts.csv": _csv(behind, "%.6g")} if len(behind) else {}),  # p-values are small
         "claims.json": json.dumps(claims, indent=1, ensure_ascii=False) + "\n",
         "provenance.json": json.dumps(_provenance(study, records), indent=1) + "\n",
     }
@@ -155,8 +158,8 @@ def write_results(study: Study) -> dict[str, Path]:
     return written
 
 
-def _csv(table: pd.DataFrame) -> str:
-    return table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+def _csv(table: pd.DataFrame, float_format: str = "%.6f") -> str:
+    return table.to_csv(index=False, float_format=float_format, lineterminator="\n")
 
 
 def _provenance(study: Study, records: list[dict[str, Any]]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,10 +11,15 @@ import pandas as pd
 from matlib.config import STRENGTHS, Run
 from matlib.evaluation.bootstrap import Estimate
 from matlib.evaluation.retrieval import Outcomes, worst_of
-from matlib.evaluation.statistics import primary_difference, primary_endpoint
+from matlib.evaluation.statistics import (
+    MIN_SEEDS_FOR_INTERVAL,
+    primary_difference,
+    primary_endpoint,
+    t_interval,
+)
 from matlib.study import judgings
 from matlib.study.coordinates import coordinates
-from matlib.study.judgings import INSIDE_ATTACKS, PAIRS_ATTACKS, Judging
+from matlib.study.judgings import PAIRS_ATTACKS, Judging
 from matlib.study.recipes import n_variants_of, sweep_rows_of
 from matlib.study.runs import Study
 
@@ -23,9 +29,14 @@ RUN_COLUMNS = (
     "similarity", "vendi", "mmd2", "true_fraction",
 )  # fmt: skip
 
-SWEEP_COLUMNS = ("augmentation", "dial", "unit", "level", "attack", "value", "low", "high", "row")
+SWEEP_COLUMNS = (
+    "augmentation", "dial", "unit", "level", "attack", "value", "low", "high", "row", "n_seeds",
+)  # fmt: skip
 
-ATTACKED = tuple(attack for attack in PAIRS_ATTACKS if attack != "clean")
+COPIES_AT_ZERO = ("eda", "characters", "drop-swap", "augmix")
+"""Techniques that at strength 0 add copies of the original, which is MAT itself. Others still add
+something: a likeliest caption, a new rendering, a mirror image, RandAugment's operations that
+have no strength."""
 
 
 def found_by(study: Study, name: str, seed: int, how: Judging | None = None) -> dict[str, Outcomes]:
@@ -122,33 +133,50 @@ def _gap(study: Study, name: str, seed: int) -> float:
 
 
 def sweep_table(study: Study) -> pd.DataFrame:
-    """Robustness of the first seed by amount and strength of each technique that is swept.
+    """Robustness by amount and strength of each technique that is swept.
 
     Returns:
         `SWEEP_COLUMNS`, one row per point and attack (`clean`, the attacks, `worst`): the
-        primary endpoint with an interval over images. `dial` is `amount` (variants per pair,
-        the original among them), `strength` or `pairs` (training pairs); level 1 of `amount`,
-        and level 0 of `strength`, is the reference itself. Empty without sweeps.
+        primary endpoint. Rows of the comparison have all technique seeds (mean and t-interval),
+        the sweep's own the first one (interval over images). `dial` is `amount` (variants per
+        pair, the original among them), `strength` or `pairs` (training pairs). Level 1 of
+        `amount` is the reference itself, and so is level 0 of `strength` for
+        `COPIES_AT_ZERO`; for others the reference has no level (not a number). Over `pairs`,
+        `gain` is `worst` minus that of the 1:1 row with as many pairs. Empty without sweeps.
     """
-    profile, rows = study.profile, []
+    rows: list[dict[str, Any]] = []
+    for dial in ("amount", "strength", "pairs"):
+        swept = _points(study, dial)
+        plain = swept.get("none", {}) if dial == "pairs" else {}
+        for family, points in swept.items():
+            about = {"augmentation": family, "dial": dial, "unit": _unit(family, dial)}
+            for level, name in sorted(points.items()):
+                rows += [{**about, "level": level, **each} for each in _levels(study, name)]
+                if family != "none" and level in plain:
+                    gain = _gain_over(study, name, plain[level])
+                    rows.append({**about, "level": level, **gain})
+            if dial == "strength" and family not in COPIES_AT_ZERO:
+                beside = _levels(study, study.profile.reference)
+                rows += [{**about, "level": math.nan, **each} for each in beside]
+    return pd.DataFrame(rows, columns=list(SWEEP_COLUMNS))
+
+
+def _points(study: Study, dial: str) -> dict[str, dict[float, str]]:
+    """Technique -> level -> row, of the techniques with a sweep over this dial."""
+    profile = study.profile
     swept = {name for name, _ in sweep_rows_of(profile)}
     every = {run.row: run for run in (*profile.techniques, *profile.sweeps)}
-    for dial in ("amount", "strength", "pairs"):
-        families = {
-            _family(every[name], dial) for name in swept if _level(study, every[name], dial)
-        }
-        for family in sorted(filter(None, families)):
-            points = {
-                _level(study, run, dial, usual=True): run.row
-                for run in every.values()
-                if _family(run, dial) == family
-            }
-            if dial != "pairs":
-                points[{"amount": 1.0, "strength": 0.0}[dial]] = profile.reference
-            for level, name in sorted((k, v) for k, v in points.items() if k is not None):
-                about = {"augmentation": family, "dial": dial, "unit": _unit(family, dial)}
-                rows += [{**about, "level": level, **each} for each in _levels(study, name)]
-    return pd.DataFrame(rows, columns=list(SWEEP_COLUMNS))
+    families = {_family(every[name], dial) for name in swept if _level(study, every[name], dial)}
+    found: dict[str, dict[float, str]] = {}
+    for family in sorted(filter(None, families)):
+        own = [run for run in every.values() if _family(run, dial) == family]
+        levels = [(_level(study, run, dial, usual=True), run.row) for run in own]
+        found[family] = {level: row for level, row in levels if level is not None}
+        if dial == "amount":
+            found[family][1.0] = profile.reference
+        if dial == "strength" and family in COPIES_AT_ZERO:
+            found[family][0.0] = profile.reference
+    return found
 
 
 def _family(run: Run, dial: str) -> str | None:
@@ -180,16 +208,38 @@ def _unit(family: str, dial: str) -> str:
 
 
 def _levels(study: Study, name: str) -> list[dict[str, Any]]:
-    seed = study.profile.seeds_of_techniques[0]
-    images, n_boot = study.pairs("test").image_of, study.profile.evaluation.n_boot
+    """Recall of a row under each attack, in shares of 1."""
+    found = [found_by(study, name, seed) for seed in _seeds_with(study, name)]
     rows = []
-    for attack, outcomes in found_by(study, name, seed).items():
-        e = primary_difference(outcomes, None, images, n_boot=n_boot)
+    for attack in found[0]:
+        e = _over_seeds(study, [(each[attack], None) for each in found])
         rows.append({"attack": attack, "value": e.value, "low": max(0.0, e.low),
-                     "high": min(1.0, e.high), "row": name})  # fmt: skip
+                     "high": min(1.0, e.high), "row": name, "n_seeds": len(found)})  # fmt: skip
     return rows
 
 
-def in_short(outcomes: dict[str, Outcomes]) -> Outcomes:
-    """Worst of the attacks that every study of pairs has."""
-    return worst_of([outcomes[a] for a in INSIDE_ATTACKS if a != "clean"])
+def _gain_over(study: Study, name: str, other: str) -> dict[str, Any]:
+    """By how much a row keeps more than another one, paired by the seeds that both have."""
+    seeds = _seeds_with(study, name, other)
+    both = [[found_by(study, row, seed)["worst"] for row in (name, other)] for seed in seeds]
+    e = _over_seeds(study, [(own, rival) for own, rival in both])
+    return {"attack": "gain", "value": e.value, "low": e.low, "high": e.high, "row": name,
+            "n_seeds": len(seeds)}  # fmt: skip
+
+
+def _seeds_with(study: Study, *names: str) -> tuple[int, ...]:
+    """All technique seeds for rows of the comparison, if enough for an interval; else the first."""
+    compared = {run.row for run in study.profile.techniques}
+    seeds = study.profile.seeds_of_techniques
+    return seeds if compared >= set(names) and len(seeds) >= MIN_SEEDS_FOR_INTERVAL else seeds[:1]
+
+
+def _over_seeds(study: Study, pairs: Sequence[tuple[Outcomes, Outcomes | None]]) -> Estimate:
+    """Primary endpoint, or difference from another row: over seeds; of one seed over images."""
+    if len(pairs) == 1:
+        images, n_boot = study.pairs("test").image_of, study.profile.evaluation.n_boot
+        return primary_difference(*pairs[0], images, n_boot=n_boot)
+    return t_interval([
+        primary_endpoint(own) - (0.0 if other is None else primary_endpoint(other))
+        for own, other in pairs
+    ])  # fmt: skip

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from matlib.analysis.diversity import vendi_score
 from matlib.analysis.embeddings import embed_variants
@@ -11,9 +16,16 @@ from matlib.augmentations.filtering import keep_aligned, keep_diverse, thin_to_v
 from matlib.config import Profile, Run
 from matlib.data.pairs import OneToMany
 from matlib.models.dual_encoder import DualEncoder
+from matlib.study.artefacts import Artefact, ArtefactSpec
 from matlib.study.generators import Generators
 from matlib.study.recipes import n_variants_of
 from matlib.study.sources import KarpathySource, ScenesSource, draw
+from matlib.study.specs import DATA_CODE, MODEL_CODE, Specs
+from matlib.study.technique_code import FILTERS
+
+SHARES = "kept.json"
+
+Filter = Callable[[OneToMany], OneToMany]
 
 
 def make_variants(
@@ -26,7 +38,8 @@ def make_variants(
 ) -> OneToMany:
     """The training pairs of a row.
 
-    Order: technique, first `n_train` pairs, alignment, diversity, Vendi score.
+    Order: technique, first `n_train` pairs, alignment, diversity, Vendi score. What filters
+    keep is noted in an artefact of its own (`filter_spec`).
 
     Args:
         source: the data; with fewer training images, the variants of these.
@@ -43,14 +56,106 @@ def make_variants(
         found = source.variants(run, n_variants_of(profile, run), seed)
     if run.n_train is not None:
         found = first_pairs(found, run.n_train)
-    if run.keep_aligned is not None:
-        found = keep_aligned(found, embed_variants(base(), found), run.keep_aligned)
-    if run.keep_diverse is not None:
-        found = keep_diverse(found, embed_variants(base(), found), run.keep_diverse)
-    if run.vendi is not None:
-        embedded, generator = embed_variants(base(), found), draw(seed, "vendi")
-        found = thin_to_vendi(found, embedded, run.vendi, generator, vendi_score)
+    if not set(FILTERS) & set(run.options):
+        return replace(found, technique=run.technique)
+    found, shares = _filtered(found, _filters(run, base, seed))
+
+    def make(folder: Path) -> dict[str, Any]:
+        (folder / SHARES).write_text(json.dumps(shares), encoding="utf-8")
+        return shares
+
+    generators.get(filter_spec(profile, source, generators.specs, run, seed), make)
     return replace(found, technique=run.technique)
+
+
+def _filters(run: Run, base: Callable[[], DualEncoder], seed: int) -> dict[str, Filter]:
+    """The row's filters by the name of their option, in their order."""
+
+    def aligned(found: OneToMany) -> OneToMany:
+        assert run.keep_aligned is not None
+        return keep_aligned(found, embed_variants(base(), found), run.keep_aligned)
+
+    def diverse(found: OneToMany) -> OneToMany:
+        assert run.keep_diverse is not None
+        return keep_diverse(found, embed_variants(base(), found), run.keep_diverse)
+
+    def thinned(found: OneToMany) -> OneToMany:
+        assert run.vendi is not None
+        embedded, generator = embed_variants(base(), found), draw(seed, "vendi")
+        return thin_to_vendi(found, embedded, run.vendi, generator, vendi_score)
+
+    every = {"keep_aligned": aligned, "keep_diverse": diverse, "vendi": thinned}
+    return {name: keep for name, keep in every.items() if name in run.options}
+
+
+def _filtered(
+    found: OneToMany, filters: Mapping[str, Filter]
+) -> tuple[OneToMany, dict[str, float]]:
+    """What the filters leave, and the share of different added variants after each of them."""
+    n_added, shares = max(1, n_different(found)), {}
+    for name, keep in filters.items():
+        found = keep(found)
+        shares[name] = n_different(found) / n_added
+    return found, shares
+
+
+def n_different(variants: OneToMany) -> int:
+    """Added captions and images that are neither the original nor a repeat of another caption."""
+    captions = sum(len({*own[1:]} - {own[0]}) for own in variants.captions)
+    if variants.images.shape[1] == 1:
+        return captions
+    images = variants.all_images()
+    return captions + sum(int((own[1:] != own[:1]).flatten(1).any(1).sum()) for own in images)
+
+
+def filter_spec(
+    profile: Profile,
+    source: ScenesSource | KarpathySource,
+    specs: Specs,
+    run: Run,
+    seed: int,
+) -> ArtefactSpec:
+    """Identity of the shares of added variants that a row's filters keep, one after another."""
+    inputs = {"base": specs.base(), "pairs": specs.pairs(run, seed)}
+    about = {"n_variants": n_variants_of(profile, run), "options": run.options}
+    return ArtefactSpec(
+        kind="filtered",
+        name=run.technique,
+        seed=seed,
+        config={"augmentation": run.augmentation, **about, "data": source.identity()},
+        inputs={name: spec.hash for name, spec in inputs.items() if spec is not None},
+        modules=(*DATA_CODE, *specs.pairs_code(run), *MODEL_CODE),
+    )
+
+
+def pairs_notes(
+    profile: Profile,
+    source: ScenesSource | KarpathySource,
+    specs: Specs,
+    find: Callable[[ArtefactSpec], Artefact | None],
+) -> pd.DataFrame:
+    """What generators and filters noted of the pairs of the first seed, where they worked here.
+
+    Args:
+        find: specification -> the artefact if it is there.
+
+    Returns:
+        one row for each: `pairs` (the technique), then the notes; shares of filters are of the
+        added variants that are different. Empty where nothing was generated.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    seed = profile.seeds_of_techniques[0]
+    for run in (*profile.runs, *profile.techniques, *profile.sweeps):
+        unfiltered = {"n_variants": run.n_variants, "strength": run.strength}
+        own = Run(**{**run.model_dump(include={"defence", "augmentation"}), **unfiltered})
+        wanted = [(own.technique, specs.pairs(run, seed))]
+        if set(FILTERS) & set(run.options):
+            wanted.append((run.technique, filter_spec(profile, source, specs, run, seed)))
+        for name, spec in wanted:
+            found = find(spec) if spec is not None else None
+            if spec is not None and found is not None:
+                rows[spec.hash] = {"pairs": name, **found.notes}
+    return pd.DataFrame(list(rows.values()), dtype=object)
 
 
 def first_pairs(variants: OneToMany, n: int) -> OneToMany:

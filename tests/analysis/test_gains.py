@@ -17,6 +17,7 @@ from matlib.analysis.coordinates import technique_coordinates
 from matlib.analysis.diversity import vendi_score
 from matlib.analysis.embeddings import HeldOut, VariantEmbeddings
 from matlib.analysis.figures.names import place_names
+from matlib.analysis.figures.techniques import with_true_names
 from matlib.analysis.gains import best_on_validation, technique_gains
 from matlib.analysis.words import effect_sentence
 from tests.toys import generator
@@ -38,7 +39,8 @@ def runs(n_seeds: int) -> pd.DataFrame:
                 {"row": name, "technique": technique, "augmentation": augmentation,
                  "modality": modality, "seed": seed, "n_train": 100, "n_variants": 4,
                  "worst": 0.2 + gain, "sga": 0.3, "clean": 0.8 - gain, "gain": gain + 0.01 * seed,
-                 "gain_low": gain - 0.02, "gain_high": gain + 0.02, "sga_gain": gain, "gap": 0.1,
+                 "gain_low": gain - 0.02, "gain_high": gain + 0.02, "sga_gain": gain - 0.02 * seed,
+                 "gap": 0.1 - 0.02 * seed,
                  "seconds": 3.0, "validation": 0.2 + gain, "similarity": 0.5, "vendi": 1.5,
                  "mmd2": 0.0, "true_fraction": math.nan}
             )  # fmt: skip
@@ -53,11 +55,16 @@ def test_gains_are_means_over_seeds_with_intervals_and_ordered() -> None:
     half = 4.302653 * 0.01 / math.sqrt(3)  # Student's t, two degrees of freedom
     assert (eda["low"], eda["high"]) == pytest.approx((0.03 - half, 0.03 + half), abs=1e-6)
     assert eda["clean_gain"] == pytest.approx(-0.02)
+    sga = (eda["sga_gain"], eda["sga_low"], eda["sga_high"])
+    assert sga == pytest.approx((0.0, -2 * half, 2 * half), abs=1e-6)
+    gap = (eda["gap"], eda["gap_low"], eda["gap_high"])
+    assert gap == pytest.approx((0.08, 0.08 - 2 * half, 0.08 + 2 * half), abs=1e-6)
 
 
 def test_below_three_seeds_the_first_ones_interval_over_images_stands() -> None:
     eda = technique_gains(runs(2), "mat").set_index("row").loc["mat+.eda"]
     assert (eda["gain"], eda["low"], eda["high"], eda["n_seeds"]) == (0.02, 0.0, 0.04, 1)
+    assert eda["sga_gain"] == 0.02 and math.isnan(eda["sga_low"]) and math.isnan(eda["gap_high"])
 
 
 def test_the_best_on_validation_is_a_plain_technique_and_no_control() -> None:
@@ -126,6 +133,50 @@ def test_sweeps_have_a_panel_for_each_technique_and_a_line_for_each_attack() -> 
     plt.close(figure)
     with pytest.raises(ValueError, match="no sweep over strength"):
         figures.sweep_curves(pd.DataFrame(points), "strength", reference="")
+
+
+def strength_points(n_seeds: int) -> pd.DataFrame:
+    """Of EDA MAT is level 0; of restyled images it is a line."""
+    points = [
+        {"augmentation": name, "dial": "strength", "unit": "strength", "level": level,
+         "attack": attack, "value": 0.3, "low": 0.2, "high": 0.4, "row": "r",
+         "n_seeds": n_seeds if level == 1 else 1}
+        for name, least in (("eda", 0.0), ("restyled", math.nan)) for level in (least, 0.5, 1.0)
+        for attack in ("clean", "sga", "worst")
+    ]  # fmt: skip
+    return pd.DataFrame(points)
+
+
+def test_where_no_strength_is_mat_itself_it_is_a_line_with_a_name() -> None:
+    figure = figures.sweep_curves(strength_points(5), "strength", reference="0: MAT itself")
+    eda, restyled = figure.axes[:2]
+    assert [t.get_text() for t in eda.get_xticklabels()] == ["0", "0.5", "1"]
+    assert [t.get_text() for t in restyled.get_xticklabels()] == ["0.5", "1"]
+    words = "\n".join(t.get_text() for t in figure.findobj(mpl.text.Text))
+    assert "MAT itself, no attack" in words and "MAT itself, worst of all" in words
+    plt.close(figure)
+
+
+@pytest.mark.parametrize(
+    ("n_seeds", "said"),
+    [(1, "one seed, intervals over images"), (5, "5 seeds, interval over seeds; hollow: one seed")],
+)
+def test_the_caption_of_a_sweep_says_which_points_have_one_seed(n_seeds: int, said: str) -> None:
+    figure = figures.sweep_curves(strength_points(n_seeds), "strength", reference="")
+    assert said in figure.get_supxlabel()
+    filled = [line for line in figure.axes[0].lines if line.get_markerfacecolor() != "white"]
+    assert sum(len(line.get_xdata()) for line in filled if line.get_marker() == "o") == (
+        2 if n_seeds == 5 else 0
+    )
+    plt.close(figure)
+
+
+def test_on_photographs_no_rendering_is_named() -> None:
+    table = pd.DataFrame({"row": ["mat+.captions+renderings.t500", "mat"], "gain": [1, 0]})
+    assert with_true_names(table, "scenes") is table
+    named = with_true_names(table, "flickr8k")["row"].tolist()
+    assert named == ["mat+.captions and RandAugment.t500", "mat"]
+    assert figures.label_of("mat+.captions and RandAugment") == "MAT+ captions and RandAugment"
 
 
 def test_effects_are_told_by_their_interval() -> None:

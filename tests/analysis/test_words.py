@@ -7,7 +7,9 @@ import math
 import pytest
 
 from matlib.analysis.words import (
+    bend_sentence,
     captions_html,
+    claim_numbers,
     claim_sentence,
     compare,
     marked_html,
@@ -70,6 +72,15 @@ def test_claim_sentence_says_number_interval_and_verdict() -> None:
     )
 
 
+def test_design_points_are_named_by_their_contrast_alone() -> None:
+    claim = {
+        "id": "C7a", "contrast": "high - low, over 54 design points, 2 seeds", "estimate": 0.1,
+        "ci_low": 0.05, "ci_high": 0.15, "n": 54, "unit": "point", "n_seeds": 2,
+    }  # fmt: skip
+    wanted = "high - low, over 54 design points, 2 seeds: +10.0 points [+5.0, +15.0], "
+    assert claim_numbers(claim) == f"{wanted}2 training seeds"
+
+
 @pytest.mark.parametrize(
     ("limits", "words"),
     [
@@ -83,3 +94,11 @@ def test_the_theory_is_nearer_or_farther_than_the_mean(
 ) -> None:
     sentence = theory_sentence(0.108, *limits, n_inside=1, n=10)
     assert "10.8 points" in sentence and words in sentence and "1 of 10 techniques" in sentence
+    within = theory_sentence(0.108, *limits, n_inside=10, n=10)
+    assert within.endswith("(10 techniques)")
+
+
+def test_a_bend_says_whether_the_middle_is_better() -> None:
+    better = bend_sentence("image", "alignment", -0.029)
+    assert better == "added images: half alignment is better than its ends foretell, by 2.9 points"
+    assert "is worse" in bend_sentence("text", "shift", 0.01)

@@ -20,7 +20,9 @@ TECHNIQUES = (
 SWEEPS = (
     Run(defence="mat+", augmentation="eda", strength=0.5),
     Run(defence="mat+", augmentation="eda", n_variants=2),
+    Run(defence="mat+", augmentation="crop-flip-jitter", strength=0.5),
     Run(defence="mat", n_train=12),
+    Run(defence="mat+", augmentation="captions+renderings", n_train=12),
 )
 
 

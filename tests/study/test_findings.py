@@ -8,8 +8,15 @@ from typing import Any
 
 import pytest
 
-from matlib.study.findings import findings
-from matlib.study.readme import findings_markdown, pairs_markdown
+from matlib.study.findings import SHOWN_IN, findings, shown_in
+from matlib.study.readme import (
+    ALL_HEADINGS,
+    claims_markdown,
+    findings_markdown,
+    pairs_markdown,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def claim(
@@ -54,6 +61,27 @@ def test_the_study_with_most_seeds_speaks_and_open_claims_are_silent() -> None:
     assert findings({"demo": [claim("C4", "not yet tested", 0, None)]}) == []
 
 
+def test_among_as_many_seeds_the_study_of_pairs_speaks_of_pairs() -> None:
+    """Its rivals and its choice of members are those of the design."""
+    full = [claim("C2", "supported"), claim("C4", "supported"), claim("C5", "supported", 7)]
+    pairs = [claim("C2", "inconclusive"), claim("C4", "inconclusive"), claim("C5", "inconclusive")]
+    for ledgers in ({"demo-full": full, "one-to-many": pairs},
+                    {"one-to-many": pairs, "demo-full": full}):  # fmt: skip
+        _, c4, c5 = findings(ledgers)
+        assert "one-to-many" in c4 and "**inconclusive**" in c4
+        assert "demo-full" in c5  # it has more seeds
+    c2, _, _ = findings({"demo-full": full, "one-to-many": pairs})
+    assert "demo-full" in c2
+
+
+def test_every_claim_is_shown_in_a_notebook_that_is_there() -> None:
+    there = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert {notebook for notebook, _ in SHOWN_IN.values()} <= there
+    assert shown_in("C4b") == shown_in("C4") and shown_in("C0-valid") == shown_in("C0")
+    assert shown_in("C7a") == ("70_what_makes_a_good_pair", "good_pairs.png")
+    assert shown_in("C8a")[0] == "85_transfer" and shown_in("C8b") == ("", "")
+
+
 def test_the_readmes_part_on_pairs_shows_the_ledger_and_the_figure(tmp_path: Path) -> None:
     folder = tmp_path / "one-to-many"
     assert "not published yet" in pairs_markdown(folder) and findings_markdown(tmp_path) == ""
@@ -64,7 +92,17 @@ def test_the_readmes_part_on_pairs_shows_the_ledger_and_the_figure(tmp_path: Pat
     (folder / "provenance.json").write_text(json.dumps({"profile": profile, "artefacts": []}))
     text = pairs_markdown(folder)
     assert "3 rows of techniques with 2 training seeds" in text
-    assert "| C4 |" in text and "C2" not in text and "good_pairs.png" not in text
+    assert "| [C4](notebooks/30_one_to_many.ipynb) |" in text
+    assert "C2" not in text and "good_pairs.png" not in text
     (folder / "good_pairs.png").write_bytes(b"")
     assert "(published/one-to-many/good_pairs.png)" in pairs_markdown(folder)
     assert findings_markdown(tmp_path).startswith("- C4")
+
+
+def test_a_notebooks_table_shows_scope_and_seeds_and_open_claims_too() -> None:
+    ledger = [claim("C7a", "supported"), claim("C8b", "not yet tested", 0, None)]
+    text = claims_markdown(ledger, columns=ALL_HEADINGS, notebooks="", with_open=True)
+    head, _, decided, still_open = text.splitlines()
+    assert "training seeds" in head and "scope" in head
+    assert "[C7a](70_what_makes_a_good_pair.ipynb)" in decided and "| 5 | here |" in decided
+    assert still_open.startswith("| C8b | claim C8b | a - b | – | not yet tested |")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -10,20 +12,22 @@ import pytest
 
 from matlib.analysis.factorial import DIALS
 from matlib.config import Run
-from matlib.evaluation.retrieval import worst_of
-from matlib.evaluation.statistics import primary_endpoint
+from matlib.evaluation.retrieval import Outcomes, worst_of
+from matlib.evaluation.statistics import Estimate, primary_endpoint
 from matlib.study.coordinates import coordinates
 from matlib.study.good_pairs import pair_study
 from matlib.study.intervention import intervention_table
 from matlib.study.judgings import inside
-from matlib.study.ledger import ledger
-from matlib.study.pairs_claims import pairs_contrasts
+from matlib.study.ledger import CONTRAST_COLUMNS, ledger
+from matlib.study.pairs_claims import _turned, failed_checks, pairs_contrasts
 from matlib.study.recipes import as_run
 from matlib.study.records import accept_records, write_records
+from matlib.study.report import read_claims
 from matlib.study.runs import Study
 from matlib.study.tables import write_results
 from matlib.study.tasks import all_rows, do, is_done, stages
 from matlib.study.techniques import RUN_COLUMNS, found_by, sweep_table, technique_table
+from matlib.study.variants import pairs_notes
 from tests.study.pairs_profile import SWEEPS, TECHNIQUES, pairs_profile
 
 
@@ -58,8 +62,49 @@ def test_sweeps_hold_the_reference_the_usual_row_and_their_own(study: Study) -> 
     amount = eda[eda["dial"] == "amount"].set_index("level")["row"]
     assert amount.to_dict() == {1.0: "mat", 2.0: "mat+.eda.n2", 3.0: "mat+.eda"}
     pairs = table[(table["dial"] == "pairs") & (table["attack"] == "sga")]
-    assert pairs.set_index("level")["row"].to_dict() == {12.0: "mat.t12", 24.0: "mat"}
-    assert set(table["attack"]) == {"clean", "pgd", "bert", "co-attack", "sga", "joint", "worst"}
+    plain = pairs[pairs["augmentation"] == "none"]
+    assert plain.set_index("level")["row"].to_dict() == {12.0: "mat.t12", 24.0: "mat"}
+    attacks = {"clean", "pgd", "bert", "co-attack", "sga", "joint", "worst", "gain"}
+    assert set(table["attack"]) == attacks and set(table["n_seeds"]) == {1}
+
+
+def test_where_strength_0_still_adds_images_mat_stands_beside_the_levels(study: Study) -> None:
+    table = sweep_table(study)
+    part = table[(table["augmentation"] == "crop-flip-jitter") & (table["attack"] == "worst")]
+    assert part["row"].tolist() == ["mat+.crop-flip-jitter.x0.5", "mat+.crop-flip-jitter", "mat"]
+    assert part["level"].tolist()[:2] == [0.5, 1.0] and math.isnan(part["level"].iloc[2])
+
+
+def test_gains_over_the_number_of_pairs_are_over_mat_on_as_many(study: Study) -> None:
+    table = sweep_table(study)
+    gains = table[table["attack"] == "gain"].set_index("level")
+    row = "mat+.captions+renderings"
+    assert gains["row"].to_dict() == {12.0: f"{row}.t12", 24.0: row}  # no MAT has 8 pairs
+    one, other = (primary_endpoint(found_by(study, name, 0)["worst"])
+                  for name in (f"{row}.t12", "mat.t12"))  # fmt: skip
+    assert gains.loc[12.0, "value"] == pytest.approx(one - other)
+    assert gains.loc[12.0, "low"] <= one - other <= gains.loc[12.0, "high"]
+
+
+def test_rows_of_the_comparison_are_means_over_all_seeds(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three seeds, of which the second and third have other attacks for their worst one."""
+
+    def found(_: Study, name: str, seed: int) -> dict[str, Outcomes]:
+        own = found_by(study, name, 0)
+        return {**own, "worst": own[("worst", "clean", "pgd")[seed]]}
+
+    monkeypatch.setattr("matlib.study.techniques.found_by", found)
+    three = Study(study.profile.model_copy(update={"technique_seeds": (0, 1, 2)}),
+                  study.root.parent, source=study.source)  # fmt: skip
+    table = sweep_table(three)
+    worst = table[(table["attack"] == "worst") & (table["dial"] == "strength")].set_index("row")
+    own = [primary_endpoint(found(study, "mat+.eda", seed)["worst"]) for seed in range(3)]
+    assert worst.loc["mat+.eda", "value"] == pytest.approx(sum(own) / 3)
+    assert worst.loc["mat+.eda", "n_seeds"] == 3 and worst.loc["mat+.eda.x0.5", "n_seeds"] == 1
+    gains = table[table["attack"] == "gain"].set_index("level")["n_seeds"]
+    assert gains.loc[24.0] == 3 and gains.loc[12.0] == 1  # a sweep has one
 
 
 def test_gains_of_the_experiment_are_under_the_same_attacks_as_the_reference(study: Study) -> None:
@@ -102,9 +147,64 @@ def test_shift_counts_as_harm_with_its_interval_turned(study: Study) -> None:
     from matlib.analysis.factorial import fit_effects
 
     effect = fit_effects(intervention_table(study), n_boot=200).estimates["shift"]
-    [harm] = pairs_contrasts(study)["C7c"]
+    contrasts = pairs_contrasts(study)
+    [harm], [alignment] = contrasts["C7c"], contrasts["C7a"]
     assert harm.estimate.value == pytest.approx(-effect.value)
     assert (harm.estimate.low, harm.estimate.high) == pytest.approx((-effect.high, -effect.low))
+    assert {harm.unit, alignment.unit} == {"point"}
+    assert "alignment high - low, over 8 design points, 1 seed" in alignment.name
+
+
+def test_a_turned_effect_has_a_p_value_that_no_number_of_resamples_makes_0() -> None:
+    always_below = Estimate(-0.2, -0.3, -0.1, 54, 1.0)  # as `percentile_estimate` counts
+    assert _turned(always_below, 2 / 2001).p_below == pytest.approx(1 / 2001)
+    assert _turned(always_below, 0.0).p_below > 0
+    mostly_above = Estimate(0.1, -0.1, 0.3, 54, 0.2)
+    turned = _turned(mostly_above, 0.4)
+    assert turned.p_below == pytest.approx(0.8)
+    assert (turned.value, turned.low, turned.high) == (-0.1, -0.3, 0.1)
+
+
+def dialled(shift_moves: float) -> pd.DataFrame:
+    """An experiment with images of which shift also moves diversity, by that much of its range."""
+    rows = [
+        {"alignment": a, "diversity": d, "shift": s, "modality": modality, "true_fraction": a,
+         "vendi": d + shift_moves * s * (modality == "image"), "mmd2": s}
+        for modality in ("text", "image") for a, d, s in product((0.0, 1.0), repeat=3)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_a_dial_that_failed_its_check_says_so_in_contrast_and_scope(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert failed_checks(dialled(0.05)) == {}
+    words = "; dial failed its check for added images"
+    assert failed_checks(dialled(0.3)) == {"shift": words}
+    both = {"shift": "; dial failed its check for added captions and images"}
+    monkeypatch.setattr("matlib.study.pairs_claims.failed_checks", lambda _: both)
+    claims = {claim["id"]: claim for claim in ledger(study)}
+    for part in ("contrast", "scope"):
+        assert claims["C7c"][part].endswith(both["shift"])
+        assert "failed" not in claims["C7a"][part]
+    assert claims["C7c"]["unit"] == "point" and "these weights" in claims["C7c"]["verdict"]
+
+
+def test_every_contrast_is_written_beside_the_claims(study: Study) -> None:
+    files = write_results(study)
+    table = pd.read_csv(files["contrasts.csv"], keep_default_na=False)
+    assert list(table.columns) == list(CONTRAST_COLUMNS)
+    claims = {claim["id"]: claim for claim in read_claims(files["claims.json"])}
+    c4 = table[table["claim"] == "C4"].set_index("contrast")
+    assert list(c4.index) == [
+        "mat+.captions+renderings - mat", "mat+.captions+renderings - mat.regularised",
+    ]  # fmt: skip
+    weakest = c4.loc[claims["C4"]["contrast"]]
+    assert weakest["ci_low"] == c4["ci_low"].min()
+    assert weakest["estimate"] == pytest.approx(claims["C4"]["estimate"], abs=1e-4)
+    assert (c4["p_adjusted_within"] > 0).all()
+    assert claims["C4"]["figure"] == "notebooks/30_one_to_many.ipynb"
+    assert claims["C7a"]["picture"] == "good_pairs.png" and claims["C8b"]["figure"] == ""
 
 
 def test_the_tables_are_read_again_from_where_they_are_published(study: Study) -> None:
@@ -145,11 +245,29 @@ def test_generated_pairs_are_stored_where_they_can_be_looked_at(study: Study) ->
     assert spec is not None
     artefact = study.store.find(spec)
     assert artefact is not None and artefact.notes["n_asked"] == 2 * 24
+    assert {"n_empty", "n_identical", "n_left_out", "n_retried"} <= set(artefact.notes)
+    told = {"tries": 3, "temperature": 1.0, "top_p": 0.9, "max_words": 32}
+    assert told.items() <= dict(artefact.notes).items()
     written = json.loads(artefact.file("captions.json").read_text())
     found = study.variants("captioned")
     assert [list(own[1:]) for own in found.captions] == written
     same = study.specs.pairs(Run(defence="mat+", augmentation="captioned", vendi=1.0), 0)
     assert same is not None and same.hash == spec.hash  # filters keep of the same captions
+
+
+def test_what_generators_and_filters_did_is_noted(study: Study) -> None:
+    study.variants("rewritten")
+    notes = pairs_notes(study.profile, study.source, study.specs, study.store.find)
+    notes = notes.set_index("pairs")
+    rewritten = notes.loc["rewritten"]
+    assert rewritten["n_asked"] == 2 * 24 and 0 <= rewritten["n_equal_original"] <= 48
+    assert 0 <= rewritten["n_repeats"] <= 48 - rewritten["n_equal_original"]
+    filtered = notes.loc["captioned.a-1.v1"]
+    assert filtered["keep_aligned"] == 1  # a cosine of -1 keeps all
+    assert 0 < filtered["vendi"] < 1  # repeats take the place of different captions
+    assert notes.loc["augmix.k1", "keep_diverse"] == pytest.approx(0.5, abs=0.1)
+    elsewhere = pairs_notes(study.profile, study.source, study.specs, lambda _: None)
+    assert elsewhere.empty
 
 
 def test_options_of_pairs_are_part_of_a_models_identity(study: Study) -> None:

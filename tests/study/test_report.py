@@ -84,6 +84,22 @@ def test_the_front_page_carries_claims_figures_provenance_and_links(folder: Path
     ]
 
 
+def test_claims_link_to_the_pages_that_are_there(folder: Path) -> None:
+    notebook = toy_notebook("table")
+    links = "[C2](20_defences.ipynb), [C9](80_sanity.ipynb)"
+    notebook.cells[2].outputs = [new_output("display_data", {"text/markdown": links})]
+    write_notebook(folder / "notebooks/20_defences.ipynb", notebook)
+    front = build_report(folder, _front(folder)).read_text()
+    assert '<a href="20_defences.html">C2</a>' in front  # C8b is shown in no notebook
+    page = (folder / "report" / "20_defences.html").read_text()
+    assert '<a href="20_defences.html">C2</a>, C9' in page and ".ipynb" not in page
+
+
+def test_design_points_are_no_queries() -> None:
+    (row,) = claim_rows([{**CLAIM, "unit": "point", "n": 54}])
+    assert row["n"] == "54 design points"
+
+
 def test_every_text_is_escaped(folder: Path) -> None:
     text = build_report(folder, _front(folder)).read_text()
     assert "&lt;script&gt;alert(1)" in text and "Does &lt;i&gt;it" in text

@@ -37,6 +37,8 @@ _ATTACKS = {
     "worst": (VERMILLION, "o", "-"),
 }
 
+_REFERENCE = "MAT itself"
+
 
 @styled
 def technique_gains(table: pd.DataFrame, *, gain_label: str) -> Figure:
@@ -100,12 +102,35 @@ def _parts(technique: str) -> list[str]:
     return parts
 
 
+def with_true_names(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """The table with rows and techniques called what they are on these data, for figures.
+
+    Of a photograph there is no other rendering: there `captions+renderings` adds images by
+    RandAugment. Rows keep their names in all files.
+
+    Args:
+        table: with any of the columns row, technique, augmentation.
+        dataset: `scenes`, or the name of real data.
+    """
+    if dataset == "scenes":
+        return table
+    columns = [c for c in ("row", "technique", "augmentation") if c in table.columns]
+    words = "captions and RandAugment"
+    return table.assign(
+        **{c: table[c].str.replace("captions+renderings", words, regex=False) for c in columns}
+    )
+
+
 @styled
 def sweep_curves(table: pd.DataFrame, dial: str, *, reference: str) -> Figure:
     """Recall by amount or strength of each technique, a panel per technique, a line per attack.
 
+    Points of several seeds are filled, those of one are hollow.
+
     Args:
-        table: columns augmentation, dial, unit, level, attack, value, low, high (shares of 1).
+        table: columns augmentation, dial, unit, level, attack, value, low, high (shares of 1),
+            and n_seeds (all 1 without it). What has no level (not a number) is the reference of
+            a panel, drawn as a line across it without an attack and under the worst one.
         dial: `amount`, `strength` or `pairs`.
         reference: what the lowest level is, for the caption below.
 
@@ -113,27 +138,42 @@ def sweep_curves(table: pd.DataFrame, dial: str, *, reference: str) -> Figure:
         ValueError: nothing of this dial.
     """
     part = table[table["dial"] == dial]
+    part = part if "n_seeds" in part.columns else part.assign(n_seeds=1)
     names = list(dict.fromkeys(part["augmentation"]))
     if not names:
         raise ValueError(f"no sweep over {dial} to draw")
     n_columns = min(3, len(names))
     n_rows = -(-len(names) // n_columns)
     figure, axes = plt.subplots(
-        n_rows, n_columns, figsize=(WIDTH, 2.5 * n_rows + 0.8), sharey=True, squeeze=False
+        n_rows, n_columns, figsize=(WIDTH, 2.5 * n_rows + 1.0), sharey=True, squeeze=False
     )
     for axis, name in zip(axes.flat, names, strict=False):
-        _sweep_panel(axis, part[part["augmentation"] == name], dial)
+        own = part[part["augmentation"] == name]
+        _sweep_panel(axis, own[own["level"].notna()], dial)
+        _reference_lines(axis, own[own["level"].isna()])
         axis.set_title("MAT" if name == "none" else label_of(str(name), "technique"))
     for axis in list(axes.flat)[len(names) :]:
         axis.set_axis_off()
-    for row in axes:
-        row[0].set_ylabel("mean of TR@1 and IR@1, %")
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=11,
-                  columnspacing=1.6, handletextpad=0.4)  # fmt: skip
-    if reference:
-        figure.supxlabel(reference, fontsize=11)
+    figure.supylabel("mean of TR@1 and IR@1, %", fontsize=12)
+    every = [zip(*axis.get_legend_handles_labels(), strict=True) for axis in axes.flat]
+    handle_of = {label: handle for pairs in every for handle, label in pairs}
+    labels = sorted(handle_of, key=lambda label: label.startswith(_REFERENCE))  # lines come last
+    figure.legend([handle_of[label] for label in labels], labels, loc="outside upper center",
+                  ncols=3, fontsize=11, columnspacing=1.6, handletextpad=0.4)  # fmt: skip
+    said = [reference] if reference else []
+    figure.supxlabel("\n".join([*said, _seeds_in_words(part["n_seeds"])]), fontsize=11)
     return figure
+
+
+def _seeds_in_words(n_seeds: pd.Series[int]) -> str:
+    """What the intervals of the points are over, for the caption."""
+    several = sorted({int(n) for n in n_seeds} - {1})
+    over_seeds = f"{' or '.join(map(str, several))} seeds, interval over seeds"
+    if not several:
+        return "one seed, intervals over images"
+    if 1 not in set(n_seeds):
+        return over_seeds
+    return f"filled: {over_seeds}; hollow: one seed, interval over images"
 
 
 def _sweep_panel(axis: Axes, part: pd.DataFrame, dial: str) -> None:
@@ -145,12 +185,22 @@ def _sweep_panel(axis: Axes, part: pd.DataFrame, dial: str) -> None:
         value, low, high = (100 * own[c].to_numpy(dtype=float) for c in ("value", "low", "high"))
         axis.errorbar(
             own["level"], value, yerr=np.clip([value - low, high - value], 0, None), color=colour,
-            marker=marker, ls=style, ms=4, lw=1.6, capsize=2, elinewidth=0.8,
+            marker=marker, ls=style, ms=4, lw=1.6, capsize=2, elinewidth=0.8, mfc="white",
             label=label_of(attack, "attack"),
         )  # fmt: skip
+        full = (own["n_seeds"] > 1).to_numpy()
+        axis.plot(own["level"][full], value[full], marker, color=colour, ms=4, zorder=3)
     if dial != "strength":
         axis.set_xscale("log", base=2)
     axis.set_xticks(levels, [f"{level:g}" for level in levels])
     axis.minorticks_off()
     axis.set_xlabel(str(part["unit"].iloc[0]), fontsize=10)
     axis.set_ylim(bottom=0)
+
+
+def _reference_lines(axis: Axes, part: pd.DataFrame) -> None:
+    """MAT itself, where no level of the dial is MAT."""
+    for attack in ("clean", "worst"):
+        for value in part[part["attack"] == attack]["value"]:
+            axis.axhline(100 * value, color=_ATTACKS[attack][0], lw=1.2, ls=(0, (1, 1)),
+                         label=f"{_REFERENCE}, {label_of(attack, 'attack')}")  # fmt: skip

@@ -1,0 +1,117 @@
+"""What a generator was asked, and how, is noted beside what it gave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from matlib.augmentations.diffusion import GUIDANCE
+from matlib.augmentations.rewriting import PROMPT, InstructRewriter
+from matlib.config import Profile, Run, load_profile
+from matlib.data.pairs import OneToMany
+from matlib.study.artefacts import Artefact, ArtefactSpec
+from matlib.study.generators import CAPTIONS, Generators, _as_they_came, _Counting
+from matlib.study.sources import ScenesSource
+from matlib.study.specs import Specs
+from tests.toys import generator
+
+NAMED = {"rewriter": "an-instruct-model", "image_to_image": "a-diffusion-model", "top_p": 0.8}
+
+
+@pytest.fixture(scope="module")
+def profile() -> Profile:
+    plain = load_profile("smoke").model_dump()
+    plain["generators"] = {**plain["generators"], **NAMED}
+    return Profile(**plain)
+
+
+def generators(profile: Profile, folder: Path) -> tuple[Generators, dict[str, Any]]:
+    """Generators whose artefacts lie in a folder, and the notes that they made."""
+    source, notes = ScenesSource(profile.dataset), {}
+
+    def get(spec: ArtefactSpec, make: Any) -> Artefact:
+        notes.update(make(folder))
+        outputs = {path.name: {} for path in folder.iterdir()}
+        return Artefact(folder, {"notes": notes, "outputs": outputs})
+
+    def no_language_model() -> Any:
+        raise AssertionError("a named rewriter needs none")
+
+    specs = Specs(profile, source.identity(), "cpu")
+    return Generators(profile, source, specs, get, no_language_model, "cpu"), notes
+
+
+def test_a_rewriters_prompt_sampling_and_refusals_are_noted(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    class Stubborn(InstructRewriter):
+        """At first it only repeats what it is told."""
+
+        def __call__(self, captions: Any, n: int, generator: Any, **_: Any) -> list[list[str]]:
+            calls.append(len(captions))
+            if len(calls) == 1:
+                return [[caption] * n for caption in captions]
+            return [[f"{caption}, version {i}" for i in range(n)] for caption in captions]
+
+    def load(source: str, device: str, **sampling: Any) -> InstructRewriter:
+        return Stubborn(None, None, **sampling)
+
+    monkeypatch.setattr(InstructRewriter, "load", load)
+    made, notes = generators(profile, tmp_path)
+    run = Run(defence="mat+", augmentation="rewritten")
+    spec = made.specs.pairs(run, 0)
+    assert spec is not None
+    found = made.variants(run, 0, spec)
+    n = profile.dataset.n_train
+    assert calls == [n, n] and (tmp_path / CAPTIONS).is_file()
+    assert all(len(own) == profile.n_variants for own in found.captions)
+    added = profile.n_variants - 1
+    assert notes == {
+        "prompt": PROMPT, "temperature": 1.0, "top_p": 0.8, "max_new_tokens": 40, "tries": 3,
+        "n_asked": added * n, "n_empty": 0, "n_identical": added * n, "n_left_out": 0,
+        "n_retried": n,
+    }  # fmt: skip
+
+
+def test_steps_and_guidance_of_diffusion_are_noted(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dataclass
+    class Inverting:
+        n_steps: int = 30
+        size: int = 512
+
+        def draw(self, captions: Any, generator: Any, images: Any, strength: float) -> Any:
+            return 255 - images
+
+    monkeypatch.setattr(
+        "matlib.study.generators.Diffusion.load", lambda source, what, device: Inverting()
+    )
+    made, _ = generators(profile, tmp_path)
+    run, pairs = Run(defence="mat+", augmentation="restyled"), made.source.pairs("train")
+    found, notes = made._made(run, pairs, 0)
+    assert notes == {
+        "diffusion_steps": 30, "guidance": GUIDANCE, "size": 512, "diffusion_strength": 0.5
+    }  # fmt: skip
+    assert torch.equal(found.all_images()[:, 1], 255 - found.all_images()[:, 0])
+
+
+def test_pairs_that_are_asked_about_again_are_counted() -> None:
+    writer = _Counting(lambda rows, n, generator: [["a"] * n for _ in rows])
+    writer([0, 1, 2], 2, generator(0))
+    assert writer.n_retried == 0
+    writer([1, 2], 1, generator(0))
+    assert writer([2], 1, generator(0)) == [["a"]]
+    assert writer.n_retried == 3
+
+
+def test_unsorted_captions_are_counted_as_they_came() -> None:
+    images = torch.zeros(2, 1, 3, 4, 4, dtype=torch.uint8)
+    made = OneToMany("rewritten", (("a", "a", "b", "b"), ("c", "d", "e", "f")), images)
+    assert _as_they_came(made) == {"n_asked": 6, "n_equal_original": 1, "n_repeats": 1}
