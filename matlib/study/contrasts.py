@@ -34,7 +34,8 @@ class Contrast:
         name: in words, e.g. `mat - tecoa`.
         estimate: difference of the primary endpoint, in [-1, 1], with its interval.
         n_seeds: trained weights behind it.
-        unit: what the interval resamples: `query` (images with their captions) or `seed`.
+        unit: what the interval resamples: `query` (images with their captions), `seed`, or
+            `point` (design points of the experiment).
         at_floor: both sides include chance in their intervals.
     """
 

@@ -35,7 +35,7 @@ FIGURES = {
     "good_pairs": "What makes a good pair: robustness gained by the set level of each dial.",
 }
 RESULTS = (
-    "claims.json", "robustness.csv", "endpoints.csv", "held_out.csv", "inside.csv",
+    "claims.json", "contrasts.csv", "robustness.csv", "endpoints.csv", "held_out.csv", "inside.csv",
     "transfer.csv", "ranking.csv", "techniques.csv", "sweeps.csv", "intervention.csv",
     "provenance.json",
 )  # fmt: skip
