@@ -53,6 +53,7 @@ def calibration_profile(profile: Profile, world_seed: int, lrs: Sequence[float])
             "dataset": profile.dataset.model_copy(update={"world_seed": world_seed}),
             "runs": (),
             "inside": tuple(runs),
+            "inside_seeds": (),
             "seeds": (0,),
         }
     )

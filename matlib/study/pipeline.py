@@ -14,7 +14,7 @@ from matlib.study.provenance import PACKAGE_ROOT
 from matlib.study.published import publish_outputs
 from matlib.study.readme import update_readme
 from matlib.study.records import FILE as RECORDS
-from matlib.study.records import accept_records, write_records
+from matlib.study.records import accept_records, keep_seconds, write_records
 from matlib.study.report import Figure, FrontPage, build_report, claims_text, read_claims
 from matlib.study.runs import Study
 from matlib.study.session import open_study
@@ -166,7 +166,8 @@ def _publish(folder: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for name in RESULTS:
         if (folder / name).is_file():
-            write_durably(target / name, (folder / name).read_text())
+            text = (folder / name).read_text()
+            write_durably(target / name, keep_seconds(text, target / name))
     for figure in FIGURES:
         made = folder / "figures" / f"{figure}.png"
         if made.is_file():

@@ -2,8 +2,8 @@
 
 A record is one line: what was judged (the content hash of its artefact, which follows from
 profile, data and code) and the rank of every query. A study that needs an artefact of that hash
-takes the ranks from the record. Where the code or the profile is another one, so is the hash, and
-the run is made anew.
+takes the ranks from the record, with the provenance of the run that made them. Where the code or
+the profile is another one, so is the hash, and the run is made anew.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from matlib.study.sanity import FILE as CHECKS
 from matlib.study.tasks import Task, all_rows, specs_of, stages
 
 FILE = "records.csv.gz"
+MADE = "made"
+"""Note of an artefact that was taken from records: the provenance that was published for it."""
+
 COLUMNS = ("hash", "kind", "name", "seed", "file", "attack", "direction", "content")
 
 
@@ -91,7 +94,7 @@ def accept_records(study: Study, folder: Path, *, whole: bool = False) -> int:
     if not (folder / FILE).is_file():
         return 0
     table = pd.read_csv(folder / FILE, dtype=str, keep_default_na=False)
-    by_hash = dict(list(table.groupby("hash", sort=False)))
+    by_hash, made = dict(list(table.groupby("hash", sort=False))), _published(folder)
     n_taken, first = 0, study.profile.seeds[0]
     for task, specs in recorded_tasks(study):
         is_shown = task.what == "judged" and (task.seed == first or task.name == "base")
@@ -100,12 +103,27 @@ def accept_records(study: Study, folder: Path, *, whole: bool = False) -> int:
         for spec in specs:
             if spec.hash in by_hash and study.store.find(spec) is None:
                 rows = by_hash[spec.hash]
-                study.store.get_or_make(spec, partial(_restore, rows))
+                study.store.get_or_make(spec, partial(_restore, rows, made.get(spec.hash)))
                 n_taken += 1
     return n_taken
 
 
-def _restore(rows: pd.DataFrame, folder: Path) -> dict[str, Any]:
+def _published(folder: Path) -> dict[str, dict[str, Any]]:
+    """Hash -> provenance of every artefact that was published with the records."""
+    path = folder / "provenance.json"
+    if not path.is_file():
+        return {}
+    artefacts = json.loads(path.read_text(encoding="utf-8"))["artefacts"]
+    return {artefact["hash"]: artefact for artefact in artefacts}
+
+
+def as_made(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Provenance of the run that made an artefact, also where it was taken from records."""
+    original: dict[str, Any] = provenance["notes"].get(MADE, provenance)
+    return original
+
+
+def _restore(rows: pd.DataFrame, made: dict[str, Any] | None, folder: Path) -> dict[str, Any]:
     for file, part in rows.groupby("file", sort=False):
         path = folder / str(file)
         if path.suffix == ".json":
@@ -114,7 +132,7 @@ def _restore(rows: pd.DataFrame, folder: Path) -> dict[str, Any]:
         columns = zip(part["attack"], part["direction"], part["content"], strict=True)
         frames = [_ranks(attack, direction, content) for attack, direction, content in columns]
         pd.concat(frames).to_csv(path, index=False)
-    return {"taken from": FILE}
+    return {"taken from": FILE, **({MADE: made} if made else {})}
 
 
 def _ranks(attack: str, direction: str, content: str) -> pd.DataFrame:
@@ -122,3 +140,26 @@ def _ranks(attack: str, direction: str, content: str) -> pd.DataFrame:
     ranks = [int(rank) for rank in content.split(" ")]
     about = {"attack": attack, "direction": direction}
     return pd.DataFrame({**about, "query": range(len(ranks)), "rank": ranks})
+
+
+def keep_seconds(text: str, published: Path) -> str:
+    """A table with the training seconds that were published for its rows and are unknown here.
+
+    Records hold no histories. A row that is trained anew knows its own seconds, so that what is
+    empty belongs to a row whose outcomes were taken from the records beside the old table.
+
+    Args:
+        text: CSV; one without columns `row`, `seed` and `seconds` is returned as it is.
+        published: the same table as it was published before; need not exist.
+    """
+    key = ["row", "seed"]
+    if not {*key, "seconds"} <= set(text.split("\n", 1)[0].split(",")) or not published.is_file():
+        return text
+    new, old = (pd.read_csv(each, dtype=str, keep_default_na=False)
+                for each in (io.StringIO(text), published))  # fmt: skip
+    known = old.set_index(key)["seconds"].to_dict()
+    missing = new["seconds"] == ""
+    new.loc[missing, "seconds"] = [
+        known.get(each, "") for each in new.loc[missing, key].itertuples(index=False, name=None)
+    ]
+    return new.to_csv(index=False, lineterminator="\n")

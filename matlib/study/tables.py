@@ -21,6 +21,7 @@ from matlib.study.inside import inside_table
 from matlib.study.intervention import intervention_table
 from matlib.study.ledger import contrast_table, contrasts_of, ledger
 from matlib.study.ranking import ranking_table
+from matlib.study.records import as_made
 from matlib.study.runs import Study
 from matlib.study.techniques import sweep_table, technique_table
 from matlib.study.transfer import transfer_table
@@ -133,7 +134,6 @@ def write_results(study: Study) -> dict[str, Path]:
     table = robustness_table(study)
     contrasts = contrasts_of(study)
     claims, behind = ledger(study, contrasts), contrast_table(contrasts)
-    records = study.store.records()
     extra = {
         "endpoints.csv": endpoint_table(study),
         "held_out.csv": held_out_table(study),
@@ -149,7 +149,7 @@ def write_results(study: Study) -> dict[str, Path]:
         **{name: _csv(found) for name, found in extra.items() if len(found)},
         **({"contrasts.csv": _csv(behind, "%.6g")} if len(behind) else {}),  # p-values are small
         "claims.json": json.dumps(claims, indent=1, ensure_ascii=False) + "\n",
-        "provenance.json": json.dumps(_provenance(study, records), indent=1) + "\n",
+        "provenance.json": json.dumps(_provenance(study), indent=1) + "\n",
     }
     written = {}
     for name, text in files.items():
@@ -162,10 +162,11 @@ def _csv(table: pd.DataFrame, float_format: str = "%.6f") -> str:
     return table.to_csv(index=False, float_format=float_format, lineterminator="\n")
 
 
-def _provenance(study: Study, records: list[dict[str, Any]]) -> dict[str, Any]:
+def _provenance(study: Study) -> dict[str, Any]:
+    records = study.store.records()
     return {
         "profile": study.profile.model_dump(mode="json"),
         "rows": [f"{name} s{seed}" for name, seed in study.rows()],
         "partial": study.profile.limit > 0,
-        "artefacts": [record for record in records if record["hash"] in study.used],
+        "artefacts": [as_made(record) for record in records if record["hash"] in study.used],
     }

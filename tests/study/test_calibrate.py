@@ -7,6 +7,7 @@ import pytest
 
 from matlib.config import load_profile
 from matlib.study.calibrate import COLUMNS, calibrate, calibration_profile
+from matlib.study.recipes import inside_rows_of
 
 SMOKE = load_profile("smoke")
 FEW = SMOKE.model_copy(update={"runs": SMOKE.runs[:2]})
@@ -19,6 +20,11 @@ def test_each_row_is_tried_at_each_rate_on_the_other_world() -> None:
         ("clean", 1e-3, "lr0.001"), ("clean", 5e-4, "lr0.0005"),
         ("image-at", 1e-3, "lr0.001"), ("image-at", 5e-4, "lr0.0005"),
     ]  # fmt: skip
+
+
+def test_variations_with_seeds_of_their_own_are_calibrated_with_one_all_the_same() -> None:
+    grid = calibration_profile(FEW.model_copy(update={"inside_seeds": (0, 1, 2)}), 0, [1e-3])
+    assert {seed for _, seed in inside_rows_of(grid)} == {0}
 
 
 def test_the_world_that_is_reported_on_is_refused() -> None:

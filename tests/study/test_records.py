@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -9,8 +11,9 @@ import pytest
 import torch
 
 from matlib.config import Profile, Run, load_profile
-from matlib.study.records import FILE, accept_records, write_records
+from matlib.study.records import FILE, accept_records, keep_seconds, write_records
 from matlib.study.runs import Study
+from matlib.study.tables import write_results
 from matlib.study.tasks import Rows, Task, is_done
 from matlib.study.workers import make_rows
 from tests.study.smoke_parts import NO_PAIRS
@@ -63,3 +66,30 @@ def test_the_same_outcomes_give_the_same_file_and_no_file_gives_nothing(
     assert write_records(done, tmp_path / "b").read_bytes() == first
     assert set(pd.read_csv(tmp_path / "a" / FILE)["kind"]) == {"judged", "sanity"}
     assert accept_records(done, tmp_path / "nowhere") == 0
+
+
+def test_what_is_published_again_keeps_the_provenance_of_the_runs_that_made_it(
+    done: Study, tmp_path: Path
+) -> None:
+    write_results(done)
+    write_records(done, tmp_path)
+    shutil.copy(done.root / "provenance.json", tmp_path)
+    other = Study(profile(), tmp_path / "other")
+    accept_records(other, tmp_path, whole=True)
+    write_results(other)
+    kinds = ("judged", "sanity")
+    first, again = (
+        {a["hash"]: a for a in json.loads(text)["artefacts"] if a["kind"] in kinds}
+        for text in ((s.root / "provenance.json").read_text() for s in (done, other))
+    )
+    assert again and again == {key: first[key] for key in again}
+
+
+def test_seconds_that_are_unknown_here_stay_as_they_were_published(tmp_path: Path) -> None:
+    old = tmp_path / "techniques.csv"
+    old.write_text("row,seed,seconds\nmat,0,30.5\nmat,1,31.5\n")
+    new = "row,seed,gain,seconds\nmat,0,0.1,\nmat,1,0.2,29.0\nmat+,0,0.3,\n"
+    kept = "row,seed,gain,seconds\nmat,0,0.1,30.5\nmat,1,0.2,29.0\nmat+,0,0.3,\n"
+    assert keep_seconds(new, old) == kept
+    assert keep_seconds(new, tmp_path / "none.csv") == new
+    assert keep_seconds("row,seed\nmat,0\n", old) == "row,seed\nmat,0\n"
