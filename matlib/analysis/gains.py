@@ -10,6 +10,9 @@ import pandas as pd
 from matlib.evaluation.bootstrap import Estimate
 from matlib.evaluation.inference import MIN_SEEDS_FOR_INTERVAL, t_interval
 
+CONTROLS = ("mismatched", "restated", "characters")
+"""Techniques that stand for no way of augmenting: wrong captions, nothing new, misspelt words."""
+
 COORDINATES = ("similarity", "vendi", "mmd2", "true_fraction")
 
 
@@ -68,12 +71,14 @@ def _estimate(values: list[float], low: float, high: float) -> Estimate:
 def best_on_validation(runs: pd.DataFrame, modality: str) -> str | None:
     """The row with plain options that does best on validation pairs, of one modality.
 
+    Controls are no candidates.
+
     Args:
         runs: as for `technique_gains`.
         modality: `text` or `image`.
     """
     plain = runs[(runs["modality"] == modality) & (runs["technique"] == runs["augmentation"])]
-    plain = plain[~plain["augmentation"].isin(["mismatched", "restated"])]  # controls
+    plain = plain[~plain["augmentation"].isin(CONTROLS)]
     if plain.empty:
         return None
     return str(plain.groupby("row", sort=False)["validation"].mean().idxmax())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from matlib.analysis.factorial import Effects, fit_effects
-from matlib.analysis.gains import technique_gains
+from matlib.analysis.gains import CONTROLS, technique_gains
 from matlib.analysis.prediction import levels_from_measures, predict_left_out
 from matlib.study.full import PublishedStudy, larger_study, where_the_rest_is
 from matlib.study.intervention import COORDINATES, intervention_table
@@ -81,9 +81,9 @@ def plain_techniques(gains: pd.DataFrame) -> pd.DataFrame:
 
 
 def real_techniques(gains: pd.DataFrame) -> pd.DataFrame:
-    """The plain techniques without the control (captions of other images)."""
+    """The plain techniques without the controls."""
     plain = plain_techniques(gains)
-    return plain if plain.empty else plain[plain["augmentation"] != "mismatched"]
+    return plain if plain.empty else plain[~plain["augmentation"].isin(CONTROLS)]
 
 
 def pair_study(study: Study, published: Path | None = None) -> PairStudy | None:

@@ -32,6 +32,7 @@ def runs(n_seeds: int) -> pd.DataFrame:
         ("mat+.eda", "eda", "eda", "text", 0.02),
         ("mat+.eda.x0.5", "eda.x0.5", "eda", "text", 0.05),
         ("mat+.restated", "restated", "restated", "text", 0.09),
+        ("mat+.characters", "characters", "characters", "text", 0.08),
         ("mat+.augmix", "augmix", "augmix", "image", -0.01),
     ):
         for seed in range(n_seeds):
@@ -49,7 +50,9 @@ def runs(n_seeds: int) -> pd.DataFrame:
 
 def test_gains_are_means_over_seeds_with_intervals_and_ordered() -> None:
     found = technique_gains(runs(3), "mat").set_index("row")
-    assert list(found.index) == ["mat+.restated", "mat+.eda.x0.5", "mat+.eda", "mat+.augmix"]
+    assert list(found.index) == [
+        "mat+.restated", "mat+.characters", "mat+.eda.x0.5", "mat+.eda", "mat+.augmix",
+    ]  # fmt: skip
     eda = found.loc["mat+.eda"]
     assert eda["gain"] == pytest.approx(0.03) and eda["n_seeds"] == 3
     half = 4.302653 * 0.01 / math.sqrt(3)  # Student's t, two degrees of freedom

@@ -91,7 +91,7 @@ def predicted_gains(table: pd.DataFrame, *, gain_label: str) -> Figure:
     """
     if table.empty:
         raise ValueError("no technique was predicted")
-    figure, (axis,) = panels(1, 4.8)
+    figure, (axis,) = panels(1, 6.6)
     both = 100 * table[["gain", "theory"]].to_numpy(dtype=float)
     for modality, (colour, marker, label) in _LOOKS.items():
         part = table[table["modality"] == modality]
