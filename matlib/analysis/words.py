@@ -96,11 +96,21 @@ def claim_numbers(claim: Mapping[str, Any]) -> str:
     )
 
 
-def effect_sentence(dial: str, value: float, low: float, high: float) -> str:
-    """What turning a dial from its lowest to its highest level did (shares of 1), in points."""
+_ADDED = {"text": "added captions: ", "image": "added images: ", "": ""}
+
+
+def effect_sentence(
+    dial: str, value: float, low: float, high: float, *, modality: str = ""
+) -> str:
+    """What turning a dial from its lowest to its highest level did (shares of 1), in points.
+
+    Args:
+        modality: text or image, where the effect is that on added captions or images alone.
+    """
     limits = f"[{100 * low:+.1f}, {100 * high:+.1f}]"
     word = "helps" if low > 0 else "hurts" if high < 0 else "makes no difference that can be told"
-    return f"more {dial} {word}: {100 * value:+.1f} points {limits} over its whole range"
+    points = f"{100 * value:+.1f} points {limits} over its whole range"
+    return f"{_ADDED[modality]}more {dial} {word}: {points}"
 
 
 def bend_sentence(modality: str, dial: str, value: float) -> str:
@@ -109,10 +119,9 @@ def bend_sentence(modality: str, dial: str, value: float) -> str:
     Args:
         value: both ends minus the middle, told apart from 0.
     """
-    what = {"text": "captions", "image": "images"}[modality]
     word = "better" if value < 0 else "worse"
     return (
-        f"added {what}: half {dial} is {word} than its ends foretell, "
+        f"{_ADDED[modality]}half {dial} is {word} than its ends foretell, "
         f"by {100 * abs(value):.1f} points"
     )
 

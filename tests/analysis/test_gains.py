@@ -186,6 +186,8 @@ def test_effects_are_told_by_their_interval() -> None:
     assert effect_sentence("alignment", 0.05, 0.01, 0.09).startswith("more alignment helps: +5.0")
     assert "hurts" in effect_sentence("shift", -0.05, -0.09, -0.01)
     assert "no difference" in effect_sentence("diversity", 0.0, -0.01, 0.01)
+    apart = effect_sentence("diversity", -0.02, -0.03, -0.01, modality="image")
+    assert apart.startswith("added images: more diversity hurts: -2.0")
 
 
 def test_names_of_points_that_lie_close_do_not_cover_each_other() -> None:
