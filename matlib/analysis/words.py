@@ -99,9 +99,7 @@ def claim_numbers(claim: Mapping[str, Any]) -> str:
 _ADDED = {"text": "added captions: ", "image": "added images: ", "": ""}
 
 
-def effect_sentence(
-    dial: str, value: float, low: float, high: float, *, modality: str = ""
-) -> str:
+def effect_sentence(dial: str, value: float, low: float, high: float, *, modality: str = "") -> str:
     """What turning a dial from its lowest to its highest level did (shares of 1), in points.
 
     Args:
