@@ -150,7 +150,7 @@ def bench_markdown(found: Mapping[str, Any]) -> str:
     ratios = {"the demo's small model": found["mat_step_over_necessary"]}
     if "mat_step_vit_b_16" in found:
         ratios["ViT-B/16"] = found["mat_step_vit_b_16"]["mat_step_over_necessary"]
-    steps = " and ".join(f"{ratio:.2f} on {model}" for model, ratio in ratios.items())
+    steps = " and ".join(f"{ratio:.3f} on {model}" for model, ratio in ratios.items())
     gpu = "" if "accelerator" in found else "; not measured on a GPU"
     return (
         f"On {machine['n_cores']} CPU cores ({machine['cpu']}), at equal captions, SGA's text "
