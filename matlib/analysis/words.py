@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+ADDED = {"text": "added captions", "image": "added images"}
+"""What an augmentation adds, by its modality, in figures and sentences."""
+
 
 def percent(value: float, low: float = math.nan, high: float = math.nan) -> str:
     """A share as `12.3 % [10.0, 14.6]`; without limits if they are NaN."""
@@ -96,9 +99,6 @@ def claim_numbers(claim: Mapping[str, Any]) -> str:
     )
 
 
-_ADDED = {"text": "added captions: ", "image": "added images: ", "": ""}
-
-
 def effect_sentence(dial: str, value: float, low: float, high: float, *, modality: str = "") -> str:
     """What turning a dial from its lowest to its highest level did (shares of 1), in points.
 
@@ -108,7 +108,8 @@ def effect_sentence(dial: str, value: float, low: float, high: float, *, modalit
     limits = f"[{100 * low:+.1f}, {100 * high:+.1f}]"
     word = "helps" if low > 0 else "hurts" if high < 0 else "makes no difference that can be told"
     points = f"{100 * value:+.1f} points {limits} over its whole range"
-    return f"{_ADDED[modality]}more {dial} {word}: {points}"
+    where = f"{ADDED[modality]}: " if modality else ""
+    return f"{where}more {dial} {word}: {points}"
 
 
 def bend_sentence(modality: str, dial: str, value: float) -> str:
@@ -119,7 +120,7 @@ def bend_sentence(modality: str, dial: str, value: float) -> str:
     """
     word = "better" if value < 0 else "worse"
     return (
-        f"{_ADDED[modality]}half {dial} is {word} than its ends foretell, "
+        f"{ADDED[modality]}: half {dial} is {word} than its ends foretell, "
         f"by {100 * abs(value):.1f} points"
     )
 

@@ -13,13 +13,14 @@ from matplotlib.figure import Figure
 from matlib.analysis.factorial import BEND, DIALS
 from matlib.analysis.figures.names import place_names
 from matlib.analysis.figures.style import BLUE, GREY, VERMILLION, label_of, panels, styled
+from matlib.analysis.words import ADDED
 
 _ENDS = {
     "alignment": ("alignment", "wrong", "true"),
     "diversity": ("diversity", "copies", "varied"),
     "shift": ("distribution shift", "none", "large"),
 }
-_LOOKS = {"text": (VERMILLION, "o", "added captions"), "image": (BLUE, "s", "added images")}
+_LOOKS = {"text": (VERMILLION, "o", ADDED["text"]), "image": (BLUE, "s", ADDED["image"])}
 _MODALITY = "captions rather than images"
 
 

@@ -10,8 +10,9 @@ from matplotlib.transforms import Bbox
 
 from matlib.analysis.figures.names import place_names
 from matlib.analysis.figures.style import label_of, panels, styled
+from matlib.analysis.words import ADDED
 
-_MARKERS = {"text": ("o", "added captions"), "image": ("s", "added images")}
+_MARKERS = {"text": ("o", ADDED["text"]), "image": ("s", ADDED["image"])}
 
 
 def map_points(table: pd.DataFrame) -> pd.DataFrame:
