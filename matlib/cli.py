@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from matlib.commands.parsers import add_attack, add_bench, add_evaluate
+from matlib.commands.parsers import add_attack, add_bench, add_evaluate, count
 from matlib.commands.plan import add_plan
 from matlib.config import load_profile, profile_names
 from matlib.data.download import DownloadError
@@ -17,13 +16,17 @@ from matlib.data.karpathy import read_karpathy
 from matlib.data.manifest import manifest_names
 from matlib.data.scenes import World
 from matlib.data.verify import verify
+from matlib.launcher import forget_empty, n_processes
+from matlib.progress import speak_utf8
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 on success, 1 with one clear line on a known fault, 2 on bad usage."""
+    speak_utf8()
+    forget_empty()
     options = _parser().parse_args(arguments)
     try:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and options.command is not _study:
+        if n_processes() > 1 and options.command is not _study:
             raise ValueError("of several processes only `study` makes use: start one, not torchrun")
         return int(options.command(options))
     except KeyboardInterrupt:
@@ -42,10 +45,10 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--profile", default="demo", help=f"one of {', '.join(profile_names())}")
     study.add_argument("--data", type=Path, help="folder of a data set on disk")
     study.add_argument("--results", type=Path, help="folder of all results")
-    study.add_argument("--limit", type=_count, default=0, help="at most so many test images")
+    study.add_argument("--limit", type=count, default=0, help="at most so many test images")
     study.add_argument("--shard", type=_shard, help="i/n: train and judge every n-th row only")
     study.add_argument(
-        "--workers", type=_count, default=0, help="runs at once on a CPU; 0: one for each core"
+        "--workers", type=count, default=0, help="runs at once on a CPU; 0: one for each core"
     )
     study.add_argument(
         "--publish", action="store_true",
@@ -63,10 +66,10 @@ def _parser() -> argparse.ArgumentParser:
 
     calibrate = commands.add_parser("calibrate", help="try learning rates on another world")
     calibrate.add_argument("--profile", default="demo-full")
-    calibrate.add_argument("--world-seed", type=_count, default=0, help="not the profile's own")
+    calibrate.add_argument("--world-seed", type=count, default=0, help="not the profile's own")
     calibrate.add_argument("--lr", type=float, nargs="+", default=[2e-4, 5e-4, 1e-3])
     calibrate.add_argument("--results", type=Path)
-    calibrate.add_argument("--workers", type=_count, default=0)
+    calibrate.add_argument("--workers", type=count, default=0)
     calibrate.set_defaults(command=_calibrate)
 
     add_attack(commands)
@@ -86,15 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     export = actions.add_parser("export", help="write the embedded world in the Karpathy format")
     export.add_argument("folder", type=Path)
     export.add_argument("--seed", type=int, default=0)
-    export.add_argument("--n-test", type=_count, default=250)
+    export.add_argument("--n-test", type=count, default=250)
     export.set_defaults(command=_export)
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or more; got {text!r}")
-    return int(text)
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -116,7 +113,7 @@ def _study(options: argparse.Namespace) -> int:
             raise ValueError("torchrun shares out the rows by itself: leave --shard away")
         run_launched(
             me, options.profile, results, options.data, options.limit,
-            publish=options.publish_notebooks, workers=options.workers,
+            publish=options.publish, workers=options.workers,
         )  # fmt: skip
     elif options.shard:
         run_shard(

@@ -7,6 +7,7 @@ every redraw of a bar. `MATLIB_PROGRESS=bar` and `=off` force the other two.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
@@ -29,6 +30,16 @@ and leaves them out of published notebooks: they tell of a machine, not of a res
 def note(text: str) -> None:
     """Tell the person who waits; not part of any result."""
     print(MARK + text, flush=True)
+
+
+def speak_utf8() -> None:
+    """Print in UTF-8 from here on, whatever the locale: our lines hold more than ASCII.
+
+    What UTF-8 cannot hold either (half a character in a file's name) is shown as its number.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def mode() -> Mode:

@@ -34,7 +34,7 @@ def _n_cores() -> int:
 def _cpu_model() -> str:
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        for line in info.read_text(errors="replace").splitlines():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

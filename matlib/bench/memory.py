@@ -38,7 +38,7 @@ def peak_mib() -> float:
     """
     status = Path("/proc/self/status")
     if status.is_file():
-        for line in status.read_text().splitlines():
+        for line in status.read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1024
     import resource  # not on Windows
@@ -50,7 +50,7 @@ def peak_mib() -> float:
 def forget_peak() -> None:
     """Let the peak start from what is resident now, where the system can (Linux)."""
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def growth(chunk: int, n_captions: int, load: Load) -> float:

@@ -130,7 +130,7 @@ def write_bench(path: Path, size: BenchSize | None = None) -> dict[str, Any]:
     found = rounded(bench(size))
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(found, indent=1) + "\n")
+    beside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     beside.replace(path)
     print(table(found))
     return found

@@ -177,7 +177,7 @@ def _table(
     if not options.edits_text or options.words is None:
         return [[] for _ in pairs.captions]
     kept = folder.out / CANDIDATES
-    found = json.loads(kept.read_text()) if kept.is_file() else {}
+    found = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
     if found.get("hash") == folder.hash:
         return from_table(pairs.captions, found["table"])
     table = options.words.table(pairs.captions, device, released=options.is_released)

@@ -52,7 +52,7 @@ class BatchFolder:
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
         self.out, self.hash = out, settings_hash(settings)
         if (out / SETTINGS).is_file():
-            self._check(json.loads((out / SETTINGS).read_text()), settings)
+            self._check(json.loads((out / SETTINGS).read_text(encoding="utf-8")), settings)
         elif out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ValueError(f"{out} is not empty and no folder of an attack; choose another --out")
         (out / BATCHES).mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ class BatchFolder:
         """A finished batch, or None if it is missing, of other settings, or damaged."""
         record, arrays = self._paths(number)
         try:
-            found = json.loads(record.read_text())
+            found = json.loads(record.read_text(encoding="utf-8"))
             tensors = load_file(str(arrays))
         except (OSError, ValueError, SafetensorError):
             return None

@@ -138,7 +138,7 @@ def _is_done(path: Path, settings: Mapping[str, Any]) -> bool:
     record = path.with_suffix(".json")
     if not (path.is_file() and record.is_file()):
         return False
-    found = json.loads(record.read_text())
+    found = json.loads(record.read_text(encoding="utf-8"))
     if any(found.get(key) != settings[key] for key in ("model", "weights", "rest")):
         raise ValueError(
             f"{path} is the row of another model ({found.get('model')}); choose another --name, "

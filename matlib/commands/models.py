@@ -61,7 +61,7 @@ def weights_identity(weights: str) -> str:
 def _small_shape(weights: Path, profile: str) -> SmallModel:
     beside = weights.with_name("model.json")
     if beside.is_file():
-        return SmallModel(**json.loads(beside.read_text()))
+        return SmallModel(**json.loads(beside.read_text(encoding="utf-8")))
     if not profile:
         raise ValueError(
             f"no model.json beside {weights} says the model's shape: pass the profile that the "

@@ -9,6 +9,13 @@ from typing import Any
 ATTACK_NAMES = ("pgd", "bert", "sep", "co-attack", "sga", "dra", "joint", "apgd")
 
 
+def count(text: str) -> int:
+    """A whole number, 0 or more."""
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or more; got {text!r}")
+    return int(text)
+
+
 def add_attack(commands: Any) -> None:
     """`attack`: adversarial pairs of any model from a user's images and captions."""
     attack = commands.add_parser("attack", help="attack any model on your own images and captions")
@@ -84,7 +91,7 @@ def add_evaluate(commands: Any) -> None:
     evaluate.add_argument("--dataset", default="", help="checked against the profile's")
     evaluate.add_argument("--data", default="", help="folder of a data set on disk")
     evaluate.add_argument("--results", default="", help="folder of all results")
-    evaluate.add_argument("--limit", type=int, default=0, help="at most so many test images")
+    evaluate.add_argument("--limit", type=count, default=0, help="at most so many test images")
     evaluate.add_argument("--train-eps", type=float, help="in 1/255; only recorded")
     evaluate.add_argument(
         "--source", default="self", metavar="self|ROW",

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from matlib.commands.parsers import count
+
 if TYPE_CHECKING:
     from matlib.study.plan import Plan
 
@@ -16,8 +18,8 @@ def add_plan(commands: Any) -> None:
     plan.add_argument("profile", help="name of a profile, or a YAML file")
     plan.add_argument("--data", type=Path, help="folder of a data set on disk")
     plan.add_argument("--results", type=Path, help="folder of all results")
-    plan.add_argument("--limit", type=int, default=0, help="at most so many test images")
-    plan.add_argument("--workers", type=int, default=0, help="runs at once on a CPU; 0: per core")
+    plan.add_argument("--limit", type=count, default=0, help="at most so many test images")
+    plan.add_argument("--workers", type=count, default=0, help="runs at once on a CPU; 0: per core")
     plan.set_defaults(command=_plan)
 
 

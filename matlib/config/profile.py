@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from matlib.config.one_to_many import Generators, Intervention
@@ -21,6 +20,7 @@ from matlib.config.parts import (
     Training,
 )
 from matlib.config.rows import REAL_ONLY, SCENES_ONLY, Run
+from matlib.data.strict import UnreadableError, read_yaml
 
 Architecture = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$")]
 """Name of a further model; part of a folder's name, so letters, digits and - only."""
@@ -192,7 +192,10 @@ def load_profile(name_or_path: str | Path, limit: int = 0) -> Profile:
         path = PROFILES / f"{name_or_path}.yaml"
     if not path.is_file():
         raise ProfileError(f"no profile {name_or_path!r}; known: {', '.join(profile_names())}")
-    raw = yaml.safe_load(path.read_text())
+    try:
+        raw = read_yaml(path)
+    except UnreadableError as error:
+        raise ProfileError(str(error)) from error
     if not isinstance(raw, dict):
         raise ProfileError(f"{path.name}: expected keys and values, got {type(raw).__name__}")
     try:

@@ -14,6 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from matlib.launcher import n_processes
+
 MOST_READERS = 16
 """More threads than this wait for Python's lock instead of decoding."""
 
@@ -167,5 +169,5 @@ def digest_of(data: Tensor) -> str:
 def n_readers() -> int:
     """Threads that read images: the usable cores, shared with the other processes of torchrun."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    share = (usable or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    share = (usable or 1) // n_processes("LOCAL_WORLD_SIZE")
     return max(1, min(MOST_READERS, share))

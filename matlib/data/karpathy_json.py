@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import unicodedata
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +17,7 @@ from typing import Any
 from PIL import Image
 
 from matlib.data.pairs import ImageTextPairs
+from matlib.data.strict import UnreadableError, check_whole, read_json
 
 
 class KarpathyFormatError(ValueError):
@@ -54,11 +57,9 @@ def read_entries(path: Path) -> tuple[Entry, ...]:
 @lru_cache(maxsize=2)
 def _read_entries(path: Path, _mtime_ns: int, _size: int) -> tuple[Entry, ...]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise KarpathyFormatError(
-            f"{path}: not readable as JSON ({error}); damaged or cut off, fetch it again"
-        ) from error
+        content = read_json(path, half_pairs=True)  # `_clean` mends them in captions
+    except UnreadableError as error:
+        raise KarpathyFormatError(f"{error}; damaged or cut off: fetch it again") from error
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list) or not images:
         raise KarpathyFormatError(
@@ -115,6 +116,10 @@ def _field(mapping: dict[str, Any], key: str, kind: type, where: str) -> Any:
 
 def _check_inside(filename: str, filepath: str, where: str) -> None:
     """The file came from the internet: it may not point at files outside its folder."""
+    try:
+        check_whole(f"{filepath}/{filename}", where)
+    except UnreadableError as error:
+        raise KarpathyFormatError(str(error)) from error
     parts = PurePosixPath(filepath, filename)
     if (
         not PurePosixPath(filename).name
@@ -136,15 +141,36 @@ def _clean(raw: str) -> str:
 
 
 def _check_unique(entries: tuple[Entry, ...], path: Path) -> None:
-    seen: dict[tuple[str, str], int] = {}
+    seen: dict[str, int] = {}
     for i, entry in enumerate(entries):
-        file = (entry.filepath, entry.filename)
+        file = unicodedata.normalize("NFC", str(PurePosixPath(entry.filepath, entry.filename)))
         if file in seen:
             raise KarpathyFormatError(
                 f"{path}: image entries {seen[file]} and {i} are both {entry.filename}; "
                 "each image may appear once, with all its captions"
             )
         seen[file] = i
+    if any(any(entry.also_true_of) for entry in entries):
+        _check_numbers(entries, path)
+
+
+def _check_numbers(entries: tuple[Entry, ...], path: Path) -> None:
+    """Images that captions point at need numbers that stand for one image each."""
+    numbers = Counter(entry.imgid for entry in entries)
+    twice = sorted(str(number) for number, n in numbers.items() if n > 1 or number is None)
+    if twice:
+        raise KarpathyFormatError(
+            f"{path}: 'also_true_of' points at images by 'imgid', so each image needs one of its "
+            f"own; missing or there twice: {', '.join(twice[:3])}"
+        )
+    strangers = {n for entry in entries for others in entry.also_true_of for n in others} - {
+        *numbers
+    }
+    if strangers:
+        raise KarpathyFormatError(
+            f"{path}: 'also_true_of' names images that are not in the file: "
+            f"{', '.join(map(str, sorted(strangers)[:3]))}"
+        )
 
 
 def write_karpathy(folder: Path, name: str, splits: Mapping[str, ImageTextPairs]) -> Path:

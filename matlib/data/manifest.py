@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from matlib.data.strict import UnreadableError, read_yaml
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "data_manifests"
 
@@ -155,8 +156,8 @@ def load_manifest(name: str, manifests: Path = MANIFESTS) -> Manifest:
         )
     path = manifests / f"{name}.yaml"
     try:
-        manifest = Manifest.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError, ValidationError) as error:
+        manifest = Manifest.model_validate(read_yaml(path))
+    except (UnreadableError, ValidationError) as error:
         raise ManifestError(f"{path}: not a valid manifest: {error}") from error
     if manifest.name != name:
         raise ManifestError(f"{path}: its name is {manifest.name!r}, expected {name!r}")

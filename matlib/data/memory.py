@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from matlib.launcher import n_processes
+
 GIBIBYTE = 2**30
 BUDGET_VARIABLE = "MATLIB_IMAGE_GIB"
 SHARE = 0.5
@@ -19,7 +21,7 @@ def image_budget() -> int:
     what is free, shared with the other processes that torchrun started here.
 
     Raises:
-        ValueError: the variable is no number of 0 or more.
+        ValueError: the variable is no number of 0 or more; LOCAL_WORLD_SIZE is no count.
     """
     asked = os.environ.get(BUDGET_VARIABLE, "")
     if asked:
@@ -30,7 +32,7 @@ def image_budget() -> int:
         if not 0 <= gibibytes < float("inf"):
             raise ValueError(f"{BUDGET_VARIABLE} is a number of GiB, 0 or more; got {asked!r}")
         return int(gibibytes * GIBIBYTE)
-    return int(SHARE * free_memory() / int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return int(SHARE * free_memory() / n_processes("LOCAL_WORLD_SIZE"))
 
 
 def free_memory() -> int:
@@ -41,7 +43,7 @@ def free_memory() -> int:
 def _free_on_machine() -> int:
     info = Path("/proc/meminfo")
     if info.is_file():
-        for line in info.read_text().splitlines():
+        for line in info.read_text(encoding="utf-8").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     try:  # elsewhere half of what there is: what is free is not told everywhere
@@ -56,8 +58,10 @@ def _free_in_container(group: Path = Path("/sys/fs/cgroup")) -> int:
     Its use counts the file cache, which is given back on demand and is taken off.
     """
     try:
-        limit, used = ((group / f"memory.{name}").read_text() for name in ("max", "current"))
-        lines = (group / "memory.stat").read_text().splitlines()
+        limit, used = (
+            (group / f"memory.{name}").read_text(encoding="utf-8") for name in ("max", "current")
+        )
+        lines = (group / "memory.stat").read_text(encoding="utf-8").splitlines()
     except OSError:
         return 2**62
     if limit.strip() == "max":

@@ -89,12 +89,12 @@ def _text_config(shape: SmallModel, pad: int) -> CLIPTextCfg:
 def save_small(encoder: OpenClipEncoder, shape: SmallModel, folder: Path) -> None:
     """Weights as safetensors beside the shape they belong to."""
     save_file(encoder.state_dict(), str(folder / "model.safetensors"))
-    (folder / "model.json").write_text(json.dumps(asdict(shape), indent=1) + "\n")
+    (folder / "model.json").write_text(json.dumps(asdict(shape), indent=1) + "\n", encoding="utf-8")
 
 
 def load_small(folder: Path) -> OpenClipEncoder:
     """The model that `save_small` wrote, in evaluation mode."""
-    shape = SmallModel(**json.loads((folder / "model.json").read_text()))
+    shape = SmallModel(**json.loads((folder / "model.json").read_text(encoding="utf-8")))
     encoder = build_small(shape, seed=0)
     encoder.load_state_dict(load_file(str(folder / "model.safetensors")))
     return encoder.eval()

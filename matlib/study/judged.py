@@ -88,7 +88,7 @@ def save_evaluation(found: Evaluation, folder: Path) -> None:
     ranks = {_name(key): outcomes for key, outcomes in found.outcomes.items()}
     save_ranks(ranks, folder / RANKS)
     captions = {_name(key): texts for key, texts in found.captions.items()}
-    (folder / CAPTIONS).write_text(json.dumps(captions, ensure_ascii=False))
+    (folder / CAPTIONS).write_text(json.dumps(captions, ensure_ascii=False), encoding="utf-8")
     shown = {_name(key): pixels.contiguous().cpu() for key, pixels in found.shown.items()}
     save_file(shown, str(folder / SHOWN))
 
@@ -98,10 +98,15 @@ def save_curve(curve: Mapping[float, Outcomes], folder: Path) -> None:
     save_ranks({str(eps): outcomes for eps, outcomes in curve.items()}, folder / CURVE)
 
 
+def _read(path: Path) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
 def load_evaluation(artefact: Artefact) -> Judged:
     """What `save_evaluation` (and `save_curve`) wrote."""
     has = artefact.provenance["outputs"]  # ranks alone, where they come from a record
-    captions = json.loads(artefact.file(CAPTIONS).read_text()) if CAPTIONS in has else {}
+    captions = _read(artefact.file(CAPTIONS)) if CAPTIONS in has else {}
     shown = load_file(str(artefact.file(SHOWN))) if SHOWN in has else {}
     curve = load_ranks(artefact.file(CURVE)) if CURVE in has else {}
     return Judged(

@@ -14,15 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matlib.config import load_profile
+from matlib.launcher import GROUP_VARIABLES, n_processes
 from matlib.study.pipeline import run_shard, run_study
 from matlib.study.runs import Study
 from matlib.study.tasks import all_rows, is_done, stages
-
-GROUP_VARIABLES = (
-    "RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_WORLD_SIZE",
-    "GROUP_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
-)  # fmt: skip
-"""What makes accelerate open a process group. LOCAL_WORLD_SIZE stays: it shares out memory."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +38,25 @@ def launched(variables: MutableMapping[str, str] = os.environ) -> Launched | Non
     """What torchrun says; None for a process that stands alone.
 
     Raises:
-        ValueError: several processes without their numbers.
+        ValueError: several processes without their numbers, or a variable that holds none.
     """
-    count = int(variables.get("WORLD_SIZE", "1"))
+    count = n_processes(variables=variables)
     if count < 2:
         return None
     try:
-        return Launched(int(variables["RANK"]), count, int(variables["LOCAL_RANK"]))
+        rank, local_rank = (int(variables[name]) for name in ("RANK", "LOCAL_RANK"))
     except KeyError as missing:
         raise ValueError(
             f"WORLD_SIZE is {count} but {missing} is not set: start with torchrun, which sets both"
         ) from None
+    except ValueError as error:
+        raise ValueError(f"RANK and LOCAL_RANK are numbers of processes: {error}") from error
+    if not 0 <= local_rank <= rank < count:
+        raise ValueError(
+            f"RANK is expected below WORLD_SIZE {count} and LOCAL_RANK not above RANK; got "
+            f"{rank} and {local_rank}: start with torchrun, which sets all three"
+        )
+    return Launched(rank, count, local_rank)
 
 
 def stand_alone(me: Launched, variables: MutableMapping[str, str] = os.environ) -> None:

@@ -166,7 +166,7 @@ def _publish(folder: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for name in RESULTS:
         if (folder / name).is_file():
-            text = (folder / name).read_text()
+            text = (folder / name).read_text(encoding="utf-8")
             write_durably(target / name, keep_seconds(text, target / name))
     for figure in FIGURES:
         made = folder / "figures" / f"{figure}.png"

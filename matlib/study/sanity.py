@@ -91,10 +91,10 @@ def checks(study: Study, name: str, seed: int) -> list[Check]:
                 on_check=lambda check: progress.advance(1, str(check)),
             )
         text = json.dumps([asdict(check) for check in results], ensure_ascii=False, indent=1)
-        (folder / FILE).write_text(text)
+        (folder / FILE).write_text(text, encoding="utf-8")
 
     artefact = study.get(spec, make)
-    return [Check(**check) for check in json.loads(artefact.file(FILE).read_text())]
+    return [Check(**check) for check in json.loads(artefact.file(FILE).read_text(encoding="utf-8"))]
 
 
 def masked_gradients_entry(

@@ -78,7 +78,7 @@ def _cosines(study: Study, name: str, seed: int, threat: str) -> list[float]:
         encoder = SentenceEncoder.load(encoder_name, study.device)
         clean = encoder.encode_text(study.pairs("test").captions)
         attacked = encoder.encode_text(judged.captions["bert", threat])
-        (folder / FILE).write_text(json.dumps((clean * attacked).sum(1).tolist()))
+        (folder / FILE).write_text(json.dumps((clean * attacked).sum(1).tolist()), encoding="utf-8")
 
-    found: list[float] = json.loads(study.get(spec, make).file(FILE).read_text())
+    found: list[float] = json.loads(study.get(spec, make).file(FILE).read_text(encoding="utf-8"))
     return found

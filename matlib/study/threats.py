@@ -124,12 +124,12 @@ def make_tables(
 
 def save_tables(tables: dict[str, Table], path: Path) -> None:
     """JSON: threat -> caption -> [position, replacement]."""
-    path.write_text(json.dumps(tables, ensure_ascii=False))
+    path.write_text(json.dumps(tables, ensure_ascii=False), encoding="utf-8")
 
 
 def load_tables(path: Path) -> dict[str, Table]:
     """What `save_tables` wrote."""
-    raw = json.loads(path.read_text())
+    raw = json.loads(path.read_text(encoding="utf-8"))
     return {
         threat: [[Edit(position, word) for position, word in row] for row in table]
         for threat, table in raw.items()

@@ -18,6 +18,7 @@ import torch
 
 from matlib.config import Profile
 from matlib.data.memory import BUDGET_VARIABLE, GIBIBYTE, image_budget
+from matlib.progress import speak_utf8
 from matlib.study.environment import environment
 from matlib.study.runs import Study
 from matlib.study.tasks import Rows, Task, do, is_done, stages
@@ -104,6 +105,7 @@ _STUDY: list[Study] = []  # of a worker: opened once, so that the world is made 
 
 
 def _open(profile: Profile, results: Path, data: Path | None) -> None:
+    speak_utf8()
     torch.set_num_threads(1)
     _STUDY.append(Study(profile, results, data))
 

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from matlib.cli import main
+from matlib.data.image_sources import n_readers
+from matlib.data.memory import image_budget
 from matlib.study import launched as module
 from matlib.study.launched import Launched, launched, run_launched, stand_alone
 
@@ -21,6 +27,35 @@ def test_one_process_stands_alone_and_several_know_their_number() -> None:
     assert launched(torchruns(3, 4, 1)) == Launched(3, 4, 1)
     with pytest.raises(ValueError, match="WORLD_SIZE is 2 but 'RANK' is not set"):
         launched({"WORLD_SIZE": "2"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is the number of processes, 1 or more; got 'two'"),
+        ({"WORLD_SIZE": "0"}, "got '0': unset it"),
+        ({"RANK": "first"}, "RANK and LOCAL_RANK are numbers"),
+        ({"RANK": "4"}, "expected below WORLD_SIZE 4"),
+        ({"LOCAL_RANK": "-1"}, "start with torchrun"),
+    ],
+)
+def test_variables_that_say_something_else_are_refused(
+    changes: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        launched({**torchruns(), **changes})
+
+
+def test_empty_variables_say_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert launched({"WORLD_SIZE": "", "RANK": " "}) is None
+    for name in torchruns():
+        monkeypatch.setenv(name, "")
+    assert main(["study", "--profile", "nope"]) == 1
+    assert "no profile 'nope'" in capsys.readouterr().err
+    assert n_readers() >= 1 and image_budget() > 0
+    assert "WORLD_SIZE" not in os.environ  # accelerate would read it as a number
 
 
 @pytest.mark.parametrize(("visible", "own"), [("", "1"), ("5,7", "7"), ("GPU-a", "GPU-a")])
@@ -48,6 +83,24 @@ def test_every_row_is_made_by_one_process_and_the_first_waits_then_reports(
     ]  # fmt: skip
 
 
+def test_the_command_line_starts_a_study_under_torchrun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[object, ...]] = []
+    for name, value in torchruns(1, 2, 1).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(
+        module, "run_shard", lambda *a, **k: told.append((a[0], a[4], k["workers"]))
+    )
+    for more in ([], ["--publish"], ["--workers", "3"]):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("RANK", "1")
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        assert main(["study", "--profile", "smoke", "--results", str(tmp_path), *more]) == 0
+    assert told == [("smoke", (2, 2), 1), ("smoke", (2, 2), 1), ("smoke", (2, 2), 3)]
+
+
 def test_only_a_study_runs_under_torchrun(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,3 +110,15 @@ def test_only_a_study_runs_under_torchrun(
     assert "only `study` makes use" in capsys.readouterr().err
     assert main(["study", "--shard", "1/2"]) == 1
     assert "leave --shard away" in capsys.readouterr().err
+
+
+@pytest.mark.full
+def test_two_processes_of_torchrun_make_the_smoke_study(tmp_path: Path) -> None:
+    """As README says it; a minute or more."""
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+        "-m", "matlib", "study", "--profile", "smoke", "--results", str(tmp_path),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "smoke" / "claims.json").read_text(encoding="utf-8"))
