@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from matlib.attacks.candidates import Table, from_table, normalise_caption
+from matlib.attacks.candidates import Table, normalise_caption
 from matlib.attacks.eight_bit import to_8bit
 from matlib.attacks.gallery import Gallery, embed_images
 from matlib.attacks.image import PGD, AttackReport, ScaleViews
 from matlib.attacks.text import WordSubstitution, embed_texts
-from matlib.commands import batches
-from matlib.commands.batches import BatchFolder
+from matlib.commands.batches import AttackFolder, Batch, check_folder, result_name
 from matlib.commands.models import open_model, weights_identity
 from matlib.commands.outcomes import write_outcomes
-from matlib.commands.user_data import identity, read_user_data, sized
+from matlib.commands.user_data import check_images, file_hashes, identity, read_user_data, sized
 from matlib.commands.words import Words, n_unattackable
 from matlib.data.pairs import ImageTextPairs
 from matlib.evaluation.suite import ATTACKS, ON_REQUEST, TEXT_ATTACKS, Suite
@@ -29,7 +28,6 @@ from matlib.progress import Progress
 from matlib.study.provenance import code_hash
 
 CODE = ("matlib.attacks", "matlib.models", "matlib.evaluation.suite", "matlib.commands.attack")
-CANDIDATES = "candidates.json"
 NAMES = tuple(name for name in (*ATTACKS, *ON_REQUEST) if name != "clean")
 
 
@@ -118,36 +116,47 @@ class AttackOptions:
 def run_attack(options: AttackOptions) -> dict[str, Any]:
     """Attack every batch that is not finished yet, then judge all pairs together.
 
+    Everything that can be checked is checked first, down to the last image. A batch is finished
+    for its own images and captions: where one image was repaired, the others are not made again.
+
     Returns:
         the summary that `pairs.json` begins with.
 
     Raises:
-        ValueError, FileNotFoundError: before any long work.
+        ValueError, OSError: before any long work.
     """
     options.check()
     torch.set_flush_denormal(True)
     pairs = read_user_data(options.images, options.captions, options.split)
     if options.is_released:
         pairs = replace(pairs, captions=tuple(normalise_caption(c) or c for c in pairs.captions))
+    check_folder(options.out)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     encoder = open_model(
         options.model, options.weights, device, profile=options.profile, rest=options.rest
     )
     pairs = sized(pairs, encoder.image_size)
-    settings = _settings(options, pairs, device)
-    folder = BatchFolder(options.out, settings)
-    table = _table(options, folder, pairs, device)
+    settings = _settings(options, device)
+    folder = AttackFolder(options.out, settings, options.seed, CODE, device)
+    files = file_hashes(pairs)
     rows = torch.arange(len(pairs)).split(options.batch)
+    contents = [identity(pairs, files, part) for part in rows]
+    waiting = [r for n, r in enumerate(rows) if not folder.has_batch(n, contents[n])]
+    check_images(pairs, [row for part in waiting for row in part.tolist()])
+    table = _table(options, folder, pairs, device)
+    found: list[tuple[Batch, list[Any]]] = []
     with Progress(f"attack {options.attack}", len(rows)) as progress:
         for number, part in enumerate(rows):
-            if folder.load(number) is None:
-                _attack_batch(options, folder, number, part, encoder, pairs, table)
+            names = tuple(result_name(row, pairs.image_ids[row]) for row in part.tolist())
+            make = partial(_attack_batch, options, number, part, encoder, pairs, table)
+            found.append(folder.batch(number, contents[number], names, make))
             progress.advance(1, f"batch {number + 1}")
-    return write_outcomes(folder, pairs, len(rows), settings, n_unattackable(pairs.captions, table))
+    about = {**settings, "data": identity(pairs, files), "code": code_hash(CODE)}
+    return write_outcomes(folder, pairs, found, about, n_unattackable(pairs.captions, table))
 
 
-def _settings(options: AttackOptions, pairs: ImageTextPairs, device: str) -> dict[str, Any]:
-    """Everything the result depends on, without a path of this machine."""
+def _settings(options: AttackOptions, device: str) -> dict[str, Any]:
+    """What every batch depends on beside its own data and code; no path of this machine."""
     words = options.words if options.edits_text else None
     return {
         "model": options.model,
@@ -164,36 +173,29 @@ def _settings(options: AttackOptions, pairs: ImageTextPairs, device: str) -> dic
         "format": options.form,
         "seed": options.seed,
         "conventions": options.conventions,
-        "data": identity(pairs),
         "device": torch.device(device).type,
-        "code": code_hash(CODE),
     }
 
 
 def _table(
-    options: AttackOptions, folder: BatchFolder, pairs: ImageTextPairs, device: str
+    options: AttackOptions, folder: AttackFolder, pairs: ImageTextPairs, device: str
 ) -> Table:
     """The allowed edits, made once per folder; none where no text is attacked."""
     if not options.edits_text or options.words is None:
         return [[] for _ in pairs.captions]
-    kept = folder.out / CANDIDATES
-    found = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
-    if found.get("hash") == folder.hash:
-        return from_table(pairs.captions, found["table"])
-    table = options.words.table(pairs.captions, device, released=options.is_released)
-    batches.write_json(kept, {"hash": folder.hash, "table": table}, indent=None)
-    return table
+    make = partial(options.words.table, pairs.captions, device, released=options.is_released)
+    return folder.table(pairs.captions, make)
 
 
 def _attack_batch(
     options: AttackOptions,
-    folder: BatchFolder,
     number: int,
     rows: Tensor,
     encoder: OpenClipEncoder,
     pairs: ImageTextPairs,
     table: Table,
-) -> None:
+) -> tuple[Batch, Tensor]:
+    """The attacked images with their captions, and the images as `options.form` keeps them."""
     part = pairs.subset(rows)
     columns = torch.isin(pairs.image_of, rows).nonzero().flatten().tolist()
     gallery = Gallery(part.pixels(), part.captions, part.relevance(), part.image_of)
@@ -208,14 +210,8 @@ def _attack_batch(
         "text_clean": embed_texts(encoder, part.captions),
         "text": embed_texts(encoder, edited),
     }
-    names: tuple[str, ...] = ()
-    if options.form == "png":
-        stems = [Path(name).stem for name in part.image_ids]
-        names = tuple(f"images/{i:06d}_{s}.png" for i, s in zip(rows.tolist(), stems, strict=True))
-        folder.save_images(names, (in_steps * 255).round().to(torch.uint8))
-    else:
-        tensors["pixels"] = moved
-    folder.save(number, batches.Batch(tuple(edited), tensors, _counts(report), names))
+    kept = (in_steps * 255).round().to(torch.uint8) if options.form == "png" else moved
+    return Batch(tuple(edited), tensors, _counts(report)), kept
 
 
 def _moved(

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from matlib.commands.batches import write_json
 from matlib.commands.models import open_model, weights_identity
-from matlib.commands.user_data import settings_hash
+from matlib.commands.rows import (
+    KIND,
+    beside_the_study,
+    check_name,
+    read_rows,
+    refuse_other_model,
+    row_name,
+)
+from matlib.config import load_profile
 from matlib.evaluation.robustness import Evaluation, evaluate
 from matlib.evaluation.statistics import recall_estimate
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.progress import Progress
 from matlib.study.durable import write_durably
-from matlib.study.provenance import code_hash
 from matlib.study.runs import Study
 from matlib.study.session import open_study
 from matlib.study.specs import JUDGE_CODE, TABLE_CODE
+from matlib.study.store import ArtefactSpec
 from matlib.study.tables import COLUMNS, DIRECTIONS, KS, about_attack
 
 SEED = 0
 SELF = "self"
+TABLE = "table.csv"
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,11 @@ class EvaluateOptions:
     Attributes:
         model, checkpoint, rest: see `open_model`; a `small` model has the profile's shape
             where no model.json lies beside it.
-        profile, data, results, limit: see `open_study`.
-        name: of the row and of its file, `results/<profile>/extra/<name>.csv`.
+        profile, data, results: see `open_study`.
+        name: of the row and of its file, `results/<profile>/extra/<name>.csv`; none that the
+            study has.
+        limit: if positive, at most so many test images. Fewer than the profile's are a row of
+            their own, `<name>.limit-<n>`, never shown beside rows of the whole gallery.
         dataset: if given, must be the profile's.
         train_eps_255: image budget the model was trained with, if known; only recorded.
         source: the model that the attacks are made on: `self` (white box), or a row of the
@@ -62,20 +69,24 @@ class EvaluateOptions:
 def run_evaluate(options: EvaluateOptions) -> Path:
     """Judge the model under the profile's whole suite on its test gallery.
 
-    What was judged before under the same name, weights, settings and code is loaded.
+    What was judged before (same name, weights, settings, data and code) is loaded from the
+    study's store, verified; what is damaged there is made again, and the CSV is always written
+    from it.
 
     Returns:
         the path of the CSV.
 
     Raises:
-        ValueError, FileNotFoundError: before any long work.
+        ValueError, OSError: before any long work.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", options.name):
-        raise ValueError(
-            "--name becomes a row and a file: letters, digits and _ . + - are expected; "
-            f"got {options.name!r}"
-        )
-    study = open_study(options.profile, options.results, options.data, options.limit)
+    check_name(options.name)
+    eps = options.train_eps_255
+    if eps is not None and not 0 <= eps < math.inf:
+        raise ValueError(f"--train-eps is a budget in 1/255, 0 or more; got {eps}")
+    whole = options.limit >= load_profile(options.profile).dataset.n_test
+    limit = 0 if whole else options.limit
+    study = open_study(options.profile, options.results, options.data, limit)
+    name = row_name(options.name, study.profile)
     wanted = study.profile.dataset
     if options.dataset and options.dataset != wanted.name:
         raise ValueError(
@@ -92,30 +103,39 @@ def run_evaluate(options: EvaluateOptions) -> Path:
             f"{study.profile.name} has {wanted.image_size} px: pass a profile with image_size "
             f"{encoder.image_size} (a YAML file will do)"
         )
-    path = study.root / "extra" / f"{options.name}.csv"
-    settings = _settings(options, study)
-    if not _is_done(path, settings):
-        table = _table(options, study, _judge(options, study, encoder))
-        path.parent.mkdir(parents=True, exist_ok=True)
+    spec = _spec(options, study, name)
+    refuse_other_model(study, spec)
+    path = study.root / "extra" / f"{name}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def make(folder: Path) -> None:
+        table = _table(options, study, name, _judge(options, study, encoder))
         text = table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
-        write_durably(path, text)
-        write_json(path.with_suffix(".json"), {"hash": settings_hash(settings), **settings})
-    print(beside_the_study(study, path).to_string(index=False))
+        write_durably(folder / TABLE, text)
+
+    kept = study.store.get_or_make(spec, make).file(TABLE)
+    write_durably(path, kept.read_bytes())
+    shown, notes = beside_the_study(study, read_rows(kept))
+    print("\n".join([shown.to_string(index=False), *notes]))
     return path
 
 
-def _settings(options: EvaluateOptions, study: Study) -> dict[str, Any]:
-    return {
-        "model": options.model,
+def _spec(options: EvaluateOptions, study: Study, name: str) -> ArtefactSpec:
+    inputs = {
         "weights": weights_identity(options.checkpoint),
         "rest": weights_identity(options.rest) if options.rest else "",
-        "train_eps_255": options.train_eps_255,
         "source": _source_identity(options, study),
+    }
+    config = {
+        "model": options.model,
+        "source": options.source,
+        "train_eps_255": options.train_eps_255,
         "profile": study.profile.model_dump(mode="json"),
         "data": study.source.identity(),
         "device": study.device,
-        "code": code_hash((*JUDGE_CODE, *TABLE_CODE)),
     }
+    code = (*JUDGE_CODE, *TABLE_CODE, "matlib.commands.evaluate")
+    return ArtefactSpec(KIND, name, SEED, config, inputs, code)
 
 
 def _source_identity(options: EvaluateOptions, study: Study) -> str:
@@ -127,24 +147,6 @@ def _source_identity(options: EvaluateOptions, study: Study) -> str:
         spec = study.specs.base()
         return f"base {spec.hash if spec else study.profile.model.pretrained}"
     return f"{options.source} {study.specs.defended(study.specs.run(options.source), seed).hash}"
-
-
-def _is_done(path: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether the row is there, from the same settings.
-
-    Raises:
-        ValueError: it is another model's.
-    """
-    record = path.with_suffix(".json")
-    if not (path.is_file() and record.is_file()):
-        return False
-    found = json.loads(record.read_text(encoding="utf-8"))
-    if any(found.get(key) != settings[key] for key in ("model", "weights", "rest")):
-        raise ValueError(
-            f"{path} is the row of another model ({found.get('model')}); choose another --name, "
-            "or delete the file"
-        )
-    return bool(found.get("hash") == settings_hash(settings))
 
 
 def _judge(options: EvaluateOptions, study: Study, encoder: OpenClipEncoder) -> Evaluation:
@@ -161,7 +163,7 @@ def _judge(options: EvaluateOptions, study: Study, encoder: OpenClipEncoder) -> 
         )  # fmt: skip
 
 
-def _table(options: EvaluateOptions, study: Study, found: Evaluation) -> pd.DataFrame:
+def _table(options: EvaluateOptions, study: Study, name: str, found: Evaluation) -> pd.DataFrame:
     """The columns and the order of the study's own table."""
     pairs, budget = study.pairs("test"), study.profile.evaluation
     sizes = {"TR": (len(pairs), pairs.n_captions), "IR": (pairs.n_captions, len(pairs))}
@@ -175,7 +177,7 @@ def _table(options: EvaluateOptions, study: Study, found: Evaluation) -> pd.Data
             {
                 "dataset": pairs.name,
                 "split": "test",
-                "defence": options.name,
+                "defence": name,
                 "augmentation": "none",
                 "seed": SEED,
                 "train_eps_255": train_eps,
@@ -190,27 +192,3 @@ def _table(options: EvaluateOptions, study: Study, found: Evaluation) -> pd.Data
             }
         )
     return pd.DataFrame(rows)[list(COLUMNS)]
-
-
-def beside_the_study(study: Study, own: Path) -> pd.DataFrame:
-    """Mean of TR@1 and IR@1 (percent), clean and under the deciding attack, per model.
-
-    The deciding attack is the worst of the suite under the profile's primary threat. The
-    study's rows are there once its `robustness.csv` is.
-    """
-    whole = study.root / "robustness.csv"
-    tables = [pd.read_csv(path) for path in (whole, own) if path.is_file()]
-    rows = pd.concat(tables, ignore_index=True)
-    threat = study.profile.evaluation.primary_threat
-    split = rows["split"] == "test"
-    clean = split & (rows["attack"] == "clean")
-    worst = split & (rows["attack"] == "worst") & (rows["text_threat"] == threat)
-    model = ["defence", "augmentation", "seed", "source_model"]
-    rows["seed"] = rows["seed"].astype(str)
-
-    def endpoint(chosen: pd.Series) -> pd.Series:
-        top = rows[chosen & (rows["k"] == 1)]
-        return 100 * top.groupby(model, sort=False)["recall"].mean().round(4)
-
-    found = pd.DataFrame({"clean": endpoint(clean), f"worst of {threat}": endpoint(worst)})
-    return found.reset_index()

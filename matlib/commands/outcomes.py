@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from matlib.commands.batches import BATCHES, Batch, BatchFolder, write_json
+from matlib.commands.batches import AttackFolder, Batch
 from matlib.data.pairs import ImageTextPairs
 from matlib.evaluation.retrieval import (
     Direction,
@@ -19,35 +19,28 @@ from matlib.evaluation.retrieval import (
     retrieve,
 )
 
-PAIRS = "pairs.json"
 DIRECTIONS: tuple[Direction, Direction] = ("TR", "IR")
 KS = (1, 5, 10)
 
 
 def write_outcomes(
-    folder: BatchFolder,
+    folder: AttackFolder,
     pairs: ImageTextPairs,
-    n_batches: int,
+    made: Sequence[tuple[Batch, Sequence[Any]]],
     settings: Mapping[str, Any],
     n_unattackable: int,
 ) -> dict[str, Any]:
-    """Judge all pairs from the stored batches and write `pairs.json`.
+    """Judge all pairs from the finished batches and write `pairs.json`.
 
     All adversarial images stand against all adversarial captions, as in the literature.
 
+    Args:
+        made: every batch, with the places of its adversarial images.
+
     Returns:
         the summary.
-
-    Raises:
-        RuntimeError: a batch that was finished is gone.
     """
-    found = []
-    for number in range(n_batches):
-        batch = folder.load(number)
-        if batch is None:
-            raise RuntimeError(f"batch {number} in {folder.out} is gone; run the command again")
-        tensors = {name: t for name, t in batch.tensors.items() if name != "pixels"}
-        found.append(Batch(batch.captions, tensors, batch.counts, batch.images))
+    found, places = [batch for batch, _ in made], [place for _, own in made for place in own]
     outcomes = judge(found, pairs)
     captions = [caption for batch in found for caption in batch.captions]
     as_stored = "8bit" if settings["format"] == "png" else "float"
@@ -64,9 +57,9 @@ def write_outcomes(
     content = {
         "summary": summary,
         "settings": dict(settings),
-        "pairs": _records(pairs, captions, _places(found), outcomes, as_stored),
+        "pairs": _records(pairs, captions, places, outcomes, as_stored),
     }
-    write_json(folder.out / PAIRS, content)
+    folder.finish(content)
     return summary
 
 
@@ -113,18 +106,6 @@ def _recalls(
 def _or_none(value: float) -> float | None:
     """JSON has no NaN: None where no clean query was right."""
     return None if value != value else value
-
-
-def _places(found: Sequence[Batch]) -> list[Any]:
-    """Where each adversarial image lies: a PNG, or a row of a batch's array `pixels`."""
-    places: list[Any] = []
-    for number, batch in enumerate(found):
-        if batch.images:
-            places += batch.images
-        else:
-            file = f"{BATCHES}/{number:04d}.safetensors"
-            places += [{"file": file, "row": i} for i in range(len(batch.tensors["image_float"]))]
-    return places
 
 
 def _records(

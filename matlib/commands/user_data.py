@@ -1,19 +1,26 @@
-"""A user's own images and captions: a folder, and a JSON file that says what belongs together."""
+"""A user's own images and captions: a folder, and a file that says what belongs together."""
 
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from matlib.data.caption_files import read_caption_file
+from matlib.data.image_names import find_images, one_spelling
+from matlib.data.image_sources import n_readers
 from matlib.data.images import decode_image
 from matlib.data.karpathy_json import Entry, read_entries
 from matlib.data.pairs import ImageFiles, ImageTextPairs
+from matlib.data.strict import check_whole, read_json
+from matlib.progress import Progress
 from matlib.study.provenance import canonical_json, file_hash, text_hash
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -26,28 +33,30 @@ def read_user_data(images: Path, captions: Path, split: str = "test") -> ImageTe
 
     Args:
         images: folder that the file names are relative to.
-        captions: JSON: a mapping from image file name to a list of captions (read in the order
-            of the names), or a data set in the Karpathy format (in the order of the file).
+        captions: a mapping from image file name to a list of captions (read in the order of
+            the names), as JSON, table or `.token` file (see `read_caption_file`); or a data set
+            in the Karpathy format (in the order of the file).
         split: of a Karpathy file, the images that are taken; `all` for every split.
 
     Raises:
-        FileNotFoundError: the folder, the JSON or an image file is missing.
-        ValueError: not such a JSON, no captions at all, or an image without captions.
+        FileNotFoundError: the folder, the captions or an image file is missing.
+        ValueError: no such file of captions, no captions at all, an image without captions or
+            under two names, or a caption that no file can hold.
     """
     if not images.is_dir():
         raise FileNotFoundError(f"no folder of images at {images}")
     if not captions.is_file():
         raise FileNotFoundError(f"no captions file at {captions}")
-    content = _read_json(captions)
+    content = read_caption_file(captions)
     if isinstance(content, dict) and isinstance(content.get("images"), list):
         entries = _of_split(read_entries(captions), split, captions)
-        names = [f"{e.filepath}/{e.filename}".lstrip("/") for e in entries]
+        names = one_spelling([f"{e.filepath}/{e.filename}".lstrip("/") for e in entries], captions)
         per_image = [e.captions for e in entries]
         also: Sequence[Entry] = entries
     else:
         names, per_image = _mapping(content, captions)
         also = ()
-    paths = _find(images, names, captions)
+    paths = find_images(images, names, captions)
     own = [i for i, texts in enumerate(per_image) for _ in texts]
     return ImageTextPairs(
         name=captions.stem,
@@ -68,12 +77,63 @@ def sized(pairs: ImageTextPairs, image_size: int) -> ImageTextPairs:
     return replace(pairs, images=files)
 
 
-def identity(pairs: ImageTextPairs) -> str:
-    """Hash of the captions, of which image each belongs to, and of every image file."""
+def file_hashes(pairs: ImageTextPairs) -> list[str]:
+    """The hash of every image file."""
     assert isinstance(pairs.images, ImageFiles)
-    files = [file_hash(path) for path in pairs.images.paths]
-    content = [[*pairs.image_ids], [*pairs.captions], pairs.image_of.tolist(), files]
+    with ThreadPoolExecutor(n_readers()) as pool:
+        return list(pool.map(file_hash, pairs.images.paths))
+
+
+def identity(pairs: ImageTextPairs, files: Sequence[str], rows: torch.Tensor | None = None) -> str:
+    """Hash of the captions, of the images that each is true of, and of every image file.
+
+    Args:
+        files: hash of each image's file.
+        rows: int64, the images that count, with all their captions; all by default.
+    """
+    rows = torch.arange(len(pairs)) if rows is None else rows
+    columns = torch.isin(pairs.image_of, rows).nonzero().flatten()
+    content = {
+        "images": [[pairs.image_ids[i], files[i]] for i in rows.tolist()],
+        "captions": [pairs.captions[i] for i in columns.tolist()],
+        "image_of": pairs.image_of[columns].tolist(),
+        "relevant": _pairs_of(pairs.relevant, rows, columns),
+    }
     return text_hash(json.dumps(content))
+
+
+def _pairs_of(relevant: torch.Tensor | None, rows: torch.Tensor, columns: torch.Tensor) -> Any:
+    return None if relevant is None else relevant[rows][:, columns].nonzero().tolist()
+
+
+def check_images(pairs: ImageTextPairs, rows: Sequence[int]) -> None:
+    """Decode the images at `rows` once, so that a bad one is found before the long work.
+
+    Raises:
+        ValueError: images that cannot be decoded; all of them are counted.
+    """
+    assert isinstance(pairs.images, ImageFiles)
+    files = pairs.images
+
+    def fault(row: int) -> str:
+        try:
+            files.decode(files.paths[row])
+        except (OSError, ValueError) as error:
+            return str(error)
+        return ""
+
+    faults = []
+    with ThreadPoolExecutor(n_readers()) as pool, Progress("check images", len(rows)) as progress:
+        for found in pool.map(fault, rows):
+            faults += [found] if found else []
+            progress.advance()
+    if faults:
+        more = f"\n  and {len(faults) - 5:,} more" if len(faults) > 5 else ""
+        raise ValueError(
+            f"{len(faults):,} of {len(rows):,} images cannot be used; what is finished is kept:"
+            + "".join(f"\n  {found}" for found in faults[:5])
+            + more
+        )
 
 
 def read_mapping(path: Path, what: str) -> Mapping[str, Any]:
@@ -84,7 +144,7 @@ def read_mapping(path: Path, what: str) -> Mapping[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no {what} at {path}")
-    content = _read_json(path)
+    content = read_json(path)
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path}: expected a JSON object that is not empty, for {what}")
     return content
@@ -93,13 +153,6 @@ def read_mapping(path: Path, what: str) -> Mapping[str, Any]:
 def settings_hash(settings: Mapping[str, Any]) -> str:
     """Identity of a run's settings."""
     return text_hash(canonical_json(settings))
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({error})") from error
 
 
 def _mapping(content: Any, path: Path) -> tuple[list[str], list[tuple[str, ...]]]:
@@ -119,8 +172,11 @@ def _mapping(content: Any, path: Path) -> tuple[list[str], list[tuple[str, ...]]
             f"{path}: {len(without)} images without captions, e.g. {', '.join(without[:3])}; "
             "give each at least one caption or leave it out"
         )
-    names = sorted(content)
-    return names, [tuple(" ".join(text.split()) for text in content[name]) for name in names]
+    for name, texts in content.items():
+        for text in texts:
+            check_whole(text, f"{path}: image {name!a}")
+    of = dict(zip(one_spelling(list(content), path), content.values(), strict=True))
+    return sorted(of), [tuple(" ".join(text.split()) for text in of[name]) for name in sorted(of)]
 
 
 def _of_split(entries: Sequence[Entry], split: str, path: Path) -> list[Entry]:
@@ -129,20 +185,6 @@ def _of_split(entries: Sequence[Entry], split: str, path: Path) -> list[Entry]:
         present = ", ".join(sorted({entry.split for entry in entries}))
         raise ValueError(f"{path}: no {split} images; --split is one of: {present}, all")
     return chosen
-
-
-def _find(folder: Path, names: Sequence[str], captions: Path) -> tuple[Path, ...]:
-    for name in names:
-        parts = PurePosixPath(name)
-        if parts.is_absolute() or ".." in parts.parts or "\\" in name or "\0" in name:
-            raise ValueError(f"{captions}: {name!r} must name a file below the folder of images")
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{captions} has captions for {len(missing):,} of {len(names):,} images that are not "
-            f"in {folder}, e.g. {', '.join(missing[:3])}"
-        )
-    return tuple(folder / name for name in names)
 
 
 def _relevant(entries: Sequence[Entry], own: Sequence[int]) -> torch.Tensor | None:
@@ -160,7 +202,7 @@ def _relevant(entries: Sequence[Entry], own: Sequence[int]) -> torch.Tensor | No
 
 def _notes(folder: Path, names: Sequence[str]) -> tuple[str, ...]:
     present = {
-        path.relative_to(folder).as_posix()
+        unicodedata.normalize("NFC", path.relative_to(folder).as_posix())
         for path in folder.rglob("*")
         if path.suffix.lower() in IMAGE_SUFFIXES
     }

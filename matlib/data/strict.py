@@ -98,8 +98,8 @@ def read_yaml(path: Path) -> Any:
 class _StrictLoader(yaml.SafeLoader):
     """A safe loader that refuses a key which is there twice."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)  # type: ignore[arg-type]  # stub: a mapping
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         seen: set[tuple[str, str]] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):

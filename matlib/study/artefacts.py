@@ -111,7 +111,11 @@ class Artefact:
 def check_schema(root: Path) -> None:
     marker = root / "store.json"
     if marker.is_file():
-        found = json.loads(marker.read_text(encoding="utf-8")).get("schema")
+        try:
+            content = json.loads(marker.read_text(encoding="utf-8"))
+        except ValueError:
+            content = None  # cut or damaged: whose it was cannot be told
+        found = content.get("schema") if isinstance(content, dict) else None
     elif (root / "runs").is_dir() and any((root / "runs").glob("*/" + PROVENANCE)):
         found = None  # artefacts without a marker: a version before markers, or not ours
     else:
@@ -132,7 +136,9 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     path = folder / PROVENANCE
     if not path.is_file():
         raise ValueError(f"{PROVENANCE} is missing")
-    provenance: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    provenance = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(provenance, dict):
+        raise ValueError(f"{PROVENANCE} holds no object")
     if provenance.get("schema") != SCHEMA:
         _refuse_schema(folder.name, provenance.get("schema"))
     return provenance

@@ -126,11 +126,11 @@ def test_a_stopped_attack_goes_on_where_it_was(
     real = attack_module._attack_batch
     made: list[int] = []
 
-    def noted(options: AttackOptions, folder: Any, number: int, *rest: Any) -> None:
+    def noted(options: AttackOptions, number: int, *rest: Any) -> Any:
         made.append(number)
         if made == [0, 1]:
             raise KeyboardInterrupt
-        real(options, folder, number, *rest)
+        return real(options, number, *rest)
 
     monkeypatch.setattr(attack_module, "_attack_batch", noted)
     options = toy.options(tmp_path / "parts")
