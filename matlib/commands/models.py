@@ -54,8 +54,8 @@ def open_model(
 
 
 def weights_identity(weights: str) -> str:
-    """The tag, or the hash of the file."""
-    return file_hash(Path(weights)) if is_file_name(weights) else weights
+    """The hash of the file, whatever its name looks like; a tag is its own name."""
+    return file_hash(Path(weights)) if Path(weights).is_file() else weights
 
 
 def _small_shape(weights: Path, profile: str) -> SmallModel:

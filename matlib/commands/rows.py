@@ -49,7 +49,7 @@ def row_name(name: str, profile: Profile) -> str:
     """
     taken = {"base", "self", "mean", *profile.architectures}
     for run in profile.every_run:
-        taken |= {run.row, run.defence}
+        taken |= {run.row, run.defence, run.label or run.row}
     if name.casefold() in {each.casefold() for each in taken}:
         raise ValueError(
             f"the study has {name!r} itself, and two models would be read as one; choose another "

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +38,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
 
 
 def _read(out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((out / "pairs.json").read_text())
+    found: dict[str, Any] = json.loads((out / "pairs.json").read_text(encoding="utf-8"))
     return found
 
 
@@ -214,3 +218,104 @@ def test_the_command_line_says_what_happened(
     assert "attacked, 8-bit images" in printed and "0 of 5 gradients vanished" in printed
     assert main([*arguments, "--eps", "4"]) == 1
     assert "was made with other settings" in capsys.readouterr().err
+
+
+def _arguments(toy: Toy, out: Path, *more: str) -> list[str]:
+    return [
+        "attack", "--model", "small", "--pretrained", str(toy.weights), "--steps", "1",
+        "--images", str(toy.images), "--captions", str(toy.captions), "--attack", "pgd",
+        "--out", str(out), "--batch", "1", *more,
+    ]  # fmt: skip
+
+
+def test_a_bad_image_is_found_before_the_first_batch_and_repaired_costs_its_own_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy, out = make_toy(tmp_path / "own"), tmp_path / "out"
+    real, made = attack_module._attack_batch, []
+
+    def noted(options: AttackOptions, number: int, *rest: Any) -> Any:
+        made.append(number)
+        return real(options, number, *rest)
+
+    monkeypatch.setattr(attack_module, "_attack_batch", noted)
+    last = toy.images / "i4.png"
+    whole = last.read_bytes()
+    last.write_bytes(whole[: len(whole) // 2])
+    assert main(_arguments(toy, out)) == 1
+    assert "1 of 5 images cannot be used" in capsys.readouterr().err and made == []
+    last.write_bytes(whole)
+    assert main(_arguments(toy, out)) == 0 and made == [0, 1, 2, 3, 4]
+    first = (toy.images / "i0.png").read_bytes()
+    last.write_bytes(first)  # another picture: its batch alone is made again
+    assert main(_arguments(toy, out)) == 0 and made[5:] == [4]
+    found = _read(out)
+    assert len([*out.glob("runs/attacked-*")]) == 5
+    last.write_bytes(first[:100])
+    assert main(_arguments(toy, out)) == 1
+    assert "1 of 1 images cannot be used; what is finished is kept" in capsys.readouterr().err
+    assert _read(out) == found
+
+
+@pytest.mark.parametrize(
+    ("captions", "message"),
+    [
+        (
+            '{"i0.png": ["a dog \\ud83d runs"], "i1.png": ["two cats"]}',
+            "'i0.png'.*half a surrogate",
+        ),
+        ('{"i0.png": ["a red dog"], "i0.png": ["two dogs"]}', "the key 'i0.png' is there twice"),
+        ('{"i0.png": ["a red dog"], "./i0.png": ["two dogs"]}', "name the same image"),
+        ("image,caption\ni0.png,a dog, a cat\n", "line 2: expected 2 columns"),
+    ],
+)
+def test_captions_that_cannot_be_used_are_refused_before_anything_is_written(
+    tmp_path: Path, captions: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy = make_toy(tmp_path / "own")
+    path = tmp_path / ("own.json" if captions[0] == "{" else "own.csv")
+    path.write_text(captions, encoding="utf-8")
+    assert main([*_arguments(toy, tmp_path / "out"), "--captions", str(path)]) == 1
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_long_names_emoji_and_tables_are_attacked(tmp_path: Path) -> None:
+    toy, out = make_toy(tmp_path / "own"), tmp_path / "out"
+    long = "x" * 251 + ".png"
+    (toy.images / "i0.png").rename(toy.images / long)
+    table = tmp_path / "results.csv"
+    table.write_text(f"image,caption\n{long},a dog 🐕 runs\n./i1.png,two cats\n", "utf-8")
+    assert main([*_arguments(toy, out), "--captions", str(table)]) == 0
+    pairs = _read(out)["pairs"]
+    assert [pair["image"] for pair in pairs] == ["i1.png", long]
+    assert pairs[1]["captions"][0]["adversarial"] == "a dog 🐕 runs"
+    assert (out / pairs[1]["adversarial_image"]).is_file()
+
+
+def test_damage_in_the_folder_is_mended_by_the_same_command(
+    toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(_arguments(toy, out)) == 0
+    sound, image = _read(out), (out / "images" / "000003_i3.png").read_bytes()
+    (out / "images" / "000003_i3.png").write_bytes(image[:40])
+    next(out.glob("runs/attacked-0001-*/batch.json")).write_text("{}", encoding="utf-8")
+    (out / "pairs.json").write_text("{", encoding="utf-8")
+    capsys.readouterr()
+    assert main(_arguments(toy, out)) == 0
+    assert "it is made again" in capsys.readouterr().out
+    assert _read(out) == sound and (out / "images" / "000003_i3.png").read_bytes() == image
+
+
+def test_a_locale_without_utf8_changes_nothing(toy: Toy, tmp_path: Path) -> None:
+    captions = {f"i{i}.png": ["ein Käfer · 🐞"] for i in range(2)}
+    own = tmp_path / "captions.json"
+    own.write_text(json.dumps(captions, ensure_ascii=False), encoding="utf-8")
+    arguments = [*_arguments(toy, tmp_path / "out"), "--captions", str(own)]
+    done = subprocess.run(
+        [sys.executable, "-m", "matlib", *arguments],
+        env={**os.environ, "PYTHONUTF8": "0", "LC_ALL": "C"}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode("utf-8")
+    assert _read(tmp_path / "out")["pairs"][0]["captions"][0]["original"] == "ein Käfer · 🐞"

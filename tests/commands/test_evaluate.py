@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -84,21 +85,129 @@ def test_attacks_made_on_a_row_of_the_study_are_marked_as_transferred(
     assert "no row 'nobody'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["robust.safetensors", "fare_eps_4"])
 def test_another_model_under_the_same_name_is_refused(
-    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    results: Path,
+    tmp_path: Path,
+    name: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Weights are known by their content, in a file without an ending too."""
     profile = load_profile("smoke")
     shape = profile.model.model_dump(exclude={"kind", "name", "pretrained"})
     other = build_small(SmallModel(image_size=profile.dataset.image_size, **shape), seed=4)
-    save_weights(other, tmp_path / "other.safetensors")
-    assert main(_arguments(tmp_path / "other.safetensors", results)) == 1
-    assert "is the row of another model" in capsys.readouterr().err
+    save_weights(other, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert main(_arguments(Path(name), results)) == 1
+    said = capsys.readouterr().err
+    assert "is the row of another model" in said and "choose another --name" in said
+
+
+def test_another_source_under_the_same_name_is_refused(
+    results: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(_arguments(weights, results, **{"--source": "base"})) == 1
+    assert "source: self there, base now" in capsys.readouterr().err
+    assert main(_arguments(weights, results, **{"--name": "OWN"})) == 1
+    assert "its name is own" in capsys.readouterr().err
+
+
+def test_a_limited_evaluation_is_a_row_of_its_own_and_never_beside_whole_ones(
+    results: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extra = results / "smoke" / "extra"
+    whole = (extra / "own.csv").read_bytes()
+    study = pd.read_csv(extra / "own.csv").assign(defence="mat")
+    study.to_csv(results / "smoke" / "robustness.csv", index=False, float_format="%.6f")
+    assert main(_arguments(weights, results, **{"--limit": "4"})) == 0
+    said = capsys.readouterr().out
+    assert "own.limit-4" in said and "partial: at most 4 test images" in said
+    assert "mat" not in said.split() and "1 rows of the study are left out" in said
+    assert (extra / "own.csv").read_bytes() == whole
+    limited = pd.read_csv(extra / "own.limit-4.csv")
+    assert set(limited["defence"]) == {"own.limit-4"}
+    assert set(limited[limited["direction"] == "TR"]["n_queries"]) == {4}
+    assert main(_arguments(weights, results, **{"--limit": "16"})) == 0  # all there are
+    assert not (extra / "own.limit-16.csv").exists()
+
+
+def test_damage_is_mended_from_the_store_or_judged_again(
+    results: Path,
+    weights: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = results / "smoke" / "extra" / "own.csv"
+    kept = next((results / "smoke" / "runs").glob("extra-own-s0-*"))
+    sound, judged = own.read_bytes(), pd.read_csv(kept / "table.csv", keep_default_na=False)
+    (results / "smoke" / "robustness.csv").unlink(missing_ok=True)
+    n_judged = []
+    monkeypatch.setattr(evaluate_module, "_judge", lambda *_: n_judged.append(1))
+    monkeypatch.setattr(evaluate_module, "_table", lambda *_: judged)
+    for content in (sound[: len(sound) // 2], b"", sound.replace(b"0.0", b"0.9", 1), None):
+        own.unlink()
+        if content is not None:
+            own.write_bytes(content)
+        assert main(_arguments(weights, results)) == 0
+        assert own.read_bytes() == sound and not n_judged
+    for name in ("table.csv", "provenance.json"):
+        for content in ((kept / name).read_bytes()[:300], b"", b"[]", None):
+            (kept / name).unlink()
+            if content is not None:
+                (kept / name).write_bytes(content)
+            capsys.readouterr()
+            assert main(_arguments(weights, results)) == 0
+            assert "it is made again" in capsys.readouterr().out
+            assert own.read_bytes() == sound and n_judged.pop()
+
+
+@pytest.mark.parametrize("damaged", ["cut", "emptied", "other columns", "half of its rows"])
+def test_a_damaged_table_of_the_study_is_not_shown(
+    results: Path, weights: Path, damaged: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = pd.read_csv(results / "smoke" / "extra" / "own.csv").assign(defence="mat")
+    worst = study["attack"] == "worst"
+    if damaged == "half of its rows":
+        study = study[~worst]
+    text = study.to_csv(index=False, float_format="%.6f")
+    text = {"cut": text[:-70], "emptied": "", "other columns": text[9:]}.get(damaged, text)
+    (results / "smoke" / "robustness.csv").write_text(text, encoding="utf-8")
+    assert main(_arguments(weights, results)) == 0
+    said = capsys.readouterr().out
+    assert "mat" not in said.split() and "own" in said.split()
+    assert ("run the study" in said) != ("1 rows of the study are left out" in said)
+
+
+def test_names_stay_text(
+    results: Path,
+    weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`NA` and `007` are what pandas would read as nothing and as a number."""
+    judged = pd.read_csv(results / "smoke" / "extra" / "own.csv", keep_default_na=False)
+    monkeypatch.setattr(evaluate_module, "_judge", lambda *_: None)
+    monkeypatch.setattr(
+        evaluate_module, "_table", lambda _o, _s, name, _f: judged.assign(defence=name)
+    )
+    for name in ("NA", "007", "1e3"):
+        assert main(_arguments(weights, results, **{"--name": name})) == 0
+        assert name in capsys.readouterr().out.split()
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"--name": "../own"}, "--name becomes a row and a file"),
+        ({"--name": "x" * 101}, "at most 100 letters"),
+        ({"--name": "own.limit-4"}, "for rows on fewer images"),
+        *(
+            ({"--name": name}, "the study has .* itself.* choose another --name")
+            for name in ("base", "MAT", "mat+.captions+renderings", "independent", "other", "mean")
+        ),
+        ({"--train-eps": "nan"}, "--train-eps is a budget"),
+        ({"--train-eps": "-1"}, "--train-eps is a budget"),
         ({"--dataset": "coco"}, "is about scenes, not coco"),
         ({"--checkpoint": "nowhere.pt"}, "no checkpoint file"),
         ({"--profile": "nope"}, "no profile 'nope'"),
@@ -112,5 +221,5 @@ def test_what_is_wrong_is_said_before_any_work(
     message: str,
 ) -> None:
     assert main(_arguments(weights, tmp_path, **changes)) == 1
-    assert message in capsys.readouterr().err
+    assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "smoke" / "extra").exists()
