@@ -54,16 +54,19 @@ class Gallery:
     def own_mask(self) -> Tensor:
         """bool (N, M): the captions written for each image."""
         mask = torch.zeros_like(self.relevant)
-        mask[self.own, torch.arange(len(self.captions))] = True
+        mask[self.own, self._columns] = True
         return mask
 
     @property
     def last_mask(self) -> Tensor:
         """bool (N, M): of the captions written for each image, the last."""
         mask = self.own_mask
-        columns = torch.arange(len(self.captions))
-        last = torch.where(mask, columns, -1).amax(1)
-        return mask & (columns == last[:, None])
+        last = torch.where(mask, self._columns, -1).amax(1)
+        return mask & (self._columns == last[:, None])
+
+    @property
+    def _columns(self) -> Tensor:
+        return torch.arange(len(self.captions), device=self.relevant.device)
 
 
 def embed_images(encoder: DualEncoder, pixels: Tensor, chunk: int = 128) -> Tensor:

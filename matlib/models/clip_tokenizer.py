@@ -16,20 +16,41 @@ END = 49407
 
 
 class ClipTokenizer:
-    """CLIP's byte-pair tokens, trimmed to the longest caption of the batch.
+    """CLIP's byte-pair tokens, as long as the longest caption of the batch or at full length.
 
-    The text tower is causal and pools at the end-of-text token, so padding after it cannot
-    change an embedding; leaving it out saves most of the text encoder's work on captions.
+    A causal text tower that pools at the end-of-text token cannot read the padding after it;
+    leaving it out saves most of the work on captions. Which towers those are is decided by
+    `matlib.models.tokens`.
 
     Args:
         context_length: most tokens of a caption, start and end included.
         pad: id that fills shorter captions; 0 is CLIP's.
+        bpe: open_clip's tokenizer with the model's own settings; None: CLIP's.
+        trims: whether padding that all captions of a batch share is left out.
     """
 
-    def __init__(self, context_length: int, pad: int = 0) -> None:
-        self.context_length, self.pad = context_length, pad
-        self._bpe = SimpleTokenizer(context_length=context_length)
+    def __init__(
+        self,
+        context_length: int,
+        pad: int = 0,
+        *,
+        bpe: SimpleTokenizer | None = None,
+        trims: bool = True,
+    ) -> None:
+        self.context_length, self.pad, self.trims = context_length, pad, trims
+        self._bpe = bpe or SimpleTokenizer(context_length=context_length)
         self._words: dict[str, list[int]] = {}
+
+    @property
+    def end(self) -> int:
+        """The id that ends every caption."""
+        return int(self._bpe.eot_token_id)
+
+    def trimming(self, trims: bool) -> ClipTokenizer:
+        """This tokenizer, trimming or not."""
+        if trims == self.trims:
+            return self
+        return ClipTokenizer(self.context_length, self.pad, bpe=self._bpe, trims=trims)
 
     def ids(self, text: str) -> list[int]:
         """Token ids of one caption without start and end; any string is accepted.
@@ -51,7 +72,10 @@ class ClipTokenizer:
         return found
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """B strings -> int64 (B, T), T <= context_length; long captions are cut as CLIP does."""
+        """B strings -> int64 (B, T), T <= context_length; long captions are cut as CLIP does.
+
+        Without trimming T is the context length.
+        """
         return self.framed(self.ids(text) for text in texts)
 
     def framed(self, rows: Iterable[Sequence[int]]) -> Tensor:
@@ -59,5 +83,5 @@ class ClipTokenizer:
         room = self.context_length - 2
         start, end = self._bpe.sot_token_id, self._bpe.eot_token_id
         framed = [[start, *row[:room], end] for row in rows]
-        longest = max(map(len, framed))
-        return torch.tensor([row + [self.pad] * (longest - len(row)) for row in framed])
+        length = max(map(len, framed)) if self.trims else self.context_length
+        return torch.tensor([row + [self.pad] * (length - len(row)) for row in framed])

@@ -9,17 +9,16 @@ from typing import Any
 import open_clip
 import torch
 import torch.nn.functional as F
-from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 
 from matlib.models.clip_tokenizer import ClipTokenizer
 from matlib.models.dual_encoder import frozen
 from matlib.models.prefix_sharing import can_share, encode_shared
 from matlib.models.saliency import word_saliency
+from matlib.models.tokens import Tokenize, fitted
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-Tokenize = Callable[[Sequence[str]], Tensor]
 
 
 class PatchProjection(nn.Conv2d):
@@ -70,7 +69,8 @@ class OpenClipEncoder(nn.Module):
 
     Args:
         clip: model with `visual`, `text`, `logit_scale` (open_clip's `CustomTextCLIP`).
-        tokenize: strings -> int64 (B, T).
+        tokenize: strings -> int64 (B, T), the model's own of open_clip; captions are trimmed
+            where the text tower does not read what is behind them (see `tokens.fitted`).
         image_size: side of the square input in pixels.
         mean, std: per-channel statistics of the pixels the model was trained with.
     """
@@ -88,15 +88,16 @@ class OpenClipEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.clip = clip
-        self.tokenize = tokenize
+        text: nn.Module = clip.text  # type: ignore[assignment]
+        self.tokenize = fitted(tokenize, text)
         self.image_size = image_size
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        for name, values in (("mean", mean), ("std", std)):
+            statistics = torch.tensor(values, device=self.device).view(1, 3, 1, 1)
+            self.register_buffer(name, statistics, persistent=False)
         _project_patches_by_product(clip.visual)  # type: ignore[arg-type]
-        self._shares_prefixes = can_share(clip.text)  # type: ignore[arg-type]
-        if isinstance(tokenize, ClipTokenizer):
-            transformer: nn.Module = clip.text.transformer  # type: ignore[assignment,union-attr]
-            transformer.register_forward_pre_hook(_fit_mask, with_kwargs=True)
+        self._shares_prefixes = can_share(text)
+        if isinstance(self.tokenize, ClipTokenizer) and self.tokenize.trims:
+            text.transformer.register_forward_pre_hook(_fit_mask, with_kwargs=True)  # type: ignore[operator,union-attr]
 
     @property
     def device(self) -> torch.device:
@@ -124,7 +125,7 @@ class OpenClipEncoder(nn.Module):
         if tuple(pixels.shape[1:]) != expected:
             raise ValueError(f"expected images {expected}; got {tuple(pixels.shape[1:])}")
         normalised = (pixels.to(self.device) - self.mean) / self.std
-        return self.clip.encode_image(normalised)  # type: ignore[operator]
+        return self.clip.encode_image(normalised, normalize=False)  # type: ignore[operator]
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
         """Like `encode_text`, before the rows are brought to norm 1."""
@@ -133,7 +134,7 @@ class OpenClipEncoder(nn.Module):
         if self._shares_prefixes and not torch.is_grad_enabled():
             return encode_shared(self.clip.text, self.tokenize(texts))
         tokens = self.tokenize(texts).to(self.device)
-        return self.clip.encode_text(tokens)  # type: ignore[operator]
+        return self.clip.encode_text(tokens, normalize=False)  # type: ignore[operator]
 
     def word_saliency(
         self, texts: Sequence[str], score: Callable[[Tensor], Tensor]
@@ -144,17 +145,16 @@ class OpenClipEncoder(nn.Module):
             score: (B, D) unit embeddings of `texts` -> (B,), each row from its own embedding.
 
         Raises:
-            ValueError: the model does not read CLIP's byte pairs.
+            ValueError: the model does not read CLIP's byte pairs by open_clip's text tower.
         """
-        tokenizer = self.tokenize
-        if not isinstance(tokenizer, ClipTokenizer):
+        tokenizer, embedding = self.tokenize, getattr(self.clip.text, "token_embedding", None)
+        if not isinstance(tokenizer, ClipTokenizer) or embedding is None:
             raise ValueError("word saliency needs a model with CLIP's tokenizer; use masking")
 
         def encode(tokens: Tensor) -> Tensor:
             return self.clip.encode_text(tokens.to(self.device), normalize=True)  # type: ignore[operator]
 
         rows = [[tokenizer.word_ids(word) for word in text.split(" ")] for text in texts]
-        embedding: nn.Module = self.clip.text.token_embedding  # type: ignore[assignment,union-attr]
         with frozen(self):
             counts = [[len(word) for word in row] for row in rows]
             tokens = tokenizer.framed([t for word in row for t in word] for row in rows)
@@ -201,11 +201,8 @@ def open_named(name: str, pretrained: str | None, device: str = "cpu") -> OpenCl
             f"open_clip could not load {name} / {pretrained}: {error}. Without a network, "
             "pass the path of a downloaded checkpoint instead of the tag."
         ) from error
-    tokenizer = open_clip.get_tokenizer(name)
-    plain = isinstance(tokenizer, SimpleTokenizer)
-    tokenize: Tokenize = ClipTokenizer(tokenizer.context_length) if plain else tokenizer
     size = clip.visual.image_size
     mean = getattr(clip.visual, "image_mean", None) or CLIP_MEAN
     std = getattr(clip.visual, "image_std", None) or CLIP_STD
     side = size[0] if isinstance(size, tuple) else size
-    return OpenClipEncoder(clip, tokenize, side, mean, std).eval()
+    return OpenClipEncoder(clip, open_clip.get_tokenizer(name), side, mean, std).eval()

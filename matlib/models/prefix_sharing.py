@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from torch import Tensor, nn
 
+from matlib.models.tokens import is_causal, is_plain
+
 
 @dataclass(frozen=True)
 class PrefixTree:
@@ -65,9 +67,8 @@ class PrefixTree:
 def can_share(text: nn.Module) -> bool:
     """Whether a text tower is open_clip's plain causal one, which `encode_shared` rebuilds."""
     return (
-        type(text) is TextTransformer
-        and text.cls_emb is None
-        and text.attn_mask is not None
+        is_plain(text)
+        and is_causal(text)
         and not text.use_pad_mask
         and text.pool_type == "argmax"
         and not text.output_tokens
