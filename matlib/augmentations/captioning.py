@@ -11,8 +11,9 @@ from torch import Tensor
 from transformers import BlipForConditionalGeneration, BlipProcessor
 
 from matlib.augmentations.generated import Writer
-from matlib.augmentations.pretrained import load_pretrained, seeded
+from matlib.augmentations.pretrained import seeded
 from matlib.data.pairs import ImageTextPairs
+from matlib.models.whole import load_pretrained, load_whole
 
 
 class Captioner(Protocol):
@@ -69,11 +70,11 @@ class PretrainedCaptioner:
 
         Raises:
             FileNotFoundError: neither here nor on a hub that can be reached.
+            ValueError: another model, or a part of one.
         """
-        loader = BlipForConditionalGeneration.from_pretrained
-        model = load_pretrained(loader, source, "captioner", use_safetensors=True)
+        model = load_whole(BlipForConditionalGeneration.from_pretrained, source, "captioner")
         processor = load_pretrained(BlipProcessor.from_pretrained, source, "captioner's processor")
-        return cls(model.to(device).eval(), processor, top_p, batch_size)  # type: ignore[arg-type]
+        return cls(model.to(device).eval(), processor, top_p, batch_size)
 
     def __call__(
         self, images: Tensor, n: int, generator: torch.Generator, *, temperature: float = 1.0

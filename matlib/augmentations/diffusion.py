@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.v2.functional import resize
 
 from matlib.augmentations.human import with_images
-from matlib.augmentations.pretrained import load_pretrained, optional
+from matlib.augmentations.pretrained import optional
 from matlib.data.pairs import ImageTextPairs, OneToMany
+from matlib.models.whole import load_pretrained, load_whole
 
 STEPS = 30
 GUIDANCE = 7.5
@@ -47,7 +50,7 @@ class Diffusion:
         Raises:
             MissingExtraError: diffusers is not installed.
             FileNotFoundError: neither here nor on a hub that can be reached.
-            ValueError: another `what`.
+            ValueError: another `what`, or a model of which a part is missing.
         """
         names = {
             "image_to_image": "AutoPipelineForImage2Image",
@@ -55,8 +58,11 @@ class Diffusion:
         }
         if what not in names:
             raise ValueError(f"{what!r} is none of {', '.join(names)}")
-        loader = getattr(optional("diffusers", "diffusion"), names[what]).from_pretrained
-        pipeline = load_pretrained(loader, source, "diffusion model", use_safetensors=True)
+        diffusers = optional("diffusers", "diffusion")
+        pipeline = load_pretrained(
+            getattr(diffusers, names[what]).from_pretrained, source, "diffusion model",
+            use_safetensors=True, **_networks(diffusers, source),
+        )  # fmt: skip
         pipeline.set_progress_bar_config(disable=True)
         return cls(pipeline.to(device), size, batch_size)
 
@@ -86,6 +92,22 @@ class Diffusion:
             ).images  # fmt: skip
             parts.append((found.detach().cpu().float() * 255).round().clamp(0, 255))
         return torch.cat(parts).to(torch.uint8)
+
+
+def _networks(diffusers: ModuleType, source: str) -> dict[str, Any]:
+    """The pipeline's networks, each loaded whole: a pipeline itself does not say what it lacked."""
+    parts = load_pretrained(diffusers.DiffusionPipeline.load_config, source, "diffusion model")
+    found = {}
+    for name, (library, kind) in ((k, v) for k, v in parts.items() if isinstance(v, list)):
+        if library is None:
+            continue
+        is_own = library in ("transformers", "diffusers")
+        module = importlib.import_module(library if is_own else f"diffusers.pipelines.{library}")
+        network = getattr(module, kind)
+        if isinstance(network, type) and issubclass(network, nn.Module):
+            what = f"diffusion model's {name}"
+            found[name] = load_whole(network.from_pretrained, source, what, subfolder=name)
+    return found
 
 
 def restyled_by_diffusion(

@@ -1,17 +1,14 @@
-"""Loading pretrained generators: what is missing is said before any work, with the remedy."""
+"""What pretrained generators need: optional packages, and draws from a given generator."""
 
 from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, TypeVar
 
 import torch
-
-Loaded = TypeVar("Loaded")
 
 EXTRA = "pip install 'matlib[generative]'"
 
@@ -33,22 +30,6 @@ def optional(module: str, what: str) -> ModuleType:
             return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{what} needs the package {module}: {EXTRA}") from error
-
-
-def load_pretrained(load: Callable[..., Loaded], source: str, what: str, **options: Any) -> Loaded:
-    """`load(source)` from a local folder or a hub; safetensors only, never pickled weights.
-
-    Raises:
-        FileNotFoundError: no such folder here, and no such model on a hub that can be reached.
-    """
-    try:
-        return load(source, **options)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FileNotFoundError(
-            f"no {what} at {source!r}, and none of that name on a hub that can be reached "
-            f"({reason}). Pass a local folder with its safetensors, or download it first."
-        ) from error
 
 
 @contextmanager

@@ -11,7 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from matlib.augmentations.generated import Writer
-from matlib.augmentations.pretrained import load_pretrained, seeded
+from matlib.augmentations.pretrained import seeded
+from matlib.models.whole import load_pretrained, load_whole
 
 PROMPT = (
     "Say what this image caption says in other words. Keep every fact, add none, write one "
@@ -52,10 +53,9 @@ class InstructRewriter:
 
         Raises:
             FileNotFoundError: neither here nor on a hub that can be reached.
+            ValueError: another model, or a part of one.
         """
-        model: Any = load_pretrained(
-            AutoModelForCausalLM.from_pretrained, source, "instruct model", use_safetensors=True
-        )
+        model = load_whole(AutoModelForCausalLM.from_pretrained, source, "instruct model")
         tokenizer = load_pretrained(
             AutoTokenizer.from_pretrained, source, "instruct model's tokenizer", padding_side="left"
         )

@@ -10,7 +10,8 @@ import torch
 from transformers import MarianMTModel
 
 from matlib.augmentations.generated import Writer
-from matlib.augmentations.pretrained import load_pretrained, optional, seeded
+from matlib.augmentations.pretrained import optional, seeded
+from matlib.models.whole import load_pretrained, load_whole
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,12 @@ class Translator:
         Raises:
             MissingExtraError: sentencepiece, which its tokenizer needs, is not installed.
             FileNotFoundError: neither here nor on a hub that can be reached.
+            ValueError: another model, or a part of one.
         """
         optional("sentencepiece", "back-translation")
         from transformers import MarianTokenizer
 
-        model: Any = load_pretrained(
-            MarianMTModel.from_pretrained, source, "translator", use_safetensors=True
-        )
+        model = load_whole(MarianMTModel.from_pretrained, source, "translator")
         tokenizer = load_pretrained(MarianTokenizer.from_pretrained, source, "translator's words")
         return cls(model.to(device).eval(), tokenizer)
 

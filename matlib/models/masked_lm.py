@@ -5,20 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, BertForMaskedLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from matlib.models.masked_lm_training import SPECIAL, MaskedLMConfig, train_bert
-from matlib.models.subwords import by_pseudo_perplexity, first_products
+from matlib.models.masked_lm_training import MaskedLMConfig, train_bert
+from matlib.models.subwords import Pieces, by_pseudo_perplexity, first_products, longest_input
+from matlib.models.whole import load_pretrained, load_whole
 
 __all__ = ["MaskedLM", "MaskedLMConfig", "train_masked_lm"]
 
 Alignment = Literal["correct", "as_released"]
 _WORD = re.compile(r"[^\W\d_]+")
+WHAT = "masked language model"
+KINDS = ("bert", "distilbert", "roberta")
+UNREAD = r"(^|\.)pooler\.|^cls\.seq_relationship\."
+"""Heads of BERT and RoBERTa that answer other questions than which word stands here."""
 
 
 class _Asked(NamedTuple):
@@ -41,19 +46,30 @@ class _Asked(NamedTuple):
 
 
 class MaskedLM:
-    """A `BertForMaskedLM` with its tokenizer, asked for words that may replace words."""
+    """A masked language model with its tokenizer, asked for words that may replace words.
 
-    def __init__(
-        self, model: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, max_tokens: int = 64
-    ) -> None:
+    Args:
+        model: BERT, DistilBERT or RoBERTa of transformers with the head for masked words.
+        tokenizer: the fast tokenizer that belongs to it.
+        max_tokens: captions are cut here, or where the model's positions end.
+
+    Raises:
+        ValueError: the two do not belong together, or the tokenizer is of another kind.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, max_tokens: int = 64) -> None:
         if model.config.vocab_size < len(tokenizer):
             raise ValueError(
                 f"the masked LM knows {model.config.vocab_size} tokens, its tokenizer "
                 f"{len(tokenizer)}: they do not belong together"
             )
+        if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
+            raise ValueError("the masked LM's tokenizer has no token for a mask or for padding")
         self.model = model.eval()
         self.tokenizer = tokenizer
-        self.max_tokens = max_tokens
+        self.max_tokens = min(max_tokens, longest_input(model, tokenizer))
+        self._pieces = Pieces(tokenizer)
+        self._special = set(tokenizer.all_special_ids)
 
     def candidates(
         self,
@@ -127,12 +143,12 @@ class MaskedLM:
             originals.append(words[j])
             words[j] = self.tokenizer.mask_token
             masked.append(" ".join(words))
-        ids, _ = self._encode(masked)
+        ids, owners = self._encode(masked)
         top = self._top(ids, asked.k)
         results = []
-        for n, original in enumerate(originals):
-            at = (ids[n] == self.tokenizer.mask_token_id).nonzero().flatten()
-            here = top[n][int(at[0]) + asked.shift] if len(at) else []
+        for n, ((_, j), original) in enumerate(zip(where, originals, strict=True)):
+            at = owners[n].get(j)
+            here = top[n][at[0] + asked.shift] if at else []
             results.append(self._words(here, original, asked))
         return results
 
@@ -150,15 +166,8 @@ class MaskedLM:
         ]
         results = []
         for (row, j), ranked in zip(where, by_pseudo_perplexity(self.model, products), strict=True):
-            original = captions[row].split(" ")[j].lower()
-            pieces = [[str(self.tokenizer.convert_ids_to_tokens(i)) for i in ids] for ids in ranked]
-            words = [
-                p[0] + "".join(part.removeprefix("##") for part in p[1:])
-                for p in pieces
-                if all(part.startswith("##") for part in p[1:])
-            ]
-            kept = [word for word in words if word != original and _WORD.fullmatch(word)]
-            results.append(list(dict.fromkeys(kept))[: asked.k])
+            words = [self._pieces.word(ids) for ids in ranked]
+            results.append(_kept(words, captions[row].split(" ")[j])[: asked.k])
         return results
 
     def _encode(self, captions: list[str]) -> tuple[Tensor, list[dict[int, list[int]]]]:
@@ -192,13 +201,8 @@ class MaskedLM:
 
     def _words(self, ids: list[int], original: str, asked: _Asked) -> list[str]:
         looked_at = ids if asked.k_counts == "kept" else ids[: asked.k]
-        tokens = self.tokenizer.convert_ids_to_tokens(looked_at)
-        kept = [
-            token
-            for token in tokens
-            if token != original.lower() and token not in SPECIAL and _WORD.fullmatch(token)
-        ]
-        return kept[: asked.k]
+        words = [self._pieces.word([i]) for i in looked_at if i not in self._special]
+        return _kept(words, original)[: asked.k]
 
     def save(self, folder: Path) -> None:
         """Weights as safetensors, the tokenizer as JSON."""
@@ -208,22 +212,33 @@ class MaskedLM:
 
     @classmethod
     def load(cls, folder_or_name: str | Path) -> MaskedLM:
-        """From a folder written by `save`, or any BERT of the hub (`bert-base-uncased`).
+        """From a folder written by `save`, or a BERT, DistilBERT or RoBERTa of the hub.
 
         Raises:
             FileNotFoundError: neither a folder with a model here nor reachable on the hub.
+            ValueError: a model of another kind, without the head for masked words, or damaged.
         """
         source = str(folder_or_name)
-        transformers_logging.disable_progress_bar()
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(source)
-            model = BertForMaskedLM.from_pretrained(source, use_safetensors=True)
-        except (OSError, ValueError) as error:
-            raise FileNotFoundError(
-                f"no masked language model at {source!r} and none on the hub ({error}). "
-                "Pass a local folder with model.safetensors and tokenizer.json."
-            ) from error
-        return cls(model, tokenizer)  # type: ignore[arg-type]
+        kind = load_pretrained(AutoConfig.from_pretrained, source, WHAT).model_type
+        if kind not in KINDS:
+            raise ValueError(
+                f"the model at {source!r} is a {kind}; candidate words come from a "
+                f"{WHAT} of one of these kinds: {', '.join(KINDS)} (such as bert-base-uncased)"
+            )
+        # the first word of a caption is a word like the others
+        options = {"add_prefix_space": True} if kind == "roberta" else {}
+        tokenizer = load_pretrained(AutoTokenizer.from_pretrained, source, WHAT, **options)
+        model = load_whole(AutoModelForMaskedLM.from_pretrained, source, WHAT, unread=UNREAD)
+        return cls(model, tokenizer)
+
+
+def _kept(words: Sequence[str], original: str) -> list[str]:
+    """Whole words of letters other than the original, each once however it is written."""
+    found: dict[str, str] = {}
+    for word in words:
+        if word.lower() != original.lower() and _WORD.fullmatch(word):
+            found.setdefault(word.lower(), word)
+    return list(found.values())
 
 
 def train_masked_lm(

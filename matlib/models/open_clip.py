@@ -92,7 +92,7 @@ class OpenClipEncoder(nn.Module):
         self.tokenize = fitted(tokenize, text)
         self.image_size = image_size
         for name, values in (("mean", mean), ("std", std)):
-            statistics = torch.tensor(values, device=self.device).view(1, 3, 1, 1)
+            statistics = torch.tensor(values).view(1, 3, 1, 1).to(self.device)
             self.register_buffer(name, statistics, persistent=False)
         _project_patches_by_product(clip.visual)  # type: ignore[arg-type]
         self._shares_prefixes = can_share(text)

@@ -10,6 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from matlib.models.subwords import longest_input
+from matlib.models.whole import load_pretrained, load_whole
+
+WHAT = "sentence encoder"
+UNREAD = r"(^|\.)(pooler|cls|lm_head|vocab_transform|vocab_layer_norm|vocab_projector)\."
+"""Heads over the token vectors, which are averaged here without one."""
+
 
 class SentenceEncoder:
     """A transformers encoder whose token vectors are averaged into one unit vector.
@@ -27,10 +34,12 @@ class SentenceEncoder:
 
         Raises:
             OSError: neither a folder with a model nor a name that can be reached.
+            ValueError: another model, or a part of one.
         """
+        source = str(name_or_folder)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name_or_folder)
-            model = AutoModel.from_pretrained(name_or_folder, use_safetensors=True)
+            tokenizer = load_pretrained(AutoTokenizer.from_pretrained, source, WHAT)
+            model = load_whole(AutoModel.from_pretrained, source, WHAT, unread=UNREAD)
         except OSError as error:
             raise OSError(
                 f"no sentence encoder at {name_or_folder!s}: expected a local folder or a name "
@@ -44,8 +53,7 @@ class SentenceEncoder:
         """B sentences -> float (B, D) of norm 1; longer ones are cut at the model's limit."""
         if not texts:
             raise ValueError("no sentence to embed")
-        # a tokenizer without a limit says 1e30; some models have two positions of their own
-        limit = min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
+        limit = longest_input(self.model, self.tokenizer)
         parts = []
         for at in range(0, len(texts), chunk):
             tokens = self.tokenizer(

@@ -1,18 +1,80 @@
-"""Replacements for words of several sub-tokens, as the code released with BERT-Attack finds."""
+"""Words and sub-tokens: how pieces make words, and replacements for words of several of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice, product
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from transformers import BertForMaskedLM
+from torch import Tensor, nn
 
 MOST_SUBTOKENS = 12
 TOP = 4
 MOST_PRODUCTS = 24
+
+
+class Pieces:
+    """How the pieces of a tokenizer make words: WordPiece, or byte pairs as RoBERTa has them.
+
+    WordPiece marks the pieces that go on with a word (`##ing`), byte pairs those that begin
+    one (`Ġdog`).
+
+    Args:
+        tokenizer: a fast tokenizer of transformers.
+
+    Raises:
+        ValueError: it marks words in another way, or not those of a caption cut at its spaces.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        self.goes_on = getattr(getattr(backend, "model", None), "continuing_subword_prefix", None)
+        self.begins = ""
+        if not self.goes_on and type(getattr(backend, "decoder", None)).__name__ == "ByteLevel":
+            self.begins = "Ġ"
+        marks = self.goes_on or (self.begins and self._marks_every_word())
+        if not marks:
+            raise ValueError(
+                f"{type(tokenizer).__name__} marks neither the pieces that go on with a word "
+                "(WordPiece: ##ing) nor every one that begins a word (byte pairs with "
+                "add_prefix_space: Ġdog), so whole words cannot be told from parts"
+            )
+
+    def _marks_every_word(self) -> bool:
+        ids = self.tokenizer(["a", "a"], is_split_into_words=True, add_special_tokens=False)
+        return all(
+            piece.startswith(self.begins)
+            for piece in self.tokenizer.convert_ids_to_tokens(ids["input_ids"])
+        )
+
+    def word(self, ids: Sequence[int]) -> str:
+        """The one whole word that pieces make; empty if they make a part, or several words."""
+        first, *rest = (str(each) for each in self.tokenizer.convert_ids_to_tokens(list(ids)))
+        if self.goes_on:
+            if first.startswith(self.goes_on) or not all(r.startswith(self.goes_on) for r in rest):
+                return ""
+            return first + "".join(r.removeprefix(self.goes_on) for r in rest)
+        if not first.startswith(self.begins) or any(r.startswith(self.begins) for r in rest):
+            return ""
+        text: str = self.tokenizer.convert_tokens_to_string([first, *rest])
+        return text.strip()
+
+
+def longest_input(model: nn.Module, tokenizer: Any) -> int:
+    """Most tokens of a sentence, special ones included, that model and tokenizer allow.
+
+    RoBERTa's and MPNet's first positions are for padding and its kind: their tables have a
+    row or two more than they have places.
+    """
+    limit = int(tokenizer.model_max_length)  # 1e30 where the tokenizer has none
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            used = 0 if module.padding_idx is None else module.padding_idx + 1
+            return min(limit, module.num_embeddings - used)
+    return min(limit, int(getattr(model.config, "max_position_embeddings", limit)))
 
 
 def first_products(top: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
@@ -27,7 +89,7 @@ def first_products(top: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
 
 
 def by_pseudo_perplexity(
-    model: BertForMaskedLM, words: Sequence[Sequence[tuple[int, ...]]]
+    model: Any, words: Sequence[Sequence[tuple[int, ...]]]
 ) -> list[list[tuple[int, ...]]]:
     """Each word's combinations, the most plausible first.
 
@@ -40,7 +102,7 @@ def by_pseudo_perplexity(
         if combinations:
             by_length.setdefault(len(combinations[0]), []).append(n)
     for own in by_length.values():
-        rows = torch.tensor([row for n in own for row in words[n]], device=model.device)
+        rows = torch.tensor([row for n in own for row in words[n]]).to(model.device)
         loss = _mean_cross_entropy(model, rows).tolist()
         at = 0
         for n in own:
@@ -50,7 +112,7 @@ def by_pseudo_perplexity(
     return ranked
 
 
-def _mean_cross_entropy(model: BertForMaskedLM, rows: Tensor) -> Tensor:
+def _mean_cross_entropy(model: Any, rows: Tensor) -> Tensor:
     with torch.no_grad():
         logits = model(input_ids=rows).logits  # (R, L, V)
     return F.cross_entropy(logits.transpose(1, 2), rows, reduction="none").mean(1)
