@@ -103,8 +103,9 @@ def _networks(diffusers: ModuleType, source: str) -> dict[str, Any]:
             continue
         is_own = library in ("transformers", "diffusers")
         module = importlib.import_module(library if is_own else f"diffusers.pipelines.{library}")
-        network = getattr(module, kind)
-        if isinstance(network, type) and issubclass(network, nn.Module):
+        network: Any = getattr(module, kind)
+        is_network = isinstance(network, type) and issubclass(network, nn.Module)
+        if is_network:
             what = f"diffusion model's {name}"
             found[name] = load_whole(network.from_pretrained, source, what, subfolder=name)
     return found

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import torch
 
-EXTRA = "pip install 'matlib[generative]'"
+EXTRA = "pip install -e '.[generative]' in this project's folder"
 
 
 class MissingExtraError(ImportError):

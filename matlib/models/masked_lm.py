@@ -222,7 +222,7 @@ class MaskedLM:
         kind = load_pretrained(AutoConfig.from_pretrained, source, WHAT).model_type
         if kind not in KINDS:
             raise ValueError(
-                f"the model at {source!r} is a {kind}; candidate words come from a "
+                f"the model at {source!r} is of the kind {kind}; candidate words come from a "
                 f"{WHAT} of one of these kinds: {', '.join(KINDS)} (such as bert-base-uncased)"
             )
         # the first word of a caption is a word like the others

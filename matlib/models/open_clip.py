@@ -97,7 +97,7 @@ class OpenClipEncoder(nn.Module):
         _project_patches_by_product(clip.visual)  # type: ignore[arg-type]
         self._shares_prefixes = can_share(text)
         if isinstance(self.tokenize, ClipTokenizer) and self.tokenize.trims:
-            text.transformer.register_forward_pre_hook(_fit_mask, with_kwargs=True)  # type: ignore[operator,union-attr]
+            text.transformer.register_forward_pre_hook(_fit_mask, with_kwargs=True)  # type: ignore[union-attr]
 
     @property
     def device(self) -> torch.device:

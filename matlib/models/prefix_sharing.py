@@ -10,6 +10,7 @@ rounding, for inference only.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -64,9 +65,9 @@ class PrefixTree:
         return PrefixTree(*(part.to(device) for part in parts))
 
 
-def can_share(text: nn.Module) -> bool:
+def can_share(text: Any) -> bool:
     """Whether a text tower is open_clip's plain causal one, which `encode_shared` rebuilds."""
-    return (
+    return bool(
         is_plain(text)
         and is_causal(text)
         and not text.use_pad_mask

@@ -8,6 +8,7 @@ get the model's full context length, as open_clip gives it to all.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from open_clip.tokenizer import SimpleTokenizer
@@ -19,7 +20,7 @@ from matlib.models.clip_tokenizer import ClipTokenizer
 Tokenize = Callable[[Sequence[str]], Tensor]
 
 
-def fitted(tokenize: Tokenize, text: nn.Module) -> Tokenize:
+def fitted(tokenize: Any, text: nn.Module) -> Tokenize:
     """The tokenizer that gives a text tower the embeddings of open_clip's full-length tokens.
 
     Args:
@@ -34,10 +35,11 @@ def fitted(tokenize: Tokenize, text: nn.Module) -> Tokenize:
         tokenize = ClipTokenizer(tokenize.context_length, bpe=tokenize)
     if isinstance(tokenize, ClipTokenizer):
         return tokenize.trimming(can_trim(text, tokenize.pad, tokenize.end))
-    return tokenize
+    own: Tokenize = tokenize
+    return own
 
 
-def can_trim(text: nn.Module, pad: int, end: int) -> bool:
+def can_trim(text: Any, pad: int, end: int) -> bool:
     """Whether padding behind every caption of a batch may be left out.
 
     Only what is known to be safe: open_clip's own transformer without a class token, which
@@ -51,10 +53,10 @@ def can_trim(text: nn.Module, pad: int, end: int) -> bool:
         return False
     pools_inside = {"argmax": pad < end, "eos": text.eos_id != pad}
     hides_padding = is_causal(text) or (text.use_pad_mask and text.pad_id == pad)
-    return hides_padding and pools_inside.get(text.pool_type, False)
+    return bool(hides_padding and pools_inside.get(text.pool_type))
 
 
-def is_plain(text: nn.Module) -> bool:
+def is_plain(text: Any) -> bool:
     """Whether a text tower is open_clip's transformer over the caption's tokens alone."""
     return (
         type(text) is TextTransformer
@@ -63,7 +65,7 @@ def is_plain(text: nn.Module) -> bool:
     )
 
 
-def is_causal(text: nn.Module) -> bool:
+def is_causal(text: Any) -> bool:
     """Whether each position of a plain text tower sees itself and those before it only."""
     mask = text.attn_mask
     if not isinstance(mask, Tensor):

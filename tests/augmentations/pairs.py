@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from matlib.data.pairs import ImageTensor, ImageTextPairs
 from tests.toys import generator
@@ -25,3 +28,12 @@ def toy_pairs(captions: Sequence[str] = CAPTIONS, per_image: int = 1) -> ImageTe
     own = torch.arange(n).repeat_interleave(per_image)
     ids = tuple(f"image-{i}" for i in range(n))
     return ImageTextPairs("toy", "train", ImageTensor(pixels), tuple(captions), own, ids)
+
+
+def without_weight(folder: Path, target: Path, weights: str, name: str) -> Path:
+    """A copy of a saved model that lacks one tensor of the file `weights`."""
+    shutil.copytree(folder, target)
+    state = load_file(str(target / weights))
+    del state[name]
+    save_file(state, str(target / weights), metadata={"format": "pt"})
+    return target

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from matlib.augmentations.diffusion import Diffusion, drawn_by_diffusion, restyled_by_diffusion
 from matlib.augmentations.pretrained import MissingExtraError, optional
-from tests.augmentations.pairs import CAPTIONS, toy_pairs
+from tests.augmentations.pairs import CAPTIONS, toy_pairs, without_weight
 from tests.toys import generator
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -81,6 +82,23 @@ def test_images_are_redrawn_from_where_they_are(folder: Path) -> None:
     assert found.all_images().shape == (5, 2, 3, 16, 16) and found.technique == "restyled"
     with pytest.raises(ValueError, match=r"strength is in \(0, 1\]"):
         restyled_by_diffusion(pairs, 1, generator(), model, strength=0)
+
+
+@pytest.mark.parametrize(
+    ("part", "weights", "name"),
+    [
+        ("unet", "diffusion_pytorch_model.safetensors", "conv_in.weight"),
+        ("text_encoder", "model.safetensors", "final_layer_norm.weight"),
+    ],
+)
+def test_a_pipeline_without_a_part_of_a_network_is_refused(
+    folder: Path, tmp_path: Path, part: str, weights: str, name: str
+) -> None:
+    names = load_file(str(folder / part / weights))
+    [lacking] = [each for each in names if each.endswith(name)]
+    half = without_weight(folder, tmp_path / "half", f"{part}/{weights}", lacking)
+    with pytest.raises(ValueError, match=rf"diffusion model's {part} .*{name}"):
+        Diffusion.load(str(half), "text_to_image")
 
 
 def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

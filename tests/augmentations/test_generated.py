@@ -29,7 +29,7 @@ from matlib.augmentations.generated import write_captions
 from matlib.augmentations.pretrained import MissingExtraError
 from matlib.augmentations.rewriting import InstructRewriter, cleaned
 from matlib.augmentations.translation import BackTranslator, Translator
-from tests.augmentations.pairs import CAPTIONS, toy_pairs
+from tests.augmentations.pairs import CAPTIONS, toy_pairs, without_weight
 from tests.toys import generator
 
 WORDS = sorted({word for caption in CAPTIONS for word in caption.split()})
@@ -102,6 +102,13 @@ def test_blip_writes_several_sampled_captions_of_each_image(blip: Path) -> None:
         "[DEC]",
         "[ENC]",
     }
+
+
+def test_half_a_captioner_is_refused(blip: Path, tmp_path: Path) -> None:
+    lacking = "text_decoder.bert.encoder.layer.0.attention.self.query.weight"
+    half = without_weight(blip, tmp_path / "half", "model.safetensors", lacking)
+    with pytest.raises(ValueError, match=r"the captioner at .* drawn at random: text_decoder"):
+        PretrainedCaptioner.load(str(half))
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
@@ -180,6 +187,13 @@ def test_captions_go_there_and_back(marian: Path) -> None:
     one, other = (both(CAPTIONS, 2, generator(1)) for _ in range(2))
     assert one == other and [len(own) for own in one] == [2] * len(CAPTIONS)
     assert len(both.writer(CAPTIONS)([0, 3], 1, generator())) == 2
+
+
+def test_half_a_translator_is_refused(marian: Path, tmp_path: Path) -> None:
+    lacking = "model.decoder.layers.0.fc1.weight"
+    half = without_weight(marian, tmp_path / "half", "model.safetensors", lacking)
+    with pytest.raises(ValueError, match=r"the translator at .* drawn at random: model\.decoder"):
+        Translator.load(str(half))
 
 
 def test_what_is_missing_is_said_with_the_remedy(

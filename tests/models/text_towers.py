@@ -59,6 +59,8 @@ def _shrunk(config: dict[str, Any]) -> dict[str, Any]:
         text["hf_model_name"] = _kind(text["hf_model_name"])
     tiny = {**config, "embed_dim": 8, "vision_cfg": _IMAGES, "text_cfg": text}
     if "multimodal_cfg" in config:
+        pooler = {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
+        tiny["vision_cfg"] = {**_IMAGES, **pooler}
         tiny["multimodal_cfg"] = {**config["multimodal_cfg"], **_SIZE, "attn_pooler_heads": 2}
     return tiny
 
