@@ -26,7 +26,7 @@ def add_attack(commands: Any) -> None:
     attack.add_argument("--images", required=True, type=Path, help="folder of images")
     attack.add_argument(
         "--captions", required=True, type=Path,
-        help="JSON: {image file: [captions]}, or a Karpathy data set",
+        help="JSON {image: [captions]}, a Karpathy data set, a table (image, caption), .token",
     )  # fmt: skip
     attack.add_argument("--split", default="test", help="of a Karpathy data set; all for every")
     attack.add_argument("--attack", default="sga", choices=ATTACK_NAMES)

@@ -29,7 +29,8 @@ class _Row(NamedTuple):
 def read_caption_file(path: Path) -> Any:
     """What a file of captions holds; of which kind it is, its content says.
 
-    JSON (by its name, or its content begins with a bracket) is returned as it is, unchecked but for equal keys.
+    JSON (by its name, or because it begins with a bracket) is returned as it is, unchecked but
+    for equal keys.
     Tables have a header with one column `image` (or `image_name`, `file` …), one `caption` (or
     `comment` …) and perhaps `comment_number`; columns are parted by `,`, `;` or tab and may be
     quoted, or by `|` and are not. `.token` files have lines `image.jpg#0<tab>caption`.

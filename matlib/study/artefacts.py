@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -111,17 +112,24 @@ class Artefact:
 def check_schema(root: Path) -> None:
     marker = root / "store.json"
     if marker.is_file():
-        try:
-            content = json.loads(marker.read_text(encoding="utf-8"))
-        except ValueError:
-            content = None  # cut or damaged: whose it was cannot be told
-        found = content.get("schema") if isinstance(content, dict) else None
+        found = _schema_in(marker)
     elif (root / "runs").is_dir() and any((root / "runs").glob("*/" + PROVENANCE)):
         found = None  # artefacts without a marker: a version before markers, or not ours
     else:
         return
     if found != SCHEMA:
         _refuse_schema(root.name, found)
+
+
+def _schema_in(marker: Path) -> Any:
+    with suppress(ValueError, RecursionError):
+        content = json.loads(marker.read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return content.get("schema")
+    raise StoreVersionError(
+        f"{marker} is damaged: it is expected to hold {json.dumps({'schema': SCHEMA})}. Write that "
+        "into it, or move the folder away, and run the command again"
+    )
 
 
 def _refuse_schema(name: str, found: Any) -> None:
@@ -136,9 +144,11 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     path = folder / PROVENANCE
     if not path.is_file():
         raise ValueError(f"{PROVENANCE} is missing")
-    provenance = json.loads(path.read_text(encoding="utf-8"))
+    provenance: Any = None
+    with suppress(ValueError, RecursionError):
+        provenance = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(provenance, dict):
-        raise ValueError(f"{PROVENANCE} holds no object")
+        raise ValueError(f"{PROVENANCE} is not readable as a JSON object")
     if provenance.get("schema") != SCHEMA:
         _refuse_schema(folder.name, provenance.get("schema"))
     return provenance

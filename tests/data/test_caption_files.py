@@ -24,7 +24,11 @@ a.jpg#0\tA dog, "Rex", runs .
 
 b.jpg#0\tA cat; a mat .
 """
-SEMICOLON = 'File;Caption\na.jpg;"A dog, ""Rex"", runs ."\na.jpg;Two men .\nb.jpg;"A cat; a mat ."\n'
+SEMICOLON = """File;Caption
+a.jpg;"A dog, ""Rex"", runs ."
+a.jpg;Two men .
+b.jpg;"A cat; a mat ."
+"""
 TABBED = "filename\tcaption\tsplit\n" + "".join(
     f"{name}\t{text}\ttest\n"
     for name, text in (("a.jpg", '"A dog, ""Rex"", runs ."'), ("a.jpg", "Two men ."))
