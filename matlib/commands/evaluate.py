@@ -86,7 +86,7 @@ def run_evaluate(options: EvaluateOptions) -> Path:
     whole = options.limit >= load_profile(options.profile).dataset.n_test
     limit = 0 if whole else options.limit
     study = open_study(options.profile, options.results, options.data, limit)
-    name = row_name(options.name, study.profile)
+    name = row_name(options.name, study)
     wanted = study.profile.dataset
     if options.dataset and options.dataset != wanted.name:
         raise ValueError(

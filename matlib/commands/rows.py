@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from matlib.config import Profile
 from matlib.study.artefacts import ArtefactSpec
 from matlib.study.runs import Study
 from matlib.study.tables import COLUMNS
 
 KIND = "extra"
+ROBUSTNESS = "robustness.csv"
 LONGEST_NAME = 100
 _LIMITED = ".limit-"
 _MODEL = ["defence", "augmentation", "seed", "source_model"]
@@ -41,15 +42,18 @@ def check_name(name: str) -> None:
         raise ValueError(f"{_LIMITED!r} in a name is for rows on fewer images; got {name!r}")
 
 
-def row_name(name: str, profile: Profile) -> str:
+def row_name(name: str, study: Study) -> str:
     """The row's name: what was asked for, with the number of images where they are fewer.
 
     Raises:
-        ValueError: the study has a row of that name, or seems to.
+        ValueError: the study has a row of that name, or had one when its table was written.
     """
+    profile = study.profile
     taken = {"base", "self", "mean", *profile.architectures}
     for run in profile.every_run:
         taken |= {run.row, run.defence, run.label or run.row}
+    with suppress(ValueError, OSError):  # a table that cannot be read is not shown either
+        taken |= {*read_rows(study.root / ROBUSTNESS)["defence"]}
     if name.casefold() in {each.casefold() for each in taken}:
         raise ValueError(
             f"the study has {name!r} itself, and two models would be read as one; choose another "
@@ -138,9 +142,9 @@ def beside_the_study(study: Study, own: pd.DataFrame) -> tuple[pd.DataFrame, lis
     asked = pd.MultiIndex.from_frame(own[["attack", "text_threat"]]).isin(endpoints.values())
     own = own[top & asked]
     rows = own
-    if (study.root / "robustness.csv").is_file():
+    if (study.root / ROBUSTNESS).is_file():
         try:
-            theirs, n_left_out = _judged_alike(read_rows(study.root / "robustness.csv"), own)
+            theirs, n_left_out = _judged_alike(read_rows(study.root / ROBUSTNESS), own)
         except ValueError as error:
             notes.append(f"without the study's rows: {error}")
         else:

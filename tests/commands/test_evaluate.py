@@ -113,6 +113,16 @@ def test_another_source_under_the_same_name_is_refused(
     assert "its name is own" in capsys.readouterr().err
 
 
+def test_a_row_of_the_studys_last_table_is_refused_too(
+    results: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A row that has left the profile stays in the table until the study runs again."""
+    study = pd.read_csv(results / "smoke" / "extra" / "own.csv").assign(defence="gone")
+    study.to_csv(results / "smoke" / "robustness.csv", index=False, float_format="%.6f")
+    assert main(_arguments(weights, results, **{"--name": "gone"})) == 1
+    assert "the study has 'gone' itself" in capsys.readouterr().err
+
+
 def test_a_limited_evaluation_is_a_row_of_its_own_and_never_beside_whole_ones(
     results: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
