@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
+
+from matlib.analysis.as_text import NO_FORMULAS, html_text
 
 ADDED = {"text": "added captions", "image": "added images"}
 """What an augmentation adds, by its modality, in figures and sentences."""
@@ -50,7 +51,7 @@ def marked_html(before: str, after: str) -> str:
     if len(old) != len(new):
         old, new = [before], [after]
     return " ".join(
-        escape(a) if a == b else f"<del>{escape(a)}</del> <ins><b>{escape(b)}</b></ins>"
+        html_text(a) if a == b else f"<del>{html_text(a)}</del> <ins><b>{html_text(b)}</b></ins>"
         for a, b in zip(old, new, strict=True)
     )
 
@@ -67,14 +68,15 @@ def captions_html(before: Sequence[str], after: Mapping[str, Sequence[str]]) -> 
     """
     if any(len(column) != len(before) for column in after.values()):
         raise ValueError(f"every column needs {len(before)} captions")
-    head = "".join(f"<th>{escape(name)}</th>" for name in after)
+    head = "".join(f"<th>{html_text(name)}</th>" for name in after)
     rows = [
         "<tr>"
         + "".join(f"<td>{marked_html(old, column[i])}</td>" for column in after.values())
         + "</tr>"
         for i, old in enumerate(before)
     ]
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    head = f"<thead><tr>{head}</tr></thead>"
+    return f'<table class="{NO_FORMULAS}">{head}<tbody>{"".join(rows)}</tbody></table>'
 
 
 def claim_sentence(claim: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matlib.analysis.as_text import markdown_text
 from matlib.bench.step import GOAL
 from matlib.study.durable import write_durably
 from matlib.study.findings import findings, shown_in
@@ -58,7 +59,8 @@ def claims_markdown(
     lines = [f"| {' | '.join(columns.values())} |", f"|{'---|' * len(columns)}"]
     for row, is_left_out in zip(rows, is_open, strict=True):
         if not is_left_out:
-            cells = {**row, "id": _linked(row["id"], notebooks)}
+            told = {name: markdown_text(row[name]) for name in ("claim", "contrast", "scope")}
+            cells = {**row, **told, "id": _linked(row["id"], notebooks)}
             lines.append(f"| {' | '.join(cells[column] for column in columns)} |")
     if any(is_open):
         pending = [row["id"] for row, left_out in zip(rows, is_open, strict=True) if left_out]
@@ -69,7 +71,7 @@ def claims_markdown(
 def _linked(claim: str, notebooks: str) -> str:
     """A claim's id as a link to the notebook that shows it, where there is one."""
     notebook, _ = shown_in(claim)
-    return f"[{claim}]({notebooks}{notebook}.ipynb)" if notebook else claim
+    return f"[{claim}]({notebooks}{notebook}.ipynb)" if notebook else markdown_text(claim)
 
 
 def origin_markdown(provenance: Mapping[str, Any]) -> str:

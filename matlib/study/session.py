@@ -35,6 +35,7 @@ def open_study(profile: str, results: str = "", data: str = "", limit: int = 0) 
     study = Study(chosen, results_folder(results), Path(data) if data else None)
     pd.set_option("display.max_colwidth", None)
     pd.set_option("display.max_columns", None)
+    pd.set_option("display.html.use_mathjax", False)  # dollars in captions begin no formulas
     partial = f", partial: at most {limit} test images" if limit else ""
     print(
         f"profile {chosen.name}{partial} · {_commit()} · the whole study takes about "

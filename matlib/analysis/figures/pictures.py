@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from matlib.analysis.as_text import drawable
 from matlib.analysis.figures.style import DPI, GREEN, WIDTH, label_of, styled
 from matlib.analysis.words import marked_text
 
@@ -159,11 +160,17 @@ def retrieval_strip(shelves: Sequence[Shelf], *, n_gallery: int) -> Figure:
             )
         ):
             top = int(1.5 * LINE) + (2 * q + half) * block
-            page.text(margin, top, textwrap.shorten(text, 92, placeholder=" …"), size=11)
+            page.text(margin, top, _in_a_line(text), size=11)
             page.text(margin - 8, top + LINE + side / 2, label, ha="right", va="center")
             for i, (image, right) in enumerate(zip(images, is_right, strict=True)):
                 page.tile(margin + i * step, top + LINE, side, image, is_framed=right)
     return page.figure
+
+
+def _in_a_line(text: str, n: int = 92) -> str:
+    """The beginning of a text, cut between words if there are any."""
+    line = " ".join(text.split())
+    return line if len(line) <= n else line[: n - 1].rsplit(" ", 1)[0] + " …"
 
 
 def tile_side(images: Tensor, room: int) -> int:
@@ -202,4 +209,4 @@ class _Page:
         va: str = "top",
     ) -> None:  # fmt: skip
         x, y = left / self.width, 1 - (TOP + top) / self.height
-        self.figure.text(x, y, text, fontsize=size, ha=ha, va=va)
+        self.figure.text(x, y, drawable(text), fontsize=size, ha=ha, va=va)

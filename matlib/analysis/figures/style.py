@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -13,6 +15,8 @@ import PIL.Image
 from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from matlib.analysis.as_text import drawable
 
 P = ParamSpec("P")
 
@@ -33,6 +37,13 @@ STYLE: Any = {
     "axes.grid": False,
     "legend.frameon": False,
 }
+
+TEXT: Any = {
+    "text.parse_math": False,
+    "text.usetex": False,
+    "axes.formatter.use_mathtext": False,
+}
+"""Captions and names are text: a dollar in them begins no formula."""
 
 # Okabe & Ito 2008, told apart with any colour vision
 ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
@@ -111,13 +122,25 @@ _WORDS = {
 }
 
 
+@contextmanager
+def drawing(settings: Any) -> Iterator[None]:
+    """Under matplotlib's `settings`, whatever the caller's are; a box for what the font lacks."""
+    with plt.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        yield
+
+
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """The function drawing in the common style, whatever the caller's settings are."""
+    """The function drawing in the common style."""
 
     @wraps(draw)
     def drawn(*arguments: P.args, **keywords: P.kwargs) -> Figure:
-        with plt.rc_context(STYLE):
-            return draw(*arguments, **keywords)
+        with drawing({**STYLE, **TEXT}):
+            figure = draw(*arguments, **keywords)
+            for axes in figure.axes:  # those that share a scale make their labels late else
+                axes.xaxis.get_major_ticks()
+                axes.yaxis.get_major_ticks()
+            return figure
 
     return drawn
 
@@ -130,10 +153,16 @@ def label_of(name: str, kind: str = "row") -> str:
         kind: `row` for models; anything else for attacks, threats and techniques.
     """
     if kind != "row":
-        return _WORDS.get(name, name)
+        return _shown(_WORDS.get(name, name))
     defence, _, technique = name.partition(".")
     label = _DEFENCES.get(defence, (defence, ""))[0]
-    return f"{label} {_WORDS.get(technique, technique)}".strip()
+    return _shown(f"{label} {_WORDS.get(technique, technique)}".strip())
+
+
+def _shown(label: str) -> str:
+    """A name as it can be drawn; matplotlib leaves out of a legend what begins with `_`."""
+    label = drawable(label)
+    return f" {label}" if label.startswith("_") else label
 
 
 def colour_of(name: str, rows: list[str] | None = None) -> str:
@@ -183,7 +212,8 @@ def _png(figure: Figure, dpi: int, *, close: bool = True) -> bytes:
     a median cut gives up.
     """
     full, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(full, dpi=dpi, facecolor="white", format="png")
+    with drawing(TEXT):
+        figure.savefig(full, dpi=dpi, facecolor="white", format="png")
     if close:
         plt.close(figure)
     pixels = PIL.Image.open(full).convert("RGB")
