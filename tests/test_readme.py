@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
 from matlib.attacks.text import n_changed_words
 from matlib.cli import main
 from matlib.config import profile_names
+from matlib.study.origin import origin_markdown
 from matlib.study.provenance import code_hash
-from matlib.study.readme import claims_markdown, generated, origin_markdown
+from matlib.study.readme import bench_markdown, claims_markdown, generated, theory_markdown
+from matlib.study.recall_left import held_out_notes, outside_markdown, recall_markdown
 from matlib.study.report import read_claims
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DEMO = ROOT / "published" / "demo"
+PUBLISHED = ROOT / "published"
+DEMO, FULL = PUBLISHED / "demo", PUBLISHED / "demo-full"
 
 
 def test_generated_parts_equal_the_published_files_and_the_state_of_the_code() -> None:
@@ -32,6 +37,107 @@ def test_table_changes_when_a_published_number_changes() -> None:
     decided = next(c for c in claims if c["estimate"] is not None)
     decided["estimate"] += 0.1
     assert claims_markdown(claims) != before
+
+
+def table_of(folder: Path, name: str, **where: str) -> pd.Series:
+    """One row of a published table."""
+    table = pd.read_csv(folder / name, keep_default_na=False, na_values=["nan"])
+    for column, value in where.items():
+        table = table[table[column] == value]
+    [row] = [row for _, row in table.iterrows()]
+    return row
+
+
+def percent(*shares: float) -> str:
+    value, low, high = (f"{100 * share:.1f}" for share in shares)
+    return f"{value} [{low}, {high}]"
+
+
+@pytest.mark.parametrize("row", ["base", "mat", "mat-valid", "mat+.captions+renderings"])
+def test_recall_left_is_told_in_percent_with_its_interval(row: str) -> None:
+    text = recall_markdown(FULL)
+    [line] = [line for line in text.splitlines() if line.startswith(f"| `{row}` |")]
+    for attack, threat in (("clean", ""), ("worst", "bert_true")):
+        found = table_of(FULL, "endpoints.csv", row=row, attack=attack, text_threat=threat)
+        assert percent(found["value"], found["low"], found["high"]) in line
+    assert text in README
+
+
+def test_no_defence_holds_where_any_word_may_stand() -> None:
+    table = pd.read_csv(FULL / "endpoints.csv", keep_default_na=False)
+    free = table[(table["attack"] == "worst") & (table["text_threat"] == "bert_free")]
+    assert (free["value"] < 0.001).all() and len(free) >= 18
+    assert "leaves every row 0.0 to 0.1 %" in README
+
+
+def test_claims_on_trained_words_stand_beside_what_held_out_words_say() -> None:
+    notes = held_out_notes(FULL)
+    for claim, attack, rows in (
+        ("C0-valid", "bert", ("base", "mat-valid")),
+        ("C2-valid", "worst", ("mat", "mat-valid", "text-at-valid")),
+    ):
+        for row in rows:
+            found = table_of(
+                FULL, "held_out.csv", row=row, attack=attack, text_threat="true_held_out"
+            )
+            assert f"{row} {percent(found['recall'], found['low'], found['high'])}" in notes[claim]
+        [line] = [line for line in README.splitlines() if notes[claim] in line]
+        assert f"[{claim}]" in line
+    assert held_out_notes(PUBLISHED / "one-to-many") == {}
+
+
+def test_what_an_outside_attack_left_stands_beside_the_studys_worst() -> None:
+    text = outside_markdown(PUBLISHED)
+    found = pd.read_csv(PUBLISHED / "outside_attack.csv")
+    assert len(found) == 7 and text in README
+    for row, recall in zip(found["row"], found["recall"], strict=True):
+        ours = table_of(DEMO, "endpoints.csv", row=row, attack="worst", text_threat="bert_true")
+        [line] = [line for line in text.splitlines() if line.startswith(f"| `{row}` |")]
+        assert percent(ours["value"], ours["low"], ours["high"]) in line
+        assert f"| {100 * recall:.1f}" in line and recall < ours["low"]
+
+
+def test_the_theory_of_pairs_is_told_as_it_foretells() -> None:
+    text = theory_markdown(PUBLISHED / "one-to-many")
+    assert text in README
+    assert "within the range of the dials, the theory misses" in text
+    assert "farther than the mean of the others (8 techniques)" in text
+
+
+def test_no_failed_check_is_not_called_support() -> None:
+    lines = [line for line in README.splitlines() if line.startswith("| [C9]")]
+    assert len(lines) == 2
+    for line in lines:
+        assert "no violation found" in line and "supported" not in line
+
+
+def test_sgas_image_step_is_set_beside_its_own_order() -> None:
+    found = json.loads((PUBLISHED / "bench.json").read_text())
+    assert f"{found['sga_image_speedup_released_order']:.2f} times" in bench_markdown(found)
+    assert "loop over views" not in README
+
+
+def test_nothing_of_another_projects_name_is_installed() -> None:
+    code = [path.read_text() for path in (ROOT / "matlib").rglob("*.py")]
+    for text in (README, *code):
+        assert not re.search(r"pip install (?!-)", text)
+
+
+def test_the_line_that_activates_is_that_of_the_environment_that_make_makes() -> None:
+    assert "ENV := .venv\n" in (ROOT / "Makefile").read_text()
+    assert "\nsource .venv/bin/activate" in README and "\ngit clone " in README
+
+
+def test_commits_that_it_names_exist() -> None:
+    git = ["git", "-C", str(ROOT)]
+    is_whole = subprocess.run([*git, "rev-parse", "--is-shallow-repository"],
+                              capture_output=True, text=True, check=False)  # fmt: skip
+    if is_whole.stdout.strip() != "false":
+        pytest.skip("no git checkout with its history")
+    named = set(re.findall(r"`(?:git show )?([0-9a-f]{7})[:`]", README))
+    assert len(named) >= 4
+    for commit in named:
+        subprocess.run([*git, "cat-file", "-e", f"{commit}^{{commit}}"], check=True)
 
 
 def test_changed_code_is_admitted() -> None:

@@ -4,8 +4,8 @@ Text, as in the code released with Co-Attack and SGA: one caption at a time; eve
 masked, stop words too, in batches of 32; the words are gone through by importance, each with
 one forward of the caption and its candidates; every forward is padded to the full context;
 SGA's second pass computes everything again although only the guiding image changed.
-Image, as in SGA's: 8 images at a time, a mask of labels filled by a loop at every view of
-every step, and each view's loss read back.
+Image, as in SGA's: 8 images at a time, all views of a step in one forward, a mask of labels
+filled by a loop at every view, and each view's loss read back.
 Kinder than the released code: no autograd graph of the weights, no synchronisation per
 candidate, noise in single precision from torch, this project's tokenizer.
 """
@@ -156,8 +156,6 @@ def peer_sga_images(
     image: PGD,
     views: ScaleViews,
     generator: torch.Generator,
-    *,
-    one_view_at_a_time: bool,
 ) -> Tensor:
     """SGA's image step; the same pixels as `PGD` with `ScaleViews` finds on the same batches.
 
@@ -165,17 +163,12 @@ def peer_sga_images(
         pixels: float (N, 3, H, W) in [0, 1].
         text: (M, D) unit embeddings of the captions moved away in the text step.
         own: int64 (M,), the image of each caption.
-        one_view_at_a_time: a forward per view (the plain loop); SGA's code puts the views of
-            a step into one forward and loops over their losses only.
     """
     with frozen(encoder):
         parts = [
-            _move_batch(
-                encoder, pixels[at : at + IMAGES], text, own - at, image, views, generator,
-                one_view_at_a_time,
-            )
+            _move_batch(encoder, pixels[at : at + IMAGES], text, own - at, image, views, generator)
             for at in range(0, len(pixels), IMAGES)
-        ]  # fmt: skip
+        ]
     return torch.cat(parts)
 
 
@@ -187,7 +180,6 @@ def _move_batch(
     image: PGD,
     views: ScaleViews,
     generator: torch.Generator,
-    one_view_at_a_time: bool,
 ) -> Tensor:
     clean, eps = clean.to(encoder.device), image.eps_255 / 255
     noise = torch.rand(clean.shape, generator=generator, dtype=clean.dtype).to(clean.device)
@@ -195,10 +187,7 @@ def _move_batch(
     for _ in range(image.n_steps):
         leaf = moved.detach().requires_grad_(True)
         seen = [leaf, *(_view(leaf, scale, views.noise, generator) for scale in views.scales)]
-        if one_view_at_a_time:
-            features = [encoder.encode_image(view) for view in seen]
-        else:
-            features = list(encoder.encode_image(torch.cat(seen)).chunk(len(seen)))
+        features = encoder.encode_image(torch.cat(seen)).chunk(len(seen))
         loss = torch.zeros((), dtype=clean.dtype, device=clean.device)
         for view in features:
             labels = torch.zeros(len(clean), len(text), dtype=clean.dtype, device=clean.device)

@@ -20,7 +20,10 @@ PAPER = {
     "C7b": "good augmentations are diverse",
     "C7c": "good augmentations are not shifted",
 }
-"""What the paper's abstract and conclusions say (arXiv 2405.18770), in our words."""
+"""What the paper's abstracts say (arXiv 2405.18770), in our words; its tables were not at hand."""
+
+NO_VIOLATION = "no violation found"
+"""The verdict of C9 where no check fails: that shows nothing more, so nothing is *supported*."""
 
 SHOWN_IN = {
     "C0": ("20_defences", "robustness.png"),
@@ -51,6 +54,14 @@ def shown_in(claim: str) -> tuple[str, str]:
     return SHOWN_IN.get(claim) or SHOWN_IN.get(claim[:2], ("", ""))
 
 
+def as_worded_now(claim: Mapping[str, Any]) -> dict[str, Any]:
+    """A claim of a ledger, also of one written when C9 was still called *supported*."""
+    verdict = str(claim["verdict"])
+    if claim["id"] == "C9" and verdict.startswith(("supported", "favourable")):
+        verdict = verdict.replace("supported", NO_VIOLATION).replace("favourable", NO_VIOLATION)
+    return {**claim, "verdict": verdict}
+
+
 def findings(ledgers: Mapping[str, Ledger]) -> list[str]:
     """One sentence per decided claim, that of the study with the most training seeds.
 
@@ -62,6 +73,21 @@ def findings(ledgers: Mapping[str, Ledger]) -> list[str]:
     Returns:
         sentences in the order of the claims; empty where nothing is decided.
     """
+    return [_sentence(profile, claim) for profile, claim in _decided(ledgers)]
+
+
+def beside_the_paper(ledgers: Mapping[str, Ledger]) -> list[str]:
+    """The same for the paper's claims alone, without the numbers."""
+    return [
+        f"{claim['id']}, {PAPER[claim['id']]}: **{claim['verdict']}** ({profile}); "
+        f"{_beside_the_paper(claim['verdict'])}."
+        for profile, claim in _decided(ledgers)
+        if claim["id"] in PAPER
+    ]
+
+
+def _decided(ledgers: Mapping[str, Ledger]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The study that speaks of each decided claim, and the claim."""
     best: dict[str, tuple[str, Mapping[str, Any]]] = {}
     for profile, claims in ledgers.items():
         for claim in claims:
@@ -71,7 +97,7 @@ def findings(ledgers: Mapping[str, Ledger]) -> list[str]:
             if known is None or _weight(profile, claim) > _weight(*known):
                 best[claim["id"]] = (profile, claim)
     order = {claim["id"]: i for claims in ledgers.values() for i, claim in enumerate(claims)}
-    return [_sentence(*best[key]) for key in sorted(best, key=lambda k: (k[:2], order[k]))]
+    return [best[key] for key in sorted(best, key=lambda k: (k[:2], order[k]))]
 
 
 def _weight(profile: str, claim: Mapping[str, Any]) -> tuple[int, bool]:

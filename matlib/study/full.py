@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from matlib.study.origin import origin_markdown
 from matlib.study.provenance import PACKAGE_ROOT
-from matlib.study.readme import origin_markdown
 from matlib.study.runs import Study
 
 
@@ -110,6 +110,11 @@ def larger_study(
     folder = (published or PACKAGE_ROOT / "published") / name
     if study.profile.name != "demo" or not (folder / "provenance.json").is_file():
         return None
+    return published_study(folder)
+
+
+def published_study(folder: Path) -> PublishedStudy:
+    """The study whose tables lie in `folder`, with its `provenance.json`."""
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     return PublishedStudy(folder, provenance["profile"], origin_markdown(provenance))
 

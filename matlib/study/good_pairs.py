@@ -100,8 +100,11 @@ def pair_study(study: Study, published: Path | None = None) -> PairStudy | None:
             profile.reference, f"computed here, {seeds} training seeds per technique",
         )  # fmt: skip
     found = larger_study(study, NAME, published)
-    if found is None:
-        return None
+    return None if found is None else of_published(found)
+
+
+def of_published(found: PublishedStudy) -> PairStudy:
+    """The studies of pairs from published tables."""
     tables = [_read(found, name) for name in ("techniques", "sweeps", "intervention")]
     reference = str(found.profile["reference"])
     return PairStudy(tables[0], tables[1], tables[2], reference, found.origin)

@@ -8,24 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from matlib.analysis.as_text import markdown_text
+from matlib.analysis.prediction import prediction_errors
+from matlib.analysis.words import theory_sentence
 from matlib.bench.step import GOAL
 from matlib.study.durable import write_durably
-from matlib.study.findings import findings, shown_in
-from matlib.study.provenance import stale_kinds
+from matlib.study.findings import beside_the_paper, shown_in
+from matlib.study.full import published_study
+from matlib.study.good_pairs import of_published
+from matlib.study.origin import origin_markdown
+from matlib.study.recall_left import held_out_notes, outside_markdown, recall_markdown
 from matlib.study.report import claim_rows, read_claims
-
-KINDS = {
-    "masked-lm": "the attacker's language model",
-    "candidates": "the candidate words",
-    "model": "the models",
-    "judged": "the evaluations",
-    "sanity": "the sanity checks",
-    "captioner": "the captioner",
-    "pairs": "generated pairs",
-    "filtered": "the shares that filters keep",
-    "coordinates": "measures of pairs",
-}
-"""Kinds of artefacts, as a reader would call them."""
 
 HEADINGS = {
     "id": "id", "claim": "claim", "contrast": "contrast", "estimate": "points (95 %)",
@@ -45,6 +37,7 @@ def claims_markdown(
     columns: Mapping[str, str] = HEADINGS,
     notebooks: str = "notebooks/",
     with_open: bool = False,
+    notes: Mapping[str, str] | None = None,
 ) -> str:
     """Decided claims as a table, the others in one line below it.
 
@@ -53,7 +46,9 @@ def claims_markdown(
         columns: column of `claim_rows` -> its heading; the id links to the claim's notebook.
         notebooks: folder of the notebooks, as seen from where the table is read.
         with_open: open claims are rows of the table too.
+        notes: claim -> Markdown that is to be read with its contrast.
     """
+    notes = notes or {}
     rows = claim_rows(claims)
     is_open = [row["verdict"] == "not yet tested" and not with_open for row in rows]
     lines = [f"| {' | '.join(columns.values())} |", f"|{'---|' * len(columns)}"]
@@ -61,6 +56,8 @@ def claims_markdown(
         if not is_left_out:
             told = {name: markdown_text(row[name]) for name in ("claim", "contrast", "scope")}
             cells = {**row, **told, "id": _linked(row["id"], notebooks)}
+            if row["id"] in notes:
+                cells["contrast"] += f" ({notes[row['id']]})"
             lines.append(f"| {' | '.join(cells[column] for column in columns)} |")
     if any(is_open):
         pending = [row["id"] for row, left_out in zip(rows, is_open, strict=True) if left_out]
@@ -72,24 +69,6 @@ def _linked(claim: str, notebooks: str) -> str:
     """A claim's id as a link to the notebook that shows it, where there is one."""
     notebook, _ = shown_in(claim)
     return f"[{claim}]({notebooks}{notebook}.ipynb)" if notebook else markdown_text(claim)
-
-
-def origin_markdown(provenance: Mapping[str, Any]) -> str:
-    """Which commit made the published numbers, and whether their code has changed since."""
-    artefacts = provenance["artefacts"]
-    commits = sorted({str(a["commit"])[:7] + ("+" if a["dirty"] else "") for a in artefacts})
-    seconds = sum(a["wall_seconds"] for a in artefacts if a["kind"] in ("model", "judged"))
-    n_runs = sum(a["kind"] == "judged" for a in artefacts)
-    text = (
-        f"Made at commit {', '.join(commits)}: training and attacking took "
-        f"{seconds / 60:.0f} minutes for {n_runs} evaluations."
-    )
-    stale = [KINDS.get(kind, kind) for kind in stale_kinds(artefacts)]
-    if stale:
-        text += (
-            f" The code of {', '.join(stale)} has changed since: a rerun may give other numbers."
-        )
-    return text
 
 
 def full_markdown(folder: Path) -> str:
@@ -105,7 +84,7 @@ def full_markdown(folder: Path) -> str:
         f"The same world with {len(profile['seeds'])} training seeds of {len(profile['runs'])} "
         f"rows (`python -m matlib study --profile {folder.name}`, `published/{folder.name}/`):",
         "",
-        claims_markdown(read_claims(folder / "claims.json")),
+        claims_markdown(read_claims(folder / "claims.json"), notes=held_out_notes(folder)),
         "",
         origin_markdown(provenance),
     ])  # fmt: skip
@@ -132,17 +111,34 @@ def pairs_markdown(folder: Path) -> str:
     if (folder / "good_pairs.png").is_file():
         lines += ["", f"![Gain by the set level of each dial](published/{folder.name}/"
                       "good_pairs.png)"]  # fmt: skip
+    if (folder / "intervention.csv").is_file():
+        lines += ["", theory_markdown(folder)]
     return "\n".join([*lines, "", origin_markdown(provenance)])
 
 
+def theory_markdown(folder: Path) -> str:
+    """Whether the model fitted to the dials predicts real techniques (notebook 70)."""
+    pairs = of_published(published_study(folder))
+    every, nearby = pairs.predictions(), pairs.predictions(within=True)
+    n_inside = int(every["inside"].sum())
+    told = {}
+    for name, predicted in {"within the range of the dials": nearby, "anywhere": every}.items():
+        if len(predicted):
+            errors = prediction_errors(predicted).set_index("model")
+            best = errors.loc["theory", ["error", "better_low", "better_high"]]
+            told[name] = theory_sentence(*best, n_inside, int(errors["n"].iloc[0]))
+    sentences = "; ".join(f"{name}, {sentence}" for name, sentence in told.items())
+    return f"What the experiment foretells of techniques (notebook 70): {sentences}."
+
+
 def findings_markdown(published: Path) -> str:
-    """What we found, from the ledgers of all published studies."""
+    """The paper's claims beside what we found, from the ledgers of all published studies."""
     ledgers = {
         folder.name: read_claims(folder / "claims.json")
         for folder in (published / name for name in ("demo", "demo-full", "one-to-many"))
         if (folder / "claims.json").is_file()
     }
-    return "\n".join(f"- {sentence}" for sentence in findings(ledgers))
+    return "\n".join(f"- {sentence}" for sentence in beside_the_paper(ledgers))
 
 
 def bench_markdown(found: Mapping[str, Any]) -> str:
@@ -158,9 +154,10 @@ def bench_markdown(found: Mapping[str, Any]) -> str:
         f"On {machine['n_cores']} CPU cores ({machine['cpu']}), at equal captions, SGA's text "
         f"attack does {speed['ours']:.0f} captions/s, {found['text_attack_speedup']:.1f} times "
         f"the released order of operations written plainly; its second pass costs "
-        f"{found['sga_second_pass_share']:.1%} of the first. The image step is "
-        f"{found['sga_image_speedup']:.1f} times as fast as a loop over views. A step of MAT "
-        f"over the passes that it cannot do without: {steps} (goal: at most {GOAL:g}{gpu})."
+        f"{found['sga_second_pass_share']:.1%} of the first. SGA's image step is "
+        f"{found['sga_image_speedup_released_order']:.2f} times as fast as in its own order, one "
+        f"forward of all views. A step of MAT over the passes that it cannot do without: {steps} "
+        f"(goal: at most {GOAL:g}{gpu})."
     )
 
 
@@ -183,12 +180,17 @@ def with_part(readme: str, part: str, content: str) -> str:
 def generated(readme: str, published: Path) -> str:
     """The README's text with every generated part made anew from `published/`."""
     provenance = json.loads((published / "provenance.json").read_text(encoding="utf-8"))
-    readme = with_part(readme, "claims", claims_markdown(read_claims(published / "claims.json")))
+    studies = published.parent
+    readme = with_part(readme, "recall", recall_markdown(studies / "demo-full"))
+    readme = with_part(readme, "outside", outside_markdown(studies))
+    claims = read_claims(published / "claims.json")
+    notes = held_out_notes(published)
+    readme = with_part(readme, "claims", claims_markdown(claims, notes=notes))
     readme = with_part(readme, "origin", origin_markdown(provenance))
-    readme = with_part(readme, "full", full_markdown(published.parent / "demo-full"))
-    readme = with_part(readme, "pairs", pairs_markdown(published.parent / "one-to-many"))
-    readme = with_part(readme, "findings", findings_markdown(published.parent))
-    measured = json.loads((published.parent / "bench.json").read_text(encoding="utf-8"))
+    readme = with_part(readme, "full", full_markdown(studies / "demo-full"))
+    readme = with_part(readme, "pairs", pairs_markdown(studies / "one-to-many"))
+    readme = with_part(readme, "findings", findings_markdown(studies))
+    measured = json.loads((studies / "bench.json").read_text(encoding="utf-8"))
     return with_part(readme, "bench", bench_markdown(measured))
 
 

@@ -23,7 +23,7 @@ from pygments.formatters import HtmlFormatter
 
 from matlib.study.anatomy import has_tag, read_notebook
 from matlib.study.durable import write_durably
-from matlib.study.findings import shown_in
+from matlib.study.findings import as_worded_now, shown_in
 from matlib.study.published import without_progress
 
 UNKNOWN = "–"
@@ -245,6 +245,5 @@ def claims_text(claims: Sequence[Mapping[str, Any]], scale: float = 100.0) -> st
 
 
 def read_claims(path: Path) -> list[dict[str, Any]]:
-    """The rows of a claims.json."""
-    claims: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    return claims
+    """The rows of a claims.json, worded as they would be now."""
+    return [as_worded_now(claim) for claim in json.loads(path.read_text(encoding="utf-8"))]

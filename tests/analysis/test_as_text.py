@@ -1,4 +1,4 @@
-"""Captions, names and paths are shown as they are: no sign in them has an effect or ends a study."""
+"""Captions, names and paths are shown as they are; no sign in them has an effect."""
 
 from __future__ import annotations
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from matlib.evaluation.sanity import CHECKS, Check, verdicts
-from matlib.study.report import claim_rows
+from matlib.study.report import claim_rows, read_claims
 from matlib.study.runs import Study
 from matlib.study.sanity import N_CHECKS, battery, masked_gradients_entry, n_boot_for
 
@@ -32,10 +34,20 @@ def test_one_violated_check_refutes_and_is_named() -> None:
     assert row["estimate"] == "+9.0 [≥ 5.0]"
 
 
-def test_no_violation_supports_the_claim_from_five_seeds_on() -> None:
+def test_that_no_check_is_violated_supports_nothing() -> None:
     found = {"mat": [PASSED]}
-    assert masked_gradients_entry(found, 1, "")["verdict"] == "favourable, for these weights only"
-    assert masked_gradients_entry(found, 5, "")["verdict"] == "supported"
+    few, many = (masked_gradients_entry(found, n, "")["verdict"] for n in (1, 5))
+    assert few == "no violation found, for these weights only"
+    assert many == "no violation found"
+
+
+@pytest.mark.parametrize("verdict", ["supported", "favourable, for these weights only"])
+def test_a_ledger_of_before_is_read_in_the_words_of_now(tmp_path: Path, verdict: str) -> None:
+    old = {**masked_gradients_entry({"mat": [PASSED]}, 5, ""), "verdict": verdict}
+    others = [{**old, "id": "C2"}, {**old, "verdict": "not supported"}]
+    (tmp_path / "claims.json").write_text(json.dumps([old, *others]))
+    told = [claim["verdict"] for claim in read_claims(tmp_path / "claims.json")]
+    assert told[0].startswith("no violation found") and told[1:] == [verdict, "not supported"]
 
 
 def test_a_study_without_defences_has_nothing_to_examine(base_study: Study) -> None:
