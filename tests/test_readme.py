@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from matlib.attacks.text import n_changed_words
-from matlib.cli import main
+from matlib.cli import _parser, main
 from matlib.config import profile_names
 from matlib.study.origin import origin_markdown
 from matlib.study.provenance import code_hash
@@ -176,6 +177,37 @@ def test_commands_that_it_shows_are_understood(capsys: pytest.CaptureFixture[str
             main([*words, "--help"])
         assert stopped.value.code == 0
         capsys.readouterr()
+
+
+def shown_commands() -> list[list[str]]:
+    """Every command of matlib in the README, as a shell splits it."""
+    found = []
+    for block in [
+        *re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL),
+        *re.findall(r"`([^`]*)`", README),
+    ]:
+        for line in block.replace("\\\n", " ").splitlines():
+            _, is_command, arguments = line.partition("-m matlib ")
+            if is_command:
+                found.append(shlex.split(arguments, comments=True))
+    return found
+
+
+def test_commands_have_the_options_that_it_shows() -> None:
+    commands = shown_commands()
+    assert (
+        len(commands) >= 9
+        and ["study", "--profile", "flickr30k", "--data", "flickr30k"] in commands
+    )
+    for command in commands:
+        assert callable(_parser().parse_args(command).command)
+
+
+def test_openais_weights_are_named_with_their_activation() -> None:
+    """They were trained with QuickGELU, which open_clip's plain names do not build."""
+    named = re.findall(r"--model (\S+).*?--pretrained openai", README, flags=re.DOTALL)
+    named += re.findall(r'open_named\("([^"]+)", "openai"\)', README)
+    assert len(named) == 3 and all(name.endswith("-quickgelu") for name in named)
 
 
 def test_ten_lines_on_your_own_model_run() -> None:

@@ -125,8 +125,10 @@ def theory_markdown(folder: Path) -> str:
     for name, predicted in {"within the range of the dials": nearby, "anywhere": every}.items():
         if len(predicted):
             errors = prediction_errors(predicted).set_index("model")
-            best = errors.loc["theory", ["error", "better_low", "better_high"]]
-            told[name] = theory_sentence(*best, n_inside, int(errors["n"].iloc[0]))
+            error, low, high = (
+                float(errors[column]["theory"]) for column in ("error", "better_low", "better_high")
+            )
+            told[name] = theory_sentence(error, low, high, n_inside, int(errors["n"].iloc[0]))
     sentences = "; ".join(f"{name}, {sentence}" for name, sentence in told.items())
     return f"What the experiment foretells of techniques (notebook 70): {sentences}."
 

@@ -5,6 +5,7 @@ Everything is read from published tables. `worst` is the study's worst attack on
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -32,14 +33,13 @@ def recall_markdown(folder: Path) -> str:
         return f"`python -m matlib study --profile {folder.name} --publish`, not published yet."
     table = _read(folder / "endpoints.csv")
     rows = list(dict.fromkeys(table["row"]))
-    cells = {(r.row, r.attack, r.text_threat): _cell(r.value, r.low, r.high)
-             for r in table.itertuples()}  # fmt: skip
+    cells = _cells(table, "value")
     lines = [f"| row | {' | '.join(COLUMNS.values())} |", f"|{'---|' * (len(COLUMNS) + 1)}"]
     for row in rows:
-        shown = [cells.get((row, *key), "–") for key in COLUMNS]
+        shown = [cells.get((row, *attack), "–") for attack in COLUMNS]
         lines.append(f"| `{row}` | {' | '.join(shown)} |")
     free = table[(table["attack"] == "worst") & (table["text_threat"] == "bert_free")]
-    highest = free.loc[free["value"].idxmax()]
+    left = free.set_index("row")["value"].astype(float)
     several = int(table["n_seeds"].max())
     return "\n".join([
         *lines,
@@ -47,8 +47,8 @@ def recall_markdown(folder: Path) -> str:
         f"Mean of TR@1 and IR@1 in %, intervals (95 %) over {several} training seeds, of the one "
         f"`{UNDEFENDED}` over images. Where any word may replace a word (`bert_free`; notebook "
         f"10 counts the false captions that this makes), the worst attack leaves every row "
-        f"{_cell(free['value'].min())} to {_cell(highest['value'])} % (`{highest['row']}`): no "
-        f"defence holds.",
+        f"{100 * left.min():.1f} to {100 * left.max():.1f} % (`{left.idxmax()}`): no defence "
+        "holds.",
     ])  # fmt: skip
 
 
@@ -63,12 +63,10 @@ def held_out_notes(folder: Path) -> dict[str, str]:
     """
     if not (folder / "held_out.csv").is_file():
         return {}
-    table = _read(folder / "held_out.csv")
-    told = table[table["text_threat"] == "true_held_out"].set_index(["row", "attack"])
+    cells = _cells(_read(folder / "held_out.csv"), "recall")
 
     def left(row: str, attack: str) -> str:
-        found = told.loc[(row, attack)]
-        return f"{row} {_cell(found['recall'], found['low'], found['high'])}"
+        return f"{row} {cells[row, attack, 'true_held_out']}"
 
     alone = ", ".join(left(row, "bert") for row in (UNDEFENDED, TRUE_WORDS))
     worst = ", ".join(left(row, "worst") for row in (TRAINED, TRUE_WORDS, TEXT_ONLY))
@@ -84,15 +82,12 @@ def outside_markdown(published: Path) -> str:
     Args:
         published: folder with `outside_attack.csv` and the study `demo`.
     """
-    outside = _read(published / "outside_attack.csv")
-    ours = _read(published / "demo" / "endpoints.csv")
-    ours = ours[(ours["attack"] == "worst") & (ours["text_threat"] == "bert_true")]
-    own = {r.row: _cell(r.value, r.low, r.high) for r in ours.itertuples()}
+    outside = _read(published / "outside_attack.csv").assign(text_threat="bert_true")
+    ours = _cells(_read(published / "demo" / "endpoints.csv"), "value")
     lines = ["| row | the study's worst attack | outside attack, one adversarial gallery |",
              "|---|---|---|"]  # fmt: skip
-    for found in outside[outside["attack"] == "one gallery"].itertuples():
-        left = _cell(found.recall, found.low, found.high)
-        lines.append(f"| `{found.row}` | {own[found.row]} | {left} |")
+    for (row, _, threat), left in _cells(outside, "recall").items():
+        lines.append(f"| `{row}` | {ours[row, 'worst', threat]} | {left} |")
     return "\n".join(lines)
 
 
@@ -101,7 +96,11 @@ def _read(path: Path) -> pd.DataFrame:
         name: ["", "nan", "NaN"] for name in ("value", "recall", "low", "high")})  # fmt: skip
 
 
-def _cell(value: float, low: float = float("nan"), high: float = float("nan")) -> str:
-    """Shares of 1 in percent; without limits where there are none."""
-    text = f"{100 * value:.1f}"
-    return text if pd.isna(low) else f"{text} [{100 * low:.1f}, {100 * high:.1f}]"
+def _cells(table: pd.DataFrame, column: str) -> dict[tuple[str, str, str], str]:
+    """(row, attack, text threat) -> a share of 1 in percent, with its interval if it has one."""
+    found = {}
+    for row in table.to_dict("records"):
+        value, low, high = (100 * float(row[name]) for name in (column, "low", "high"))
+        limits = "" if math.isnan(low) else f" [{low:.1f}, {high:.1f}]"
+        found[str(row["row"]), str(row["attack"]), str(row["text_threat"])] = f"{value:.1f}{limits}"
+    return found
