@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from matlib.attacks.marks import marks
 
 
 class Edit(NamedTuple):
-    """Word `position` of `caption.split(" ")` replaced by `replacement`."""
+    """Token `position` of `caption.split(" ")` replaced by `replacement`, marks included."""
 
     position: int
     replacement: str
@@ -20,9 +22,11 @@ MASK = "[UNK]"
 """What a word is replaced by to measure its importance: `[UNK]`, not `[MASK]`, as in
 BERT-Attack's code; CLIP's tokenizer reads it as the literal string."""
 
+_NON_JOINER, _JOINER = "\u200c", "\u200d"  # cannot be seen, but belong to words of some scripts
+
 
 def apply_edit(caption: str, edit: Edit) -> str:
-    """The caption with one word replaced."""
+    """The caption with one token replaced."""
     words = caption.split(" ")
     words[edit.position] = edit.replacement
     return " ".join(words)
@@ -50,11 +54,44 @@ def by_position(caption: str, row: Sequence[Edit]) -> dict[int, list[str]]:
     return {position: list(grouped[position]) for position in sorted(grouped)}
 
 
+def n_attackable_words(caption: str, row: Sequence[Edit]) -> int:
+    """Positions of a caption that some edit changes."""
+    return len(by_position(caption, row))
+
+
+def masked_token(token: str, replacements: Sequence[str]) -> str:
+    """A token with its words masked; marks that all its replacements keep stay where they are."""
+    before, after = marks(token)
+    if all(new.startswith(before) and new.endswith(after) for new in replacements):
+        return before + MASK + after
+    return MASK
+
+
+def check_replacement(word: Any, where: str) -> None:
+    """Refuse what is not one word: positions would shift, or files could not hold it.
+
+    Args:
+        where: what it is, for the message.
+
+    Raises:
+        ValueError: not a string, empty, or with white space or characters that cannot be seen.
+    """
+    if not isinstance(word, str):
+        raise ValueError(f"{where}: expected a word as a string; got {word!r:.60}")
+    seen = word.replace(_NON_JOINER, "").replace(_JOINER, "")
+    if not seen or " " in seen or not seen.isprintable():
+        raise ValueError(
+            f"{where}: a replacement must be one word, so that positions stay: not empty, no "
+            f"spaces, tabs, line breaks or other characters that cannot be seen; got {word!r:.60}"
+        )
+
+
 def check_table(captions: Sequence[str], candidates: CandidateTable) -> None:
     """Refuse a table that does not fit its captions.
 
     Raises:
-        ValueError: not one list of edits per caption, or an edit outside its caption.
+        ValueError: not one list of edits per caption, an edit outside its caption, or a
+            replacement that is not one word.
     """
     if isinstance(captions, str):
         raise ValueError("expected a list of captions; got one string")
@@ -65,6 +102,11 @@ def check_table(captions: Sequence[str], candidates: CandidateTable) -> None:
         )
     for i, (caption, row) in enumerate(zip(captions, candidates, strict=True)):
         n = caption.count(" ") + 1
-        outside = [edit for edit in row if not 0 <= edit[0] < n]
-        if outside:
-            raise ValueError(f"caption {i} has {n} words; {outside[0]} lies outside it")
+        for position, replacement in row:
+            if isinstance(position, bool) or not isinstance(position, int):
+                raise ValueError(f"caption {i}: expected a position, a number; got {position!r}")
+            if not 0 <= position < n:
+                raise ValueError(
+                    f"caption {i} has {n} words; {Edit(position, replacement)} lies outside it"
+                )
+            check_replacement(replacement, f"caption {i}, position {position}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from matlib.attacks.edits import MASK, Edit, apply_edit
+from matlib.attacks.edits import Edit, apply_edit
+from matlib.attacks.marks import apart, pieces
 from matlib.attacks.objectives import TextObjective, kl_from
 from matlib.attacks.scoring import score_texts
 from matlib.models.dual_encoder import DualEncoder
@@ -22,7 +23,7 @@ Order = list[list[int]]
 def order_by_masking(
     encoder: DualEncoder,
     captions: Sequence[str],
-    positions: Sequence[Sequence[int]],
+    masks: Sequence[Mapping[int, str]],
     clean: Tensor,
     chunk: int,
 ) -> Order:
@@ -34,16 +35,17 @@ def order_by_masking(
     word needs no order.
 
     Args:
-        positions: per caption the words that can be changed, ascending.
+        masks: per caption the positions that can be changed, ascending, each with what stands
+            there once its word is masked.
         clean: (M, D) unit embeddings of the captions.
     """
-    rows = [(i, p) for i, own in enumerate(positions) if len(own) > 1 for p in own]
-    masked = [apply_edit(captions[i], Edit(p, MASK)) for i, p in rows]
+    rows = [(i, p) for i, own in enumerate(masks) if len(own) > 1 for p in own]
+    masked = [apply_edit(captions[i], Edit(p, masks[i][p])) for i, p in rows]
     owner = [i for i, _ in rows]
     lengths = [len(captions[i]) for i in owner]
     values = score_texts(encoder, masked, owner, lengths, kl_from(clean), chunk).tolist()
     weight = dict(zip(rows, values, strict=True))
-    return _sorted(positions, lambda i, p: weight.get((i, p), 0.0))
+    return _sorted(list(map(list, masks)), lambda i, p: weight.get((i, p), 0.0))
 
 
 def order_by_gradient(
@@ -54,6 +56,8 @@ def order_by_gradient(
     chunk: int,
 ) -> Order:
     """Norm of the objective's gradient at the word's token embeddings: one row per caption.
+
+    The marks around a word do not count.
 
     The objective has to have a slope at the clean caption. KL and squared distance from the
     clean caption have none (it is their minimum), so they need `masking`.
@@ -76,15 +80,24 @@ def order_by_gradient(
         def own_score(features: Tensor, owner: Tensor = owner) -> Tensor:
             return score(features, owner.to(features.device))
 
-        found = saliency([captions[i] for i in rows], own_score)
+        found = saliency([apart(captions[i]) for i in rows], own_score)
         for i, weight in zip(rows, found, strict=True):
-            weights[i] = weight
+            weights[i] = _by_position(captions[i], weight)
     if wanted and not any(value > _FLAT for weight in weights for value in weight):
         raise ValueError(
             "the objective is flat at every caption, as KL from the clean caption is: "
             'importance by gradient needs an image to move away from; use importance="masking"'
         )
     return _sorted(positions, lambda i, p: weights[i][p])
+
+
+def _by_position(caption: str, weights: Sequence[float]) -> list[float]:
+    """Norms at the pieces of a caption -> norms at its positions: of the words there, if any."""
+    squares: list[dict[bool, float]] = [{} for _ in caption.split(" ")]
+    for piece, weight in zip(pieces(caption), weights, strict=True):
+        own = squares[piece.position]
+        own[piece.is_word] = own.get(piece.is_word, 0.0) + weight**2
+    return [(own[True] if True in own else own[False]) ** 0.5 for own in squares]
 
 
 def _sorted(positions: Sequence[Sequence[int]], weight: Callable[[int, int], float]) -> Order:

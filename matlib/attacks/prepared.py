@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from matlib.attacks.edits import CandidateTable, Edit, apply_edit, by_position, check_table
+from matlib.attacks.edits import (
+    CandidateTable,
+    Edit,
+    apply_edit,
+    by_position,
+    check_table,
+    masked_token,
+)
 from matlib.attacks.importance import Order, order_by_gradient, order_by_masking
 from matlib.attacks.objectives import TextObjective, kl_from
 from matlib.attacks.scoring import (
@@ -41,6 +48,7 @@ class PreparedSubstitution:
 
     Attributes:
         n_unattackable: captions without an edit that changes them; they come back unchanged.
+        n_attackable_words: positions, of all captions, that some edit changes.
         n_embedded: sentences embedded so far.
         n_kept: rows kept.
     """
@@ -67,6 +75,7 @@ class PreparedSubstitution:
         self._owner = torch.tensor(owner, dtype=torch.long)
         self.n_edits = len(owner)
         self.n_unattackable = sum(not spans for spans in self._span)
+        self.n_attackable_words = sum(map(len, self._span))
         self.n_embedded = self.n_kept = 0
         self._kept: list[tuple[Tensor, Tensor]] = []  # (numbers of edits, their embeddings)
 
@@ -80,11 +89,17 @@ class PreparedSubstitution:
     @cached_property
     def order(self) -> Order:
         """Per caption its attackable positions by importance, measured by masking."""
-        positions = [list(spans) for spans in self._span]
-        self.n_embedded += sum(len(own) for own in positions if len(own) > 1)
-        return order_by_masking(
-            self.encoder, self.captions, positions, self.clean, self.attack.chunk
-        )
+        masks = [self._masks(i) for i in range(len(self.captions))]
+        self.n_embedded += sum(len(own) for own in masks if len(own) > 1)
+        return order_by_masking(self.encoder, self.captions, masks, self.clean, self.attack.chunk)
+
+    def _masks(self, i: int) -> dict[int, str]:
+        """Per attackable position of a caption what stands there once its word is masked."""
+        tokens = self.captions[i].split(" ")
+        return {
+            position: masked_token(tokens[position], [self._edits[n].replacement for n in own])
+            for position, own in self._span[i].items()
+        }
 
     def __call__(self, objective: TextObjective | None = None) -> list[str]:
         """Adversarial captions under an objective (KL from the clean captions by default).
@@ -196,7 +211,8 @@ class _Pass:
             edits += own
             group += [n] * len(own)
         values = self._score(edits, [active[n] for n in group])
-        rows = best_rows(values, torch.tensor(group), len(active)).tolist()
+        # none at all where the only attackable word of every caption is changed already
+        rows = best_rows(values, torch.tensor(group, dtype=torch.long), len(active)).tolist()
         for i, row in zip(active, rows, strict=True):
             if row >= 0 and is_better(float(values[row]), self.value[i], values.dtype):
                 self.current[i] = self.prepared.edited(edits[row], self.current[i])
