@@ -7,7 +7,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
-from matlib.attacks.candidates import Table, free_edits
+from matlib.attacks.candidates import Cut, Table, free_edits, suggested
+from matlib.attacks.marks import pieces, tokens
+from matlib.attacks.stop_words import RELEASED
 from matlib.attacks.text import Edit, apply_edit
 from matlib.models.masked_lm import MaskedLM
 
@@ -18,9 +20,10 @@ def true_edits(
     stop_words: frozenset[str],
     is_valid: Callable[[int, str], bool],
     k: int,
+    cut: Cut = pieces,
 ) -> Table:
     """Threat `bert_true`: of the masked LM's first `k` words, those that keep the truth."""
-    free = free_edits(captions, words, stop_words, k)
+    free = free_edits(captions, words, stop_words, k, cut)
     return [
         [edit for edit in row if is_valid(i, apply_edit(captions[i], edit))]
         for i, row in enumerate(free)
@@ -87,6 +90,7 @@ def make_tables(
     Args:
         typos: (caption, seed, edits per word) -> edits, from `Source.typos`.
         is_valid: (caption index, edited caption) -> the edit keeps the truth.
+        stop_words: neither attacked nor used; `released` has the field's own list instead.
         conventions: `released`: candidates as in the field's code, one token beside the word.
         held_out_words: a family of synonyms that no defence trains on.
         for_training: leave these words out of all tables.
@@ -99,22 +103,20 @@ def make_tables(
     k = max(sizes.k_true if asks_truth else 1, sizes.k_free)
     words: list[list[list[str]]] = []
     asks_words = any(not threat.startswith("typo") for threat in threats)
-    if asks_words and conventions == "released":
-        words = masked_lm.candidates(
-            captions, k, alignment="as_released", multi_token="as_released", k_counts="predicted"
-        )
-    elif asks_words:
-        words = masked_lm.candidates(captions, k)
+    is_released = conventions == "released"
+    stop, cut = (RELEASED, tokens) if is_released else (stop_words, pieces)
+    if asks_words:
+        words = suggested(captions, masked_lm, k, released=is_released)
     for threat in threats:
         if threat in ("typo", "typo_held_out"):
             held_out = threat == "typo_held_out"
             tables[threat] = typo_table(captions, sizes.typos_per_word, seed, typos, held_out)
         elif threat == "bert_free":
-            tables[threat] = free_edits(captions, words, stop_words, sizes.k_free)
+            tables[threat] = free_edits(captions, words, stop, sizes.k_free, cut)
         elif is_valid is None:
             raise ValueError(f"threat {threat} needs the truth, which only scenes has")
         else:
-            tables[threat] = true_edits(captions, words, stop_words, is_valid, sizes.k_true)
+            tables[threat] = true_edits(captions, words, stop, is_valid, sizes.k_true, cut)
             if threat == "true_held_out":
                 tables[threat] = _only(tables[threat], held_out_words, among=True)
     if for_training and held_out_words:

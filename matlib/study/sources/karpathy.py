@@ -9,7 +9,9 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from matlib.attacks.candidates import content_words, english_stop_words
+from matlib.attacks.candidates import content_pieces
+from matlib.attacks.marks import pieces
+from matlib.attacks.stop_words import english_stop_words
 from matlib.attacks.typos import one_letter_edits
 from matlib.augmentations.human import with_captions
 from matlib.augmentations.image import RandAugmented
@@ -98,17 +100,17 @@ class KarpathySource:
 
     @cached_property
     def _vocabulary(self) -> frozenset[str]:
-        words = {w.lower() for c in self._train.captions for w in c.split(" ")}
-        return frozenset(words | {w for c in self.pairs("test").captions for w in c.split(" ")})
+        captions = (*self._train.captions, *self.pairs("test").captions)
+        return frozenset(piece.text.lower() for c in captions for piece in pieces(c))
 
     def typos(
         self, caption: str, seed: int, n_per_word: int, held_out: bool = False
     ) -> list[tuple[int, str]]:
-        words, rng, rules = caption.split(" "), random.Random(seed), typo_rules(held_out)
+        rng, rules = random.Random(seed), typo_rules(held_out)
         return [
-            (position, typo)
-            for position in content_words(caption, self.stop_words)
-            for typo in one_letter_edits(words[position], n_per_word, self._vocabulary, rng, rules)
+            (word.position, word.replaced(typo))
+            for word in content_pieces(caption, self.stop_words)
+            for typo in one_letter_edits(word.text, n_per_word, self._vocabulary, rng, rules)
         ]
 
     def truth(self) -> Callable[[int, str], float] | None:
