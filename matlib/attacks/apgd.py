@@ -18,7 +18,8 @@ from matlib.attacks.ascent import (
     score_of,
     take_better,
 )
-from matlib.attacks.balls import Ball, Norm, Start, check_eps
+from matlib.attacks.balls import Ball, Generators, Norm, Start, check_eps
+from matlib.attacks.budgets import check_count
 from matlib.attacks.image_objectives import ImageObjective
 from matlib.attacks.views import Views
 from matlib.models.dual_encoder import DualEncoder, frozen
@@ -92,8 +93,7 @@ class APGD:
     def __post_init__(self) -> None:
         check_eps(self.eps_255, self.norm)
         check_start(self.start, self.norm, self.n_restarts)
-        if self.n_steps < 0:
-            raise ValueError(f"n_steps must be 0 or more; got {self.n_steps}")
+        check_count("n_steps", self.n_steps)
         if not (0 < self.momentum <= 1 and 0 <= self.rho <= 1):
             raise ValueError(
                 f"momentum must be in (0, 1] and rho in [0, 1]; got {self.momentum}, {self.rho}"
@@ -112,7 +112,7 @@ class APGD:
         pixels: Tensor,
         objective: ImageObjective,
         *,
-        generator: torch.Generator,
+        generator: Generators,
         views: Views | None = None,
         report: AttackReport | None = None,
     ) -> Tensor:
@@ -138,7 +138,7 @@ class APGD:
         encoder: DualEncoder,
         clean: Tensor,
         objective: ImageObjective,
-        generator: torch.Generator,
+        generator: Generators,
         views: Views | None,
         vanished: Vanished,
     ) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 from matlib.attacks.balls import Generators, Norm, Start, check_eps, largest
+from matlib.attacks.budgets import check_count
+from matlib.attacks.forwards import images_per_forward, seeds_of_images, with_seeds
 from matlib.attacks.image_objectives import ImageObjective
 from matlib.attacks.views import Views
 from matlib.models.dual_encoder import DualEncoder, check_evaluation_mode, check_pixels
@@ -17,7 +20,9 @@ from matlib.models.dual_encoder import DualEncoder, check_evaluation_mode, check
 
 @dataclass
 class AttackReport:
-    """Gradients that vanished; an attack adds to it, the caller reads it afterwards.
+    """What an attack met: gradients that vanished, words that could be attacked.
+
+    An attack adds to it, the caller reads it afterwards.
 
     An image whose gradient is exactly zero or not finite stays where it is for that step. The
     counts stay on the device until one is read, so that counting costs no synchronisation.
@@ -25,9 +30,13 @@ class AttackReport:
 
     Attributes:
         n_gradients: images times steps so far.
+        n_captions: captions attacked.
+        n_attackable_words: words, of all these captions, that some allowed edit changes.
     """
 
     n_gradients: int = 0
+    n_captions: int = 0
+    n_attackable_words: int = 0
     _zero: list[Tensor] = field(default_factory=list, repr=False)
     _non_finite: list[Tensor] = field(default_factory=list, repr=False)
 
@@ -52,11 +61,24 @@ class AttackReport:
         both = zip(self._zero, self._non_finite, strict=True)
         return sum(int(((zero + bad) > 0).sum()) for zero, bad in both)
 
+    @property
+    def attackable_words_per_caption(self) -> float:
+        """Mean over the captions; NaN where no text was attacked."""
+        return self.n_attackable_words / self.n_captions if self.n_captions else math.nan
+
+    def add_captions(self, n_captions: int, n_attackable_words: int) -> None:
+        """Count a text attack's captions and the words of theirs that it may change."""
+        self.n_captions += n_captions
+        self.n_attackable_words += n_attackable_words
+
     def __str__(self) -> str:
-        return (
+        text = (
             f"{self.n_zero} zero and {self.n_non_finite} non-finite of {self.n_gradients} "
             f"gradients; {self.n_images_vanished} of {self.n_images} images stood still"
         )
+        if self.n_captions:
+            text += f"; {self.attackable_words_per_caption:.2f} attackable words per caption"
+        return text
 
 
 class Vanished:
@@ -101,7 +123,7 @@ class ImageAttack(Protocol):
         pixels: Tensor,
         objective: ImageObjective,
         *,
-        generator: torch.Generator,
+        generator: Generators,
         views: Views | None = None,
         report: AttackReport | None = None,
     ) -> Tensor:
@@ -133,8 +155,7 @@ def check_start(start: Start, norm: Norm, n_restarts: int) -> None:
         raise ValueError(f"start must be 'uniform', 'positive' or 'none'; got {start!r}")
     if start == "positive" and norm == "l2":
         raise ValueError("start='positive' is a box [0, eps]; with norm='l2' use 'uniform'")
-    if n_restarts < 1:
-        raise ValueError(f"n_restarts counts all runs, 1 or more; got {n_restarts}")
+    check_count("n_restarts (all runs)", n_restarts, 1)
     if n_restarts > 1 and start == "none":
         raise ValueError(
             f"{n_restarts} runs from start='none' would all be the same; use start='uniform'"
@@ -151,10 +172,9 @@ def score_of(
     """(B,) score of each image, added over its views; differentiable in `point`.
 
     Raises:
-        ValueError: an objective that does not give one score per image; views with one
-            generator per image.
+        ValueError: an objective that does not give one score per image.
     """
-    seen = [point] if views is None else _viewed(views, point, generator)
+    seen = [point] if views is None else views(point, generator)
     features = encoder.encode_image(torch.cat(seen))
     scores = torch.stack([objective(part) for part in features.chunk(len(seen))])
     if scores.shape != (len(seen), len(point)):
@@ -178,12 +198,6 @@ def score_and_gradient(
         scores = score_of(encoder, leaf, objective, generator, views)
         (gradient,) = torch.autograd.grad(scores.sum(), leaf)
     return scores.detach(), gradient
-
-
-def _viewed(views: Views, point: Tensor, generator: Generators) -> list[Tensor]:
-    if not isinstance(generator, torch.Generator):
-        raise ValueError("views draw their noise for the whole batch: pass one generator")
-    return views(point, generator)
 
 
 def take_better(
@@ -210,30 +224,34 @@ def attack_in_chunks(
     generator: torch.Generator,
     views: Views | None = None,
     report: AttackReport | None = None,
-    chunk: int = 128,
+    chunk: int | None = None,
 ) -> Tensor:
     """Attack any number of images, `chunk` at a time: memory is bounded by the chunk.
 
-    Objectives are not sliced, they are built per chunk:
+    Every image draws from a generator of its own, so that no number depends on the chunk (but
+    for the rounding of a forward of another size). Objectives are not sliced, they are built per chunk:
     `lambda rows: contrastive(text, relevant[rows], scale)`.
 
     Args:
         pixels: float (N, 3, H, W) in [0, 1], on any device.
         objective_of: int64 (B,) rows of `pixels` -> the objective of these images.
-        generator: chunks draw from it in order.
+        generator: gives every image a seed, in order.
+        chunk: images per forward; `images_per_forward` by default.
 
     Returns:
         adversarial pixels (N, 3, H, W), on the encoder's device.
     """
+    size = chunk or images_per_forward(pixels, getattr(views, "n_views", 1), encoder.device)
+    seeds = seeds_of_images(len(pixels), generator)
     parts = [
         attack(
             encoder,
             pixels[rows],
             objective_of(rows),
-            generator=generator,
+            generator=with_seeds(seeds[rows]),
             views=views,
             report=report,
         )
-        for rows in torch.arange(len(pixels)).split(chunk)
+        for rows in torch.arange(len(pixels)).split(size)
     ]
     return torch.cat(parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +19,23 @@ images beside it."""
 
 MAX_EPS_255 = 64.0
 """Largest L-infinity budget, and largest root-mean-square change of an L2 budget."""
+
+
+def drawn(sample: Callable[..., Tensor], like: Tensor, generator: Generators) -> Tensor:
+    """Random values shaped like a batch, on the CPU: of one generator, or of one per image.
+
+    Args:
+        sample: `torch.rand` or `torch.randn`.
+
+    Raises:
+        ValueError: generators per image that are not as many as the images.
+    """
+    if isinstance(generator, torch.Generator):
+        return sample(like.shape, generator=generator, dtype=like.dtype)
+    if len(generator) != len(like):
+        raise ValueError(f"expected one generator per image; got {len(generator)} for {len(like)}")
+    one = (1, *like.shape[1:])
+    return torch.cat([sample(one, generator=own, dtype=like.dtype) for own in generator])
 
 
 def check_eps(eps_255: float, norm: Norm = "linf", n_values: int | None = None) -> None:
@@ -86,21 +103,13 @@ class Ball:
         """
         if start == "none":
             return torch.zeros_like(clean)
-        if not isinstance(generator, torch.Generator):
-            if len(generator) != len(clean):
-                raise ValueError(
-                    f"expected one generator per image; got {len(generator)} for {len(clean)}"
-                )
-            rows = zip(clean.split(1), generator, strict=True)
-            return torch.cat([self.draw(row, start, own) for row, own in rows])
         if self.norm == "linf":
-            unit = torch.rand(clean.shape, generator=generator, dtype=clean.dtype)
-            unit = unit.to(clean.device)
+            unit = drawn(torch.rand, clean, generator).to(clean.device)
             return unit * self.eps if start == "positive" else (2 * unit - 1) * self.eps
         # A uniform point of a d-ball has a uniform direction and radius u^(1/d), u uniform
         # in [0, 1]. At 224 px d is 150,528, so that practically all starts lie on the sphere.
-        direction = torch.randn(clean.shape, generator=generator, dtype=clean.dtype)
-        u = torch.rand(len(clean), 1, 1, 1, generator=generator, dtype=clean.dtype)
+        direction = drawn(torch.randn, clean, generator)
+        u = drawn(torch.rand, clean[:, :1, :1, :1], generator)
         radius = self.eps * u ** (1 / clean[0].numel())
         return (direction * (radius / length(direction))).to(clean.device)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from matlib.attacks.edits import Edit, check_replacement, check_table
 from matlib.attacks.marks import Piece, apart, in_place, marks, pieces, tokens
@@ -26,17 +26,16 @@ _SPACES = re.compile(r"\s+")
 class WordPredictor(Protocol):
     """A masked language model, asked for words that may replace words."""
 
-    def candidates(self, captions: Sequence[str], k: int, **how: Any) -> list[list[list[str]]]:
-        """`out[caption][word]`: up to `k` words for word `word` of `caption.split(" ")`."""
+    @property
+    def candidates(self) -> Callable[..., list[list[list[str]]]]:
+        """(captions, k) -> up to `k` words for every word of every `caption.split(" ")`."""
         ...
 
 
 def content_pieces(caption: str, stop_words: Collection[str], cut: Cut = pieces) -> list[Piece]:
     """The words of a caption that are not stop words, each with the marks around it."""
     return [
-        piece
-        for piece in cut(caption)
-        if piece.is_word and piece.text.lower() not in stop_words
+        piece for piece in cut(caption) if piece.is_word and piece.text.lower() not in stop_words
     ]
 
 
@@ -104,9 +103,7 @@ def from_masked_lm(
     """
     default = RELEASED if released else english_stop_words()
     stop, cut = default if stop_words is None else stop_words, tokens if released else pieces
-    return free_edits(
-        captions, suggested(captions, masked_lm, k, released=released), stop, k, cut
-    )
+    return free_edits(captions, suggested(captions, masked_lm, k, released=released), stop, k, cut)
 
 
 def from_synonyms(

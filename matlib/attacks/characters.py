@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from matlib.attacks.budgets import check_count
 from matlib.attacks.objectives import TextObjective
 from matlib.attacks.slots import (
     PRINTABLE,
@@ -24,12 +25,22 @@ from matlib.models.dual_encoder import DualEncoder
 
 __all__ = ["CharacterEdits", "n_dictionary_words", "one_letter_edits"]
 
-_LETTERS = re.compile(r"[^\W\d_]+")
+_TOKEN = re.compile(r"[^\s?!\"#$%&()\[\]{}<>@;:,]+")
+_CLITIC = re.compile(r"(n't|'(?:s|m|d|ll|re|ve))$")
 
 
 def n_dictionary_words(text: str, dictionary: Set[str]) -> int:
-    """How many of the text's runs of letters are words of a lower-case dictionary."""
-    return sum(word in dictionary for word in _LETTERS.findall(text.lower()))
+    """How many different tokens of the text are words of a lower-case dictionary.
+
+    A token is what nltk's `word_tokenize` makes (LEAF's rule), without its models: marks and
+    apostrophes with their letters are cut off, hyphens and digits inside are not. "a dog, a dog"
+    has two.
+    """
+    found: set[str] = set()
+    for token in _TOKEN.findall(text.lower()):
+        stripped = token.strip("'`.’…")
+        found.update(_CLITIC.sub(r" \1", stripped).split())
+    return sum(word in dictionary for word in found)
 
 
 @dataclass(frozen=True)
@@ -67,11 +78,9 @@ class CharacterEdits:
     chunk: int = 512
 
     def __post_init__(self) -> None:
-        if self.n_edits < 0 or min(self.n_slots, self.n_symbols, self.chunk) < 1:
-            raise ValueError(
-                "expected n_edits >= 0 and n_slots, n_symbols, chunk >= 1; got "
-                f"{self.n_edits}, {self.n_slots}, {self.n_symbols}, {self.chunk}"
-            )
+        check_count("n_edits", self.n_edits)
+        for name in ("n_slots", "n_symbols", "chunk"):
+            check_count(name, getattr(self, name), 1)
         check_symbols(self.symbols)
 
     def __call__(

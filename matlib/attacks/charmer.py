@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from matlib.attacks.budgets import check_count
 from matlib.attacks.characters import check_symbols
 from matlib.attacks.objectives import TextObjective
 from matlib.attacks.slots import (
@@ -47,11 +48,9 @@ class Charmer:
     chunk: int = 512
 
     def __post_init__(self) -> None:
-        if self.n_edits < 0 or min(self.n_slots, self.chunk) < 1:
-            raise ValueError(
-                "expected n_edits >= 0 and n_slots, chunk >= 1; got "
-                f"{self.n_edits}, {self.n_slots}, {self.chunk}"
-            )
+        check_count("n_edits", self.n_edits)
+        check_count("n_slots", self.n_slots, 1)
+        check_count("chunk", self.chunk, 1)
         check_symbols(self.symbols)
 
     def __call__(

@@ -14,7 +14,10 @@ from matlib.attacks.ascent import (
     score_and_gradient,
     score_of,
 )
+from matlib.attacks.balls import Generators
+from matlib.attacks.budgets import check_count, check_weights
 from matlib.attacks.edits import CandidateTable
+from matlib.attacks.forwards import images_per_forward, seeds_of_images, with_seeds
 from matlib.attacks.gallery import Gallery, TextAttack, embed_images, prepared
 from matlib.attacks.image import PGD
 from matlib.attacks.objectives import ImageObjective, away_from_captions, away_from_image
@@ -44,17 +47,17 @@ def draw_mixes(n: int, generator: torch.Generator) -> list[Mix]:
 class DiversifiedPGD:
     """DRA's image step: SGA's, with the gradient taken at a mix of three points of its path.
 
-    The first step is SGA's. From the second on, `n_mixes` triples (a, b, c) are drawn for the
-    chunk, each naming the point a * current + b * clean + c * previous of every image. A step
-    along the gradient there (without views) is tried from the current image, and per image the
-    triple whose step scores highest is kept. Then SGA's step follows, with its gradient (all
-    views) at that point.
+    The first step is SGA's. From the second on, `n_mixes` triples (a, b, c) are drawn for every
+    image, each naming its point a * current + b * clean + c * previous. A step along the
+    gradient there (without views) is tried from the current image, and per image the triple
+    whose step scores highest is kept. Then SGA's step follows, with its gradient (all views) at
+    that point.
 
-    The released code keeps one triple for its whole batch of 8, that of the highest sum. The
-    score is a sum over images, and max_k sum_i s_ik <= sum_i max_k s_ik: a triple per image is
-    at least as good, and does not hang on who shares the batch. It also tries the triples one
-    by one, with a second backward pass for each that nothing uses; here they are one forward
-    and one backward of n_mixes * B images, and one forward.
+    The released code draws for its whole batch of 8 and keeps one triple, that of the highest
+    sum. The score is a sum over images, and max_k sum_i s_ik <= sum_i max_k s_ik: a triple per
+    image is at least as good, and does not hang on who shares the batch. It also tries the
+    triples one by one, with a second backward pass for each that nothing uses; here they are one
+    forward and one backward of n_mixes * B images, and one forward.
 
     Attributes:
         image: budget, step, start and number of steps (released: `PGD(8, 10, 2)`).
@@ -65,8 +68,7 @@ class DiversifiedPGD:
     n_mixes: int = 5
 
     def __post_init__(self) -> None:
-        if self.n_mixes < 1:
-            raise ValueError(f"n_mixes must be 1 or more; got {self.n_mixes}")
+        check_count("n_mixes", self.n_mixes, 1)
         if self.image.momentum or self.image.n_restarts > 1:
             raise ValueError("DRA is one run without momentum: pass a PGD that has neither")
 
@@ -76,7 +78,7 @@ class DiversifiedPGD:
         pixels: Tensor,
         objective: ImageObjective,
         *,
-        generator: torch.Generator,
+        generator: Generators,
         views: Views | None = None,
         report: AttackReport | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -105,12 +107,16 @@ class DiversifiedPGD:
         encoder: DualEncoder,
         path: Tensor,
         objective: ImageObjective,
-        generator: torch.Generator,
+        generator: Generators,
     ) -> Tensor:
         """(3, B, ...) current, clean and previous images -> (B, ...), the best mix of each."""
         current, n = path[0], self.n_mixes
-        mixes = torch.tensor(draw_mixes(n, generator), dtype=path.dtype).to(path.device)
-        points = torch.tensordot(mixes, path, 1)  # (n, B, 3, H, W)
+        each = (
+            generator if not isinstance(generator, torch.Generator) else [generator] * len(current)
+        )
+        drawn = [draw_mixes(n, own) for own in each]
+        mixes = torch.tensor(drawn, dtype=path.dtype).to(path.device)  # (B, n, 3)
+        points = torch.einsum("bnp,pbchw->nbchw", mixes, path)
 
         def of_all(features: Tensor) -> Tensor:
             return torch.cat([objective(part) for part in features.chunk(n)])
@@ -150,21 +156,26 @@ def dra(
         n_mixes: see `DiversifiedPGD`.
         weights: of the clean, the moved and the previous image in step 3.
     """
-    away = prepared(encoder, gallery, candidates, text)
+    check_weights("weights", weights)
+    away = prepared(encoder, gallery, candidates, text, report)
     clean = embed_images(encoder, gallery.pixels, gallery.chunk)
     first = embed_texts(encoder, away(away_from_image(clean[gallery.own])))
 
     own, move = gallery.own_mask.to(first.device), DiversifiedPGD(image, n_mixes)
+    seen_as = views or ScaleViews()
+    most = max(seen_as.n_views, n_mixes)
+    size = gallery.chunk or images_per_forward(gallery.pixels, most, encoder.device)
+    seeds = seeds_of_images(len(gallery.pixels), generator)
     parts = [
         move(
             encoder,
             gallery.pixels[rows],
             away_from_captions(first, own[rows]),
-            generator=generator,
-            views=views or ScaleViews(),
+            generator=with_seeds(seeds[rows]),
+            views=seen_as,
             report=report,
         )
-        for rows in torch.arange(len(gallery.pixels)).split(gallery.chunk)
+        for rows in torch.arange(len(gallery.pixels)).split(size)
     ]
     moved, before = (torch.cat(images) for images in zip(*parts, strict=True))
 

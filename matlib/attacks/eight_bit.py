@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from matlib.attacks.balls import Norm
+from matlib.attacks.balls import Norm, check_eps
 
 _ROUNDING = 1e-4
 """In 1/255: float32 pixels are this close to the number that they stand for."""
@@ -26,7 +26,11 @@ def to_8bit(moved: Tensor, clean: Tensor, eps_255: float, norm: Norm = "linf") -
 
     Returns:
         float like `moved`, every value k / 255 with k whole.
+
+    Raises:
+        ValueError: a budget that is none, see `check_eps`.
     """
+    check_eps(eps_255, norm)
     original = (clean.to(moved.device).double() * 255).round()
     change = moved.double() * 255 - original
     if norm == "linf":

@@ -10,7 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from matlib.attacks.ascent import AttackReport
+from matlib.attacks.budgets import check_count
 from matlib.attacks.edits import CandidateTable
+from matlib.attacks.forwards import images_per_forward
 from matlib.attacks.prepared import PreparedSubstitution
 from matlib.attacks.text import WordSubstitution
 from matlib.models.dual_encoder import DualEncoder
@@ -29,14 +32,14 @@ class Gallery:
         relevant: bool (N, M), True where the caption is true of the image; each image needs
             at least one caption.
         own: int64 (M,), the image each caption was written for.
-        chunk: images per forward; bounds memory.
+        chunk: images per forward; `images_per_forward` by default. No number depends on it.
     """
 
     pixels: Tensor
     captions: Sequence[str]
     relevant: Tensor
     own: Tensor
-    chunk: int = 128
+    chunk: int | None = None
 
     def __post_init__(self) -> None:
         n, m = self.pixels.shape[0], len(self.captions)
@@ -47,6 +50,8 @@ class Gallery:
                 f"{n} images and {m} captions need relevant ({n}, {m}) and own ({m},); "
                 f"got {tuple(self.relevant.shape)} and {tuple(self.own.shape)}"
             )
+        if self.chunk is not None:
+            check_count("chunk", self.chunk, 1)
         if not bool(self.relevant.any(1).all()):
             raise ValueError("every image needs at least one caption")
 
@@ -69,24 +74,38 @@ class Gallery:
         return torch.arange(len(self.captions), device=self.relevant.device)
 
 
-def embed_images(encoder: DualEncoder, pixels: Tensor, chunk: int = 128) -> Tensor:
-    """(N, D) unit embeddings without gradients, `chunk` images at a time."""
+def embed_images(encoder: DualEncoder, pixels: Tensor, chunk: int | None = None) -> Tensor:
+    """(N, D) unit embeddings without gradients, `chunk` images at a time.
+
+    Args:
+        chunk: `images_per_forward` by default.
+    """
+    size = chunk or images_per_forward(pixels, device=encoder.device)
     with torch.no_grad():
-        return torch.cat([encoder.encode_image(part) for part in pixels.split(chunk)])
+        return torch.cat([encoder.encode_image(part) for part in pixels.split(size)])
 
 
 def prepared(
-    encoder: DualEncoder, gallery: Gallery, candidates: CandidateTable, text: TextAttack
+    encoder: DualEncoder,
+    gallery: Gallery,
+    candidates: CandidateTable,
+    text: TextAttack,
+    report: AttackReport | None = None,
 ) -> PreparedSubstitution:
     """The text attack bound to the gallery's captions, once for all its passes.
+
+    Args:
+        report: counts the captions and their attackable words.
 
     Raises:
         ValueError: it was prepared for other captions.
     """
     if isinstance(text, WordSubstitution):
-        return text.prepare(encoder, gallery.captions, candidates)
-    if text.captions != list(gallery.captions):
+        text = text.prepare(encoder, gallery.captions, candidates)
+    elif text.captions != list(gallery.captions):
         raise ValueError("the text attack was prepared for other captions than the gallery's")
+    if report is not None:
+        report.add_captions(len(text.captions), text.n_attackable_words)
     return text
 
 

@@ -20,6 +20,7 @@ from matlib.attacks.ascent import (
     take_better,
 )
 from matlib.attacks.balls import Ball, Generators, Norm, Start, check_eps
+from matlib.attacks.budgets import check_count, check_positive
 from matlib.attacks.image_objectives import ImageObjective
 from matlib.attacks.views import ScaleViews, Views
 from matlib.models.dual_encoder import DualEncoder, frozen
@@ -72,8 +73,9 @@ class PGD:
     def __post_init__(self) -> None:
         check_eps(self.eps_255, self.norm)
         check_start(self.start, self.norm, self.n_restarts)
-        if self.n_steps < 0:
-            raise ValueError(f"n_steps must be 0 or more; got {self.n_steps}")
+        check_count("n_steps", self.n_steps)
+        if self.step_255 is not None:
+            check_positive("step_255", self.step_255, " in 1/255 of the pixel range")
         if not 0 <= self.momentum <= 1:
             raise ValueError(f"momentum must be in [0, 1]; got {self.momentum}")
 
@@ -107,8 +109,8 @@ class PGD:
             pixels: float (B, 3, H, W) in [0, 1].
             objective: score per image of the batch to ascend. Restarts need one whose score of
                 an image depends on that image alone.
-            generator: CPU generator for the start (and the views' noise), or one per image for the
-                starts (then without views, whose noise is drawn for the batch).
+            generator: CPU generator for the start (and the views' noise), or one per image: then
+                an image's draws do not depend on the images beside it.
             views: extra differentiable views; scores of all views are added (SGA).
             report: counts the gradients that vanish.
 

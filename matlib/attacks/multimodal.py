@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from matlib.attacks.budgets import check_weights
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.gallery import Gallery, TextAttack, embed_images, prepared, searching
 from matlib.attacks.image import (
@@ -80,7 +81,7 @@ def sep_attack(
     """Sep-Attack: image and text attacked without knowing of each other."""
     return (
         pgd(encoder, gallery, image, generator=generator, report=report),
-        prepared(encoder, gallery, candidates, text)(),
+        prepared(encoder, gallery, candidates, text, report)(),
     )
 
 
@@ -111,7 +112,8 @@ def co_attack(
             Flickr30k are thrown away, and 4 of 5 captions meet an image made for another);
             only the kept one is computed, so its start is another draw than the code's.
     """
-    edited = prepared(encoder, gallery, candidates, text)()
+    check_weights("alpha", (1.0, alpha))
+    edited = prepared(encoder, gallery, candidates, text, report)()
 
     moved_text = embed_texts(encoder, edited)
     clean = embed_images(encoder, gallery.pixels, gallery.chunk)
@@ -146,7 +148,7 @@ def sga(
     3. each *clean* caption moves away from the moved image.
     Step 3 needs the candidates, importances and embeddings of step 1 again: they are kept.
     """
-    away = prepared(encoder, gallery, candidates, text)
+    away = prepared(encoder, gallery, candidates, text, report)
     clean = embed_images(encoder, gallery.pixels, gallery.chunk)
     first = away(away_from_image(clean[gallery.own]))
 
@@ -184,7 +186,7 @@ def contrastive_attack(
     ascends the contrastive loss against the edited captions, then the text search is repeated
     against the adversarial images.
     """
-    away = prepared(encoder, gallery, candidates, text)
+    away = prepared(encoder, gallery, candidates, text, report)
     relevant = gallery.relevant.T.to(encoder.device)
     scale = encoder.logit_scale.detach()
 

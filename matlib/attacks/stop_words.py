@@ -37,7 +37,7 @@ _BERT_ATTACK = """
     wouldn't y yet you you'd you'll you're you've your yours yourself yourselves
 """
 
-_ADDED = ". - / ? some \" , b & ! @ % ^ * ( ) + = < > | : ; ～ ·"
+_ADDED = '. - / ? some " , b & ! @ % ^ * ( ) + = < > | : ; ～ ·'
 
 RELEASED: frozenset[str] = frozenset({*_BERT_ATTACK.split(), *_ADDED.split(), "a the"})
 """`filter_words` of the code released with SGA, Co-Attack, DRA and MMCoA (292).

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from matlib.attacks.budgets import check_count
 from matlib.attacks.edits import MASK, CandidateTable, Edit, apply_edit, n_changed_words
 from matlib.attacks.objectives import TextObjective
 from matlib.attacks.prepared import PreparedSubstitution
@@ -59,11 +60,11 @@ class WordSubstitution:
     max_kept: int = 2**20
 
     def __post_init__(self) -> None:
-        if self.n_words < 0 or self.chunk < 1 or self.max_kept < 0:
-            raise ValueError(
-                "expected n_words >= 0, chunk >= 1 and max_kept >= 0; got "
-                f"{self.n_words}, {self.chunk} and {self.max_kept}"
-            )
+        check_count("n_words", self.n_words)
+        check_count("chunk", self.chunk, 1)
+        check_count("max_kept", self.max_kept)
+        if self.search not in ("importance", "exhaustive"):
+            raise ValueError(f"search must be 'importance' or 'exhaustive'; got {self.search!r}")
 
     def prepare(
         self, encoder: DualEncoder, captions: Sequence[str], candidates: CandidateTable

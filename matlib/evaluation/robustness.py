@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -46,6 +47,7 @@ class Evaluation:
         captions: per (attack, threat) the adversarial captions.
         shown: per (attack, threat) float (n_shown, 3, H, W), the first adversarial images.
         n_unattackable: per threat the captions without an edit that changes them.
+        attackable_words: per threat the words per caption that some edit changes, in the mean.
         n_vanished: per (attack, threat) the images whose gradient vanished in some step.
         n_embedded: sentences that the text attacks embedded.
         n_edits: edits that the threats allow, over all captions.
@@ -55,6 +57,7 @@ class Evaluation:
     captions: dict[Key, list[str]] = field(default_factory=dict)
     shown: dict[Key, Tensor] = field(default_factory=dict)
     n_unattackable: dict[str, int] = field(default_factory=dict)
+    attackable_words: dict[str, float] = field(default_factory=dict)
     n_vanished: dict[Key, int] = field(default_factory=dict)
     n_embedded: int = 0
     n_edits: int = 0
@@ -106,6 +109,7 @@ def evaluate(
         found.outcomes[("worst", threat)] = worst_of(parts)
     texts = attacks.n_unattackable, attacks.n_embedded, attacks.n_edits
     found.n_unattackable, found.n_embedded, found.n_edits = texts
+    found.attackable_words = attacks.attackable_words
     return found
 
 
@@ -135,6 +139,7 @@ class Attacks:
         self.encoder, self.gallery, self.tables = encoder, gallery, tables
         self.suite, self.seed = suite, seed
         self.n_unattackable: dict[str, int] = {}
+        self.attackable_words: dict[str, float] = {}
         self.n_edits = 0
         self._n_embedded, self._threat = 0, ""
         self._text: PreparedSubstitution | None = None
@@ -146,10 +151,11 @@ class Attacks:
         if attack == "pgd":
             return self._moved[0], None, self._moved[1]
         text = self._prepared(threat)
-        if attack == "bert":
-            return None, text(), AttackReport()
-        if attack == "sep":  # Sep-Attack is exactly PGD and BERT-Attack side by side
-            return self._moved[0], text(), self._moved[1]
+        if attack in ("bert", "sep"):  # Sep-Attack is exactly PGD and BERT-Attack side by side
+            pixels, report = (None, AttackReport()) if attack == "bert" else self._moved
+            report = copy.copy(report)
+            report.add_captions(len(text.captions), text.n_attackable_words)
+            return pixels, text(), report
         report, table = AttackReport(), self.tables[threat]
         target = self.encoder, self.gallery, table
         return *self.suite.move_both(attack, *target, text, self.seed, report), report
@@ -172,6 +178,8 @@ class Attacks:
             self._threat = threat
             self.n_edits += self._text.n_edits
             self.n_unattackable[threat] = self._text.n_unattackable
+            n_words = self._text.n_attackable_words
+            self.attackable_words[threat] = n_words / len(self.gallery.captions)
         return self._text
 
 

@@ -70,7 +70,7 @@ class Suite:
             numbers: PGD and Co-Attack start in [0, eps] and ascend KL from the clean embedding,
             with steps of 1.25 * eps / n (0.25/255 at eps 2/255 and 10 steps); Co-Attack meets
             the last caption of each image only; SGA starts in the ball with steps of eps / 4
-            (0.5/255).
+            (0.5/255) and views without antialiasing and the last clamp (`ScaleViews`).
     """
 
     image: PGD
@@ -138,9 +138,12 @@ class Suite:
             return co_attack(*target, self._baseline(), text, captions=captions, **drawn)  # type: ignore[arg-type]
         if attack in ("sga", "dra"):
             eps = self.image.eps_255
-            own = replace(self.image, step_255=eps / 4) if self.released else self.image
+            own, views = self.image, self.views
+            if self.released:
+                own = replace(own, step_255=eps / 4 if eps else None)
+                views = replace(views, released=True)
             set_guided = sga if attack == "sga" else dra
-            return set_guided(*target, own, text, views=self.views, **drawn)  # type: ignore[arg-type]
+            return set_guided(*target, own, text, views=views, **drawn)  # type: ignore[arg-type]
         image = self.image if attack == "joint" else self.stronger()
         return contrastive_attack(*target, image, text, **drawn)  # type: ignore[arg-type]
 
@@ -159,7 +162,7 @@ class Suite:
         if not self.released:
             return self.image
         step = 1.25 * self.image.eps_255 / max(self.image.n_steps, 1)
-        return replace(self.image, start="positive", step_255=step)
+        return replace(self.image, start="positive", step_255=step or None)
 
 
 def _generator(seed: int) -> torch.Generator:

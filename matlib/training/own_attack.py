@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from matlib.attacks.edits import CandidateTable
-from matlib.attacks.gallery import Gallery
+from matlib.attacks.forwards import images_per_forward
+from matlib.attacks.gallery import Gallery, prepared
 from matlib.attacks.image import AttackReport, ImageAttack, attack_in_chunks
 from matlib.attacks.image_objectives import squared_distance
 from matlib.attacks.multimodal import embed_images, pgd
@@ -56,16 +57,17 @@ class OwnLossAttack:
             moved = self._far_images(encoder, gallery, image, generator, report)
         else:
             moved = pgd(encoder, gallery, image, generator=generator, report=report)
-        every = replace(text, search="exhaustive")
+        every = replace(text, search="exhaustive", max_kept=0)  # one pass: nothing is met twice
         captions = list(gallery.captions)
         if self.how.text == "characters":
             target = reference_text(self.reference, captions)
-            away = squared_distance_from(target)
-            return moved, every(Unnormalised(encoder), captions, candidates, away)
+            measured = Unnormalised(encoder)
+            away = prepared(measured, gallery, candidates, every, report)
+            return moved, away(squared_distance_from(target))
         relevant = gallery.relevant.T.to(encoder.device)
         found = embed_images(encoder, moved, gallery.chunk)
         wrong = caption_contrastive(found, relevant, encoder.logit_scale.detach())
-        return moved, every(encoder, captions, candidates, wrong)
+        return moved, prepared(encoder, gallery, candidates, every, report)(wrong)
 
     def _far_images(
         self,
@@ -75,7 +77,8 @@ class OwnLossAttack:
         generator: torch.Generator,
         report: AttackReport,
     ) -> Tensor:
-        parts = gallery.pixels.split(gallery.chunk)
+        size = gallery.chunk or images_per_forward(gallery.pixels, device=encoder.device)
+        parts = gallery.pixels.split(size)
         target = torch.cat([reference_image(self.reference, part) for part in parts])
         return attack_in_chunks(
             image,
