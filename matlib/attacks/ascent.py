@@ -229,8 +229,8 @@ def attack_in_chunks(
     """Attack any number of images, `chunk` at a time: memory is bounded by the chunk.
 
     Every image draws from a generator of its own, so that no number depends on the chunk (but
-    for the rounding of a forward of another size). Objectives are not sliced, they are built per chunk:
-    `lambda rows: contrastive(text, relevant[rows], scale)`.
+    for the rounding of a forward of another size). Objectives are not sliced, they are built per
+    chunk: `lambda rows: contrastive(text, relevant[rows], scale)`.
 
     Args:
         pixels: float (N, 3, H, W) in [0, 1], on any device.

@@ -21,7 +21,6 @@ from matlib.bench.text import UnequalOutputs
 from matlib.bench.timing import in_turns, repeated
 
 EPS_255 = 2.0
-CHUNK = 128
 
 
 def bench_images(load: Load, n_repeats: int, n_steps: int = 10) -> dict[str, Any]:
@@ -31,10 +30,7 @@ def bench_images(load: Load, n_repeats: int, n_steps: int = 10) -> dict[str, Any
     text, device = embed_texts(load.encoder, load.captions), load.encoder.device
 
     released = in_turns(
-        lambda: _ours(load, text, image, CHUNK),
-        lambda: _peers(load, text, image),
-        device,
-        n_repeats,
+        lambda: _ours(load, text, image), lambda: _peers(load, text, image), device, n_repeats
     )
     pgd = repeated(lambda: _pgd(load, text, image), device, n_repeats)
     n = len(load.pixels)
@@ -60,14 +56,27 @@ def check_equal_images(load: Load, image: PGD) -> int:
     """
     exact = load.in_double()
     text = embed_texts(exact.encoder, exact.captions)
-    ours = _ours(exact, text, image, IMAGES)
+    ours = _in_batches(exact, text, image)
     gap = float((ours - _peers(exact, text, image)).abs().max())
     if gap > 1e-6:
         raise UnequalOutputs(f"SGA's image step: pixels differ by up to {gap:.2g}")
     return len(ours)
 
 
-def _ours(load: Load, text: Tensor, image: PGD, chunk: int) -> Tensor:
+def _in_batches(load: Load, text: Tensor, image: PGD) -> Tensor:
+    """Ours with one draw per batch of the peer's size, as the peer draws."""
+    own, drawn = _own_mask(load).to(text.device), torch.Generator().manual_seed(0)
+    parts = [
+        image(
+            load.encoder, load.pixels[rows], away_from_captions(text, own[rows]),
+            generator=drawn, views=ScaleViews(),
+        )
+        for rows in torch.arange(len(load.pixels)).split(IMAGES)
+    ]  # fmt: skip
+    return torch.cat(parts)
+
+
+def _ours(load: Load, text: Tensor, image: PGD) -> Tensor:
     own = _own_mask(load).to(text.device)
     return attack_in_chunks(
         image,
@@ -76,7 +85,6 @@ def _ours(load: Load, text: Tensor, image: PGD, chunk: int) -> Tensor:
         lambda rows: away_from_captions(text, own[rows.to(own.device)]),
         generator=torch.Generator().manual_seed(0),
         views=ScaleViews(),
-        chunk=chunk,
     )
 
 
@@ -96,7 +104,6 @@ def _pgd(load: Load, text: Tensor, image: PGD) -> Tensor:
         load.pixels,
         lambda rows: contrastive(text, own[rows.to(own.device)], scale),
         generator=torch.Generator().manual_seed(0),
-        chunk=CHUNK,
     )
 
 

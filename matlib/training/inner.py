@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from matlib.attacks.balls import Generators
+from matlib.attacks.budgets import check_count
 from matlib.attacks.characters import CharacterEdits
 from matlib.attacks.image import PGD
 from matlib.attacks.image_objectives import squared_distance
@@ -102,6 +103,10 @@ class InnerAttack:
     text: WordSubstitution
     max_edits: int | None = None
     characters: PairwiseCharacterEdits = field(default_factory=PairwiseCharacterEdits)
+
+    def __post_init__(self) -> None:
+        if self.max_edits is not None:
+            check_count("max_edits", self.max_edits, 1)
 
 
 def image_objective(

@@ -60,7 +60,8 @@ def train(
         data: originals with their variants; a 1:1 set is `OneToMany.from_pairs(pairs)`.
         how: which inputs are attacked, which loss, which tower learns.
         inner: the attack's budgets; needed when `how` attacks anything.
-        candidates: allowed edits of every caption in `data`; needed when `how` draws edits.
+        candidates: allowed edits of every caption in `data`, [] for one that shall stay;
+            needed when `how` draws edits.
         keep_in: folder for the last two checkpoints. Where it holds one of this same run,
             training goes on from there. They are removed when training is done.
         on_step: called with (step, loss), on the first process.
@@ -76,10 +77,10 @@ def train(
     Raises:
         NonFiniteLossError: NaN or infinite loss or gradient; the last good weights are in
             `encoder`, and their checkpoint in `keep_in`.
-        ValueError: arguments that cannot work together, or a checkpoint of another run or
-            another architecture in `keep_in`.
+        ValueError: arguments that cannot work together or would leave out an attack that
+            `how` names, or a checkpoint of another run or another architecture in `keep_in`.
     """
-    check_inputs(encoder, data, how, schedule, inner, candidates)
+    noted = check_inputs(encoder, data, how, schedule, inner, candidates)
     with _restored(encoder), accelerated(encoder.device, schedule) as accelerator:
         check_processes(schedule, accelerator.num_processes)
         processes = agreed_processes(accelerator)
@@ -107,7 +108,7 @@ def train(
             StepLog(log_in if is_first else None, schedule.batch_size, history) as log,
             read_ahead(draws, data, parts, encoder.device) as fed,
         ):
-            for text in keeper.damaged:
+            for text in (*keeper.damaged, *(t for t in noted if t not in history.warnings)):
                 _warn(text, history, log, is_first)
             for step, draw in enumerate(fed, start=first):
                 row = stepper.step(step, draw, data, keeper.restore_last_good)

@@ -1,7 +1,4 @@
-"""Multimodal attacks written plainly: one image, one caption, one word, one candidate at a time.
-
-Only the random draws are made for a whole chunk of images, as the attacks make them.
-"""
+"""Multimodal attacks written plainly: one image, one caption, one word, one candidate at a time."""
 
 from __future__ import annotations
 
@@ -35,6 +32,7 @@ class Plain:
 
     Args:
         scales: of SGA's and DRA's views.
+        released: views without antialiasing, and not clamped at the end.
         g: the generator that the attack under test has a twin of.
     """
 
@@ -47,8 +45,10 @@ class Plain:
         n_words: int,
         scales: tuple[float, ...],
         g: torch.Generator,
+        released: bool = False,
     ) -> None:
         self.encoder, self.gallery, self.table = encoder, gallery, table
+        self.released = released
         self.image, self.n_words, self.scales, self.g = image, n_words, scales, g
         self.captions = list(gallery.captions)
         self.kept: dict[str, Tensor] = {}
@@ -128,11 +128,11 @@ class Plain:
     def views(self, x: Tensor, noise: list[Tensor]) -> list[Tensor]:
         side, seen = x.shape[-1], [x]
         for scale, n in zip(self.scales, noise, strict=True):
-            small = F.interpolate(
-                (x + NOISE * n)[None], size=int(scale * side), mode="bicubic", antialias=True
-            ).clamp(0, 1)
-            back = F.interpolate(small, size=side, mode="bicubic", antialias=True).clamp(0, 1)
-            seen.append(back[0])
+            how = {"mode": "bicubic", "antialias": not self.released}
+            noisy = (x + NOISE * n)[None]
+            small = F.interpolate(noisy, size=int(scale * side), **how).clamp(0, 1)  # type: ignore[arg-type]
+            back = F.interpolate(small, size=side, **how)  # type: ignore[arg-type]
+            seen.append(back[0] if self.released else back[0].clamp(0, 1))
         return seen
 
     def gradient(self, score: ImageScore, x: Tensor, i: int, noise: list[Tensor]) -> Tensor:
@@ -145,49 +145,44 @@ class Plain:
         eps = self.image.eps_255 / 255
         return torch.max(torch.min(x, clean + eps), clean - eps).clamp(0, 1)
 
-    def start(self, clean: Tensor) -> Tensor:
+    def start(self, clean: Tensor, g: torch.Generator) -> Tensor:
         if self.image.start == "none":
             return torch.zeros_like(clean)
-        unit, eps = torch.rand(clean.shape, generator=self.g, dtype=clean.dtype), self.image.eps_255
+        unit, eps = torch.rand(clean.shape, generator=g, dtype=clean.dtype), self.image.eps_255
         return (unit if self.image.start == "positive" else 2 * unit - 1) * eps / 255
 
     def climb(
         self, score: ImageScore, has_views: bool = False, n_mixes: int = 0
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Final images and those one step before; with `n_mixes`, DRA's steps."""
+        pixels = self.gallery.pixels
+        seeds = torch.randint(2**62, (len(pixels),), generator=self.g).tolist()
         done: list[Tensor] = []
         before: list[Tensor] = []
-        for rows in torch.arange(len(self.gallery.pixels)).split(self.gallery.chunk):
-            clean = self.gallery.pixels[rows]
-            if self.image.eps_255 == 0:
-                done, before = done + list(clean), before + list(clean)
-                continue
-            now = [
-                self.into_the_ball(x, c)
-                for x, c in zip(clean + self.start(clean), clean, strict=True)
-            ]
-            last = list(now)
-            for step in range(self.image.n_steps):
-                mixes = self.mixes(n_mixes) if step else []
-                scales = self.scales if has_views else ()
-                noise = [
-                    torch.randn(clean.shape, generator=self.g, dtype=clean.dtype) for _ in scales
-                ]
-                for k, i in enumerate(rows.tolist()):
-                    point = now[k]
-                    if mixes:
-                        point = self.best_mix(score, i, mixes, now[k], clean[k], last[k])
-                    gradient = self.gradient(score, point, i, [n[k] for n in noise])
-                    there = now[k] + self.image.step * gradient.sign()
-                    last[k], now[k] = now[k], self.into_the_ball(there, clean[k])
-            done, before = done + now, before + last
+        for i, clean in enumerate(pixels):
+            g = torch.Generator().manual_seed(seeds[i])
+            now = last = clean
+            if self.image.eps_255 > 0:
+                now = last = self.into_the_ball(clean + self.start(clean, g), clean)
+                for step in range(self.image.n_steps):
+                    mixes = self.mixes(n_mixes, g) if step else []
+                    noise = [
+                        torch.randn(clean.shape, generator=g, dtype=clean.dtype)
+                        for _ in (self.scales if has_views else ())
+                    ]
+                    point = self.best_mix(score, i, mixes, now, clean, last) if mixes else now
+                    gradient = self.gradient(score, point, i, noise)
+                    there = now + self.image.step * gradient.sign()
+                    last, now = now, self.into_the_ball(there, clean)
+            done.append(now)
+            before.append(last)
         return done, before
 
-    def mixes(self, n: int) -> list[tuple[float, float, float]]:
+    def mixes(self, n: int, g: torch.Generator) -> list[tuple[float, float, float]]:
         drawn = []
         for _ in range(n):
-            a = int(torch.randint(0, 101, (1,), generator=self.g))
-            b = int(torch.randint(0, 101 - a, (1,), generator=self.g))
+            a = int(torch.randint(0, 101, (1,), generator=g))
+            b = int(torch.randint(0, 101 - a, (1,), generator=g))
             drawn.append((a / 100, b / 100, (100 - a - b) / 100))
         return drawn
 

@@ -154,7 +154,7 @@ def test_words_of_a_text_are_counted_in_any_case() -> None:
 def test_symbols_of_several_characters_are_refused() -> None:
     with pytest.raises(ValueError, match="one character or none"):
         CharacterEdits(symbols=("ab",))
-    with pytest.raises(ValueError, match="n_slots, n_symbols, chunk >= 1"):
+    with pytest.raises(ValueError, match="must be 1 or more"):
         CharacterEdits(n_slots=0)
     with pytest.raises(ValueError, match="got one string"):
         CharacterEdits()(encoder(), "abc", generator=generator())

@@ -31,6 +31,7 @@ ATTACKS: dict[str, tuple[Any, dict[str, Any], Any]] = {
         lambda plain: plain.co(only_last=True),
     ),
     "sga": (sga, {"views": ScaleViews(SCALES)}, Plain.sga),
+    "sga, released views": (sga, {"views": ScaleViews(SCALES, released=True)}, Plain.sga),
     "dra": (dra, {"views": ScaleViews(SCALES), "n_mixes": 3}, lambda plain: plain.dra(3)),
     "dra, guided by the previous image": (
         dra,
@@ -84,7 +85,8 @@ def test_equals_the_plain_attack(
     pixels, captions = attack(
         encoder, gallery, table, image, text, generator=generator(seed), **options
     )
-    plain = Plain(encoder, gallery, table, image, n_words, SCALES, generator(seed))
+    released = "released" in name
+    plain = Plain(encoder, gallery, table, image, n_words, SCALES, generator(seed), released)
     expected, expected_captions = plainly(plain)
     assert captions == expected_captions
     off = (pixels - torch.stack(expected)).abs() > 1e-6

@@ -11,6 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from matlib.attacks.apgd import APGD
+from matlib.attacks.forwards import CPU_BYTES, images_per_forward
+from matlib.attacks.gallery import embed_images
 from matlib.attacks.image import PGD, ScaleViews, attack_in_chunks
 from matlib.attacks.image_objectives import contrastive
 from matlib.models.open_clip import OpenClipEncoder
@@ -154,24 +157,50 @@ def test_views_are_summed_step_by_step() -> None:
     assert torch.allclose(batched, x, atol=1e-9)
 
 
-def test_chunks_are_the_same_attack_on_fewer_images() -> None:
-    encoder, pixels = tiny_encoder(), random_pixels(5)
+@pytest.mark.parametrize("views", [None, ScaleViews((0.5, 1.5))], ids=["plain", "views"])
+@pytest.mark.parametrize("attack", [PGD(4.0, 2), PGD(200.0, 2, norm="l2"), APGD(4.0, 3)], ids=repr)
+def test_no_number_depends_on_the_chunk(attack: Any, views: ScaleViews | None) -> None:
+    encoder, pixels = tiny_encoder().double(), random_pixels(5).double()
     text = encoder.encode_text(CAPTIONS).detach()
     mask = torch.eye(5, dtype=torch.bool)
-    attack, g = PGD(4.0, 2), generator()
-    parts = [
-        attack(encoder, pixels[a:b], contrastive(text, mask[a:b], 10.0), generator=g)
-        for a, b in ((0, 2), (2, 4), (4, 5))
-    ]
-    chunked = attack_in_chunks(
-        attack,
-        encoder,
-        pixels,
-        lambda rows: contrastive(text, mask[rows], 10.0),
-        generator=generator(),
-        chunk=2,
-    )
-    assert torch.equal(chunked, torch.cat(parts))
+
+    def moved(chunk: int | None) -> torch.Tensor:
+        return attack_in_chunks(
+            attack, encoder, pixels, lambda rows: contrastive(text, mask[rows], 10.0),
+            generator=generator(), views=views, chunk=chunk,
+        )  # fmt: skip
+
+    whole = moved(None)
+    for chunk in (1, 2, 5):
+        assert torch.allclose(moved(chunk), whole, atol=1e-9, rtol=0)
+    few = attack_in_chunks(
+        attack, encoder, pixels[:2], lambda rows: contrastive(text, mask[:2][rows], 10.0),
+        generator=generator(), views=views,
+    )  # fmt: skip
+    assert torch.allclose(few, whole[:2], atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize(("side", "n_views", "n"), [(224, 5, 11), (224, 1, 55), (2000, 5, 1)])
+def test_a_forward_is_bounded_in_bytes_of_pixels_and_views(side: int, n_views: int, n: int) -> None:
+    pixels = torch.empty(1, 3, side, side)
+    assert images_per_forward(pixels, n_views) == n
+    assert n == 1 or n * n_views * 3 * side**2 * 4 <= CPU_BYTES
+    assert images_per_forward(pixels.double(), n_views) == max(1, n // 2)
+
+
+def test_memory_of_an_attack_is_bounded_whatever_the_gallery() -> None:
+    encoder, pixels, seen = tiny_encoder(), torch.rand(40, 3, 16, 16), []
+    image = encoder.encode_image
+    encoder.encode_image = lambda x: seen.append(x.numel() * 4) or image(x)  # type: ignore
+    bound, views = 2**16, ScaleViews()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matlib.attacks.forwards.CPU_BYTES", bound)
+        attack_in_chunks(
+            PGD(4.0, 1), encoder, pixels, lambda rows: lambda features: features.sum(1),
+            generator=generator(), views=views,
+        )  # fmt: skip
+        embed_images(encoder, pixels)
+    assert len(seen) > 2 and bound / 2 < max(seen) <= bound
 
 
 def test_momentum_that_is_renormalised_changes_no_linf_step() -> None:

@@ -276,9 +276,11 @@ def test_generators_that_do_not_fit_are_refused() -> None:
         score = squared_distance(encoder.encode_image(pixels))
     with pytest.raises(ValueError, match="2 for 3"):
         PGD(8.0, 1)(encoder, pixels, score, generator=[generator(), generator()])
-    with pytest.raises(ValueError, match="pass one generator"):
-        draws = [generator(i) for i in range(3)]
-        PGD(8.0, 1)(encoder, pixels, score, generator=draws, views=ScaleViews((0.5,)))
+    with pytest.raises(ValueError, match="2 for 3"):
+        draws = [generator(i) for i in range(2)]
+        PGD(8.0, 1, start="none")(
+            encoder, pixels, score, generator=draws, views=ScaleViews((0.5,))
+        )
     batch = toy_batch()
     with pytest.raises(ValueError, match="one generator per pair"):
         defence("mat").attack(exact_encoder(), batch, INNER, CANDIDATES, [generator()])

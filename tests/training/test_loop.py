@@ -13,7 +13,7 @@ from matlib.training.batch import draw_batches
 from matlib.training.checkpoint import last_checkpoint, load_weights, save_weights
 from matlib.training.checks import check_processes
 from matlib.training.defences import DEFENCES, defence
-from matlib.training.inner import InnerAttack
+from matlib.training.inner import InnerAttack, PairwiseCharacterEdits
 from matlib.training.loop import (
     NonFiniteLossError,
     Schedule,
@@ -139,6 +139,77 @@ def test_missing_attack_candidates_or_pairs_are_refused_before_training() -> Non
         train(encoder, data, defence("mat"), schedule, seed=0, inner=INNER)
     with pytest.raises(ValueError, match="a batch of 9"):
         train(encoder, data, defence("clean"), Schedule(1, 9, 1e-3), seed=0)
+
+
+def refused(name: str, message: str, inner: InnerAttack = INNER, **more) -> None:  # type: ignore[no-untyped-def]
+    data = more.pop("data", toy_data())
+    given = {"candidates": toy_candidates(data), **more}
+    with pytest.raises(ValueError, match=message):
+        train(
+            tiny_encoder(), data, defence(name), Schedule(1, 4, 1e-3), seed=0, inner=inner, **given
+        )
+
+
+@pytest.mark.parametrize("name", ["mat", "text-at", "mmcoa", "clean+random"])
+def test_a_table_that_changes_no_caption_is_not_trained_with(name: str) -> None:
+    data = toy_data()
+    same = {c: [Edit(0, c.split(" ")[0])] for own in data.captions for c in own}
+    refused(name, "16 of the 16 captions have no key", candidates={})
+    refused(name, "change none of the 16 captions", candidates=same)
+    refused(name, "change none of the 16 captions", candidates=dict.fromkeys(same, ()))
+
+
+def test_keys_that_miss_are_counted_with_what_they_miss_by() -> None:
+    whole = toy_candidates(toy_data())
+    shouted = {key.upper().replace(" ", "  "): row for key, row in whole.items()}
+    refused("mat", r"16 keys are no caption.*'RED  BLUE' differs in spaces", candidates=shouted)
+    some = dict(list(whole.items())[3:])
+    refused("mat", r"3 of the 16 captions have no key.*'red blue'.*0 keys", candidates=some)
+    wrong = {**whole, "red blue": [Edit(7, "near")]}
+    refused("mat", "lies outside", candidates=wrong)
+    refused("mat", "one word", candidates={**whole, "red blue": [Edit(0, "two words")]})
+
+
+def test_few_captions_that_can_be_attacked_are_said_once() -> None:
+    data = toy_data()
+    few = {key: row if key == "red blue" else [] for key, row in toy_candidates(data).items()}
+    history = train(
+        tiny_encoder(), data, defence("mat"), Schedule(2, 4, 1e-3), seed=0, inner=INNER,
+        candidates=few,
+    )  # fmt: skip
+    assert [text for text in history.warnings if text.startswith("15 of 16 captions")]
+    assert len(history.warnings) == 1
+
+
+def test_mat_plus_on_single_pairs_is_refused_as_it_would_be_mat() -> None:
+    refused("mat+", "each of the 8 pairs has one of both", data=toy_data(8, 1, 1))
+    for captions, renderings in ((2, 1), (1, 2)):
+        data = toy_data(8, captions, renderings)
+        train(
+            tiny_encoder(), data, defence("mat+"), Schedule(1, 4, 1e-3), seed=0, inner=INNER,
+            candidates=toy_candidates(data),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "inner", "message"),
+    [
+        ("mat", InnerAttack(PGD(0.0, 1), WordSubstitution(1)), r"image\.eps_255 0"),
+        ("tecoa", InnerAttack(PGD(4.0, 0), WordSubstitution(1)), r"image\.n_steps 0"),
+        ("text-at", InnerAttack(PGD(0.0, 0), WordSubstitution(0)), r"has text\.n_words 0"),
+        (
+            "leaf",
+            InnerAttack(
+                PGD(4.0, 1), WordSubstitution(1), characters=PairwiseCharacterEdits(n_edits=0)
+            ),
+            r"characters\.n_edits 0",
+        ),
+    ],
+)
+def test_an_attack_of_size_zero_is_not_trained_with(
+    name: str, inner: InnerAttack, message: str
+) -> None:
+    refused(name, message, inner)
 
 
 @pytest.mark.parametrize(
