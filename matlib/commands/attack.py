@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from matlib.attacks.budgets import check_count, check_positive
 from matlib.attacks.candidates import Table, normalise_caption
 from matlib.attacks.eight_bit import to_8bit
 from matlib.attacks.gallery import Gallery, embed_images
@@ -20,7 +21,7 @@ from matlib.commands.batches import AttackFolder, Batch, check_folder, result_na
 from matlib.commands.models import open_model, weights_identity
 from matlib.commands.outcomes import write_outcomes
 from matlib.commands.user_data import check_images, file_hashes, identity, read_user_data, sized
-from matlib.commands.words import Words, n_unattackable
+from matlib.commands.words import Words, attackable
 from matlib.data.pairs import ImageTextPairs
 from matlib.evaluation.suite import ATTACKS, ON_REQUEST, TEXT_ATTACKS, Suite
 from matlib.models.open_clip import OpenClipEncoder
@@ -102,6 +103,9 @@ class AttackOptions:
             ValueError, FileNotFoundError: what was expected and what came.
         """
         self.suite()
+        check_positive("--eps", self.eps_255, " in 1/255 of the pixel range")
+        check_count("--steps", self.n_steps, 1)
+        check_count("--n-words", self.n_words, 1)
         if self.batch < 1:
             raise ValueError(f"--batch is the number of images, 1 or more; got {self.batch}")
         if self.form == "png" and self.attack != "bert" and 0 < self.eps_255 < 1:
@@ -130,6 +134,9 @@ def run_attack(options: AttackOptions) -> dict[str, Any]:
     pairs = read_user_data(options.images, options.captions, options.split)
     if options.is_released:
         pairs = replace(pairs, captions=tuple(normalise_caption(c) or c for c in pairs.captions))
+    if options.edits_text and options.words is not None:
+        notes = options.words.meet(pairs.captions, released=options.is_released)
+        pairs = replace(pairs, notes=(*pairs.notes, *notes))
     check_folder(options.out)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     encoder = open_model(
@@ -152,7 +159,7 @@ def run_attack(options: AttackOptions) -> dict[str, Any]:
             found.append(folder.batch(number, contents[number], names, make))
             progress.advance(1, f"batch {number + 1}")
     about = {**settings, "data": identity(pairs, files), "code": code_hash(CODE)}
-    return write_outcomes(folder, pairs, found, about, n_unattackable(pairs.captions, table))
+    return write_outcomes(folder, pairs, found, about, attackable(pairs.captions, table))
 
 
 def _settings(options: AttackOptions, device: str) -> dict[str, Any]:

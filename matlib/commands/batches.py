@@ -123,7 +123,8 @@ class AttackFolder:
 
         content = text_hash(json.dumps([*captions]))
         kept = self._get(self._spec(TABLE, "words", content), write)
-        return from_table(captions, json.loads(kept.file(EDITS).read_text(encoding="utf-8")))
+        rows = json.loads(kept.file(EDITS).read_text(encoding="utf-8"))
+        return from_table(captions, rows, whole=True)
 
     def finish(self, content: Mapping[str, Any]) -> None:
         """Write `pairs.json`, then remove what only an earlier run on other data used."""

@@ -28,7 +28,7 @@ def write_outcomes(
     pairs: ImageTextPairs,
     made: Sequence[tuple[Batch, Sequence[Any]]],
     settings: Mapping[str, Any],
-    n_unattackable: int,
+    words: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Judge all pairs from the finished batches and write `pairs.json`.
 
@@ -36,6 +36,8 @@ def write_outcomes(
 
     Args:
         made: every batch, with the places of its adversarial images.
+        words: of the summary, how much of the captions the attack may change (`attackable`);
+            0 where no text is attacked.
 
     Returns:
         the summary.
@@ -48,7 +50,7 @@ def write_outcomes(
         "n_images": len(pairs),
         "n_captions": pairs.n_captions,
         "stored_as": as_stored,
-        "n_unattackable_captions": n_unattackable if settings["words"] else 0,
+        **(words if settings["words"] else dict.fromkeys(words, 0)),
         "n_changed_captions": sum(a != b for a, b in zip(pairs.captions, captions, strict=True)),
         "gradients": {key: sum(b.counts[key] for b in found) for key in found[0].counts},
         **_recalls(outcomes, pairs, as_stored),
@@ -167,7 +169,8 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     lines += [
         f"{summary['n_images']:,} images, {summary['n_captions']:,} captions; "
         f"{summary['n_changed_captions']:,} captions changed, "
-        f"{summary['n_unattackable_captions']:,} have no word that may be changed",
+        f"{summary['n_unattackable_captions']:,} have no word that may be changed, "
+        f"{summary['attackable_words_per_caption']:.2f} words per caption may",
         f"{n_vanished:,} of {gradients['n_gradients']:,} gradients vanished",
         *summary["notes"],
     ]

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matlib.attacks.budgets import check_count
 from matlib.attacks.candidates import (
     Table,
-    english_stop_words,
-    free_edits,
+    checked_synonyms,
+    from_masked_lm,
     from_synonyms,
     from_table,
+    normalise_caption,
 )
-from matlib.attacks.edits import by_position
+from matlib.attacks.edits import check_replacement, n_attackable_words
+from matlib.attacks.slots import as_clip_reads
 from matlib.commands.user_data import read_mapping
 from matlib.models.masked_lm import MaskedLM
 from matlib.study.provenance import file_hash
@@ -25,8 +28,10 @@ class Words:
     """Where allowed word edits come from: one of the three.
 
     Attributes:
-        candidates: JSON file: caption -> list of [position, replacement].
-        synonyms: JSON file: word -> list of words.
+        candidates: JSON file: caption -> list of [position, replacement]; white space in the
+            caption counts as one space, positions count the words between. Marks that touch a
+            word stay: both "go" and "go." replace "chess." by "go.".
+        synonyms: JSON file: word -> list of words; see `from_synonyms`.
         masked_lm: a folder, or a name on the hub.
         k: replacements per word.
     """
@@ -43,8 +48,7 @@ class Words:
                 "a text attack needs one source of words: --masked-lm, --synonyms or "
                 f"--candidates; got {len(given)}"
             )
-        if self.k < 1:
-            raise ValueError(f"expected k of 1 or more; got {self.k}")
+        check_count("k", self.k, 1)
 
     def identity(self) -> dict[str, Any]:
         """For the settings hash: content of files, never their place."""
@@ -57,53 +61,142 @@ class Words:
         return {"masked_lm": name, "k": self.k}
 
     def check(self) -> None:
-        """Find a missing or empty file before any long work.
+        """Find a missing, empty or wrong file before any long work.
 
         Raises:
-            FileNotFoundError, ValueError: no such file, or nothing in it.
+            FileNotFoundError, ValueError: no such file, nothing in it, or a key that does not
+                hold words; both are named.
         """
-        for path, what in ((self.candidates, "candidates"), (self.synonyms, "synonyms")):
-            if path is not None:
-                read_mapping(path, what)
+        if self.candidates is not None:
+            for caption, rows in read_mapping(self.candidates, "candidates").items():
+                _check_rows(f"{self.candidates}, {caption!r:.80}", rows)
+        if self.synonyms is not None:
+            self._listed()
         if Path(self.masked_lm).is_absolute() and not _model_files(self.masked_lm):
             raise FileNotFoundError(
                 f"no masked language model in {self.masked_lm}: expected a folder with "
                 "model.safetensors and tokenizer.json"
             )
 
+    def meet(self, captions: Sequence[str], *, released: bool = False) -> tuple[str, ...]:
+        """What the file's keys miss of these captions, as notes for people.
+
+        Raises:
+            ValueError: keys that miss a caption by capitals or marks alone, keys of none of the
+                captions, or positions outside a caption.
+        """
+        if self.candidates is not None:
+            given = self._keyed(released)
+            self._check_keys(given, captions)
+            n_unused, n_bare = (
+                len(given.keys() - {*captions}),
+                sum(c not in given for c in captions),
+            )
+            if not n_unused and not n_bare:
+                return ()
+            return (
+                f"{self.candidates.name}: {n_bare:,} captions have no key there and stay as they "
+                f"are; {n_unused:,} keys are no caption here",
+            )
+        if self.synonyms is not None:
+            self.table(captions, "cpu")
+        return ()
+
     def table(self, captions: Sequence[str], device: str, *, released: bool = False) -> Table:
         """The allowed edits of every caption.
 
         Args:
-            released: ask the masked LM as the field's code does (see `MaskedLM.candidates`).
+            released: ask the masked LM as the field's code does (see `from_masked_lm`).
+
+        Raises:
+            ValueError: not one edit for all the captions.
         """
         if self.candidates is not None:
-            given = read_mapping(self.candidates, "candidates")
-            if not any(caption in given for caption in captions):
-                raise ValueError(f"{self.candidates} has edits for none of the captions")
-            return from_table(captions, [_rows(given, caption) for caption in captions])
-        if self.synonyms is not None:
-            return from_synonyms(captions, read_mapping(self.synonyms, "synonyms"), k=self.k)
-        masked_lm = MaskedLM.load(self.masked_lm)
-        masked_lm.model.to(device)
-        if released:
-            words = masked_lm.candidates(
-                captions, self.k,
-                alignment="as_released", multi_token="as_released", k_counts="predicted",
-            )  # fmt: skip
+            given = self._keyed(released)
+            self._check_keys(given, captions)
+            table = from_table(captions, [given.get(caption, []) for caption in captions])
+        elif self.synonyms is not None:
+            table = from_synonyms(captions, self._listed(), k=self.k)
         else:
-            words = masked_lm.candidates(captions, self.k)
-        return free_edits(captions, words, english_stop_words(), self.k)
+            masked_lm = MaskedLM.load(self.masked_lm)
+            masked_lm.model.to(device)
+            table = from_masked_lm(captions, masked_lm, self.k, released=released)
+        if not any(map(n_attackable_words, captions, table)):
+            source = self.candidates or self.synonyms or self.masked_lm
+            raise ValueError(
+                f"{source} changes no word of the {len(captions):,} captions, so no text would "
+                "be attacked: its words must occur in them, and stop words are left alone"
+            )
+        return table
+
+    def _listed(self) -> dict[str, list[str]]:
+        """The file of synonyms, checked."""
+        assert self.synonyms is not None
+        try:
+            return checked_synonyms(read_mapping(self.synonyms, "synonyms"))
+        except ValueError as error:
+            prefix = "" if str(self.synonyms) in str(error) else f"{self.synonyms}: "
+            raise ValueError(f"{prefix}{error}") from error
+
+    def _keyed(self, released: bool) -> dict[str, list[tuple[int, str]]]:
+        """The file of candidates, its keys as captions are read."""
+        assert self.candidates is not None
+        found: dict[str, list[tuple[int, str]]] = {}
+        for caption, rows in read_mapping(self.candidates, "candidates").items():
+            where = f"{self.candidates}, {caption!r:.80}"
+            _check_rows(where, rows)
+            plain = " ".join(caption.split())
+            key = normalise_caption(plain) or plain if released else plain
+            if key.count(" ") != plain.count(" "):
+                raise ValueError(
+                    f"{where}: released conventions read it as {key!r:.80}, so positions would "
+                    "shift; use that as the key, and its positions"
+                )
+            if key in found:
+                raise ValueError(f"{where}: two keys read as this caption; join them")
+            found[key] = [(position, word) for position, word in rows]
+        return found
+
+    def _check_keys(self, given: Mapping[str, Any], captions: Sequence[str]) -> None:
+        """Refuse keys that are meant for a caption and miss it, and positions outside it."""
+        wanted = dict.fromkeys(captions)
+        missed = [caption for caption in wanted if caption not in given]
+        unused = {_letters(key): key for key in given if key not in wanted}
+        near = [(unused[_letters(c)], c) for c in missed if _letters(c) in unused]
+        if near:
+            key, caption = near[0]
+            raise ValueError(
+                f"{self.candidates}: {len(near):,} keys miss a caption by capitals or marks "
+                f"alone, e.g. {key!r:.80} for {caption!r:.80}; write them as the captions are"
+            )
+        if len(missed) == len(wanted):
+            raise ValueError(
+                f"{self.candidates} has edits for none of the captions; its keys must be the "
+                f"captions, e.g. {next(iter(wanted))!r:.80}"
+            )
+        for caption in wanted:
+            n = caption.count(" ") + 1
+            outside = [row for row in given.get(caption, ()) if not 0 <= row[0] < n]
+            if outside:
+                raise ValueError(
+                    f"{self.candidates}, {caption!r:.80}: it has {n} words, numbered from 0; "
+                    f"{list(outside[0])} lies outside it"
+                )
 
 
-def _rows(given: Mapping[str, Any], caption: str) -> list[tuple[int, str]]:
-    rows = given.get(caption, [])
-    is_sound = isinstance(rows, list) and all(
-        isinstance(row, list) and len(row) == 2 and isinstance(row[0], int) for row in rows
-    )
-    if not is_sound:
-        raise ValueError(f"expected a list of [position, replacement] for {caption!r}")
-    return [(position, str(word)) for position, word in rows]
+def _letters(caption: str) -> str:
+    """What is left of a caption without its capitals and marks."""
+    return as_clip_reads(normalise_caption(caption, len(caption) + 1))
+
+
+def _check_rows(where: str, rows: Any) -> None:
+    if not isinstance(rows, list):
+        raise ValueError(f"{where}: expected a list of [position, replacement]; got {rows!r:.60}")
+    for row in rows:
+        is_pair = isinstance(row, list) and len(row) == 2
+        if not is_pair or isinstance(row[0], bool) or not isinstance(row[0], int):
+            raise ValueError(f"{where}: expected [position, replacement]; got {row!r:.60}")
+        check_replacement(row[1], f"{where}, position {row[0]}")
 
 
 def _model_files(masked_lm: str) -> list[Path]:
@@ -114,6 +207,10 @@ def _model_files(masked_lm: str) -> list[Path]:
     return sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer.json")])
 
 
-def n_unattackable(captions: Sequence[str], table: Table) -> int:
-    """Captions that no edit changes."""
-    return sum(not by_position(c, row) for c, row in zip(captions, table, strict=True))
+def attackable(captions: Sequence[str], table: Table) -> dict[str, Any]:
+    """How much of the captions an attack may change, for its summary."""
+    counts = list(map(n_attackable_words, captions, table))
+    return {
+        "n_unattackable_captions": counts.count(0),
+        "attackable_words_per_caption": round(sum(counts) / max(len(counts), 1), 4),
+    }

@@ -53,7 +53,7 @@ def test_edits_come_from_the_table_and_stay_within_the_budget(
 
 def test_budgets_that_make_no_sense_are_refused() -> None:
     for wrong in ({"n_words": -1}, {"chunk": 0}, {"max_kept": -1}):
-        with pytest.raises(ValueError, match="must be [01] or more"):
+        with pytest.raises(ValueError, match=r"must be [01] or more"):
             WordSubstitution(**wrong)  # type: ignore[arg-type]
 
 

@@ -278,9 +278,7 @@ def test_generators_that_do_not_fit_are_refused() -> None:
         PGD(8.0, 1)(encoder, pixels, score, generator=[generator(), generator()])
     with pytest.raises(ValueError, match="2 for 3"):
         draws = [generator(i) for i in range(2)]
-        PGD(8.0, 1, start="none")(
-            encoder, pixels, score, generator=draws, views=ScaleViews((0.5,))
-        )
+        PGD(8.0, 1, start="none")(encoder, pixels, score, generator=draws, views=ScaleViews((0.5,)))
     batch = toy_batch()
     with pytest.raises(ValueError, match="one generator per pair"):
         defence("mat").attack(exact_encoder(), batch, INNER, CANDIDATES, [generator()])
