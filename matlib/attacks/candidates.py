@@ -117,7 +117,8 @@ def from_synonyms(
     Args:
         synonyms: word -> words that may replace it, best first; no spaces in them. Capitals of
             the keys do not count. A key may be a compound ("well-dressed"), replaced as a whole.
-        stop_words: lower-case words neither attacked nor used; `english_stop_words()` by default.
+        stop_words: lower-case words not attacked; `english_stop_words()` by default. What is
+            listed may be used, whatever it is.
         k: replacements per word; all by default.
 
     Raises:
@@ -125,12 +126,15 @@ def from_synonyms(
     """
     listed = checked_synonyms(synonyms)
     stop = english_stop_words() if stop_words is None else stop_words
-    most = max(map(len, listed.values()), default=0) if k is None else k
-    words = [[listed.get(piece.text.lower(), ()) for piece in pieces(c)] for c in captions]
-    table = free_edits(captions, words, stop, most)
-    for caption, row in zip(captions, table, strict=True):
-        row += _of_compounds(caption, listed, stop, most)
-    return table
+    return [
+        [
+            Edit(piece.position, piece.replaced(word))
+            for piece in content_pieces(caption, stop)
+            for word in listed.get(piece.text.lower(), [])[:k]
+        ]
+        + _of_compounds(caption, listed, stop, k)
+        for caption in captions
+    ]
 
 
 def checked_synonyms(synonyms: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
@@ -158,7 +162,7 @@ def checked_synonyms(synonyms: Mapping[str, Sequence[str]]) -> dict[str, list[st
 
 
 def _of_compounds(
-    caption: str, listed: Mapping[str, Sequence[str]], stop: Collection[str], k: int
+    caption: str, listed: Mapping[str, list[str]], stop: Collection[str], k: int | None
 ) -> list[Edit]:
     """Edits of tokens of several words ("well-dressed") as a whole."""
     row = []
@@ -166,8 +170,7 @@ def _of_compounds(
         before, after = marks(token)
         core = token[len(before) : len(token) - len(after)].lower()
         if not core.isalpha() and core not in stop:
-            kept = [word for word in listed.get(core, ()) if word.lower() not in stop]
-            row += [Edit(position, before + word + after) for word in kept[:k]]
+            row += [Edit(position, before + word + after) for word in listed.get(core, [])[:k]]
     return row
 
 
