@@ -131,6 +131,7 @@ def from_synonyms(
             Edit(piece.position, piece.replaced(word))
             for piece in content_pieces(caption, stop)
             for word in listed.get(piece.text.lower(), [])[:k]
+            if word.lower() != piece.text.lower()
         ]
         + _of_compounds(caption, listed, stop, k)
         for caption in captions

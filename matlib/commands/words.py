@@ -83,11 +83,12 @@ class Words:
 
         Raises:
             ValueError: keys that miss a caption by capitals or marks alone, keys of none of the
-                captions, or positions outside a caption.
+                captions, positions outside a caption, or not one edit in all.
         """
+        if not self.masked_lm:
+            self.table(captions, "cpu", released=released)
         if self.candidates is not None:
             given = self._keyed(released)
-            self._check_keys(given, captions)
             n_unused, n_bare = (
                 len(given.keys() - {*captions}),
                 sum(c not in given for c in captions),
@@ -98,8 +99,6 @@ class Words:
                 f"{self.candidates.name}: {n_bare:,} captions have no key there and stay as they "
                 f"are; {n_unused:,} keys are no caption here",
             )
-        if self.synonyms is not None:
-            self.table(captions, "cpu")
         return ()
 
     def table(self, captions: Sequence[str], device: str, *, released: bool = False) -> Table:
