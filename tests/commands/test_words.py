@@ -233,7 +233,7 @@ def test_positions_that_released_conventions_shift_are_refused(shell: Shell) -> 
 def test_no_budget_helps_the_model(shell: Shell, attack: str, budget: str) -> None:
     words = shell.write("words.json", SYNONYMS)
     code, printed = shell.attack(
-        CAPTIONS, "--synonyms", words, "--attack", attack, *([budget] if budget else [])
+        CAPTIONS, "--synonyms", words, "--attack", attack, budget
     )
     assert code == 1 and "error: " in printed and "Traceback" not in printed
     assert not (shell.root / "out").exists()
