@@ -88,7 +88,7 @@ def scenes_load(n_images: int, captions_per_image: int, shape: SmallModel | None
 def demo_shape() -> SmallModel:
     """The model of the demo profile."""
     profile = load_profile("demo")
-    shape = profile.model.model_dump(exclude={"kind", "name", "pretrained"})
+    shape = profile.model.shape
     return SmallModel(image_size=profile.dataset.image_size, **shape)
 
 

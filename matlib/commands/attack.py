@@ -25,6 +25,7 @@ from matlib.commands.words import Words, attackable
 from matlib.data.pairs import ImageTextPairs
 from matlib.evaluation.suite import ATTACKS, ON_REQUEST, TEXT_ATTACKS, Suite
 from matlib.models.open_clip import OpenClipEncoder
+from matlib.models.opening import checked_device
 from matlib.progress import Progress
 from matlib.study.provenance import code_hash
 
@@ -106,6 +107,8 @@ class AttackOptions:
         check_positive("--eps", self.eps_255, " in 1/255 of the pixel range")
         check_count("--steps", self.n_steps, 1)
         check_count("--n-words", self.n_words, 1)
+        if self.device:
+            checked_device(self.device)
         if self.batch < 1:
             raise ValueError(f"--batch is the number of images, 1 or more; got {self.batch}")
         if self.form == "png" and self.attack != "bert" and 0 < self.eps_255 < 1:
@@ -142,8 +145,9 @@ def run_attack(options: AttackOptions) -> dict[str, Any]:
     encoder = open_model(
         options.model, options.weights, device, profile=options.profile, rest=options.rest
     )
-    pairs = sized(pairs, encoder.image_size)
-    settings = _settings(options, device)
+    how = encoder.settings
+    pairs = sized(pairs, encoder.image_size, how.image_mode, how.interpolation)
+    settings = {**_settings(options, device), "trained_with": how.as_json()}
     folder = AttackFolder(options.out, settings, options.seed, CODE, device)
     files = file_hashes(pairs)
     rows = torch.arange(len(pairs)).split(options.batch)

@@ -16,7 +16,7 @@ import torch
 from matlib.data.caption_files import read_caption_file
 from matlib.data.image_names import find_images, one_spelling
 from matlib.data.image_sources import n_readers
-from matlib.data.images import decode_image
+from matlib.data.images import Fit, Interpolation, decode_image
 from matlib.data.karpathy_json import Entry, read_entries
 from matlib.data.pairs import ImageFiles, ImageTextPairs
 from matlib.data.strict import check_whole, read_json
@@ -70,10 +70,16 @@ def read_user_data(images: Path, captions: Path, split: str = "test") -> ImageTe
     )
 
 
-def sized(pairs: ImageTextPairs, image_size: int) -> ImageTextPairs:
-    """The same pairs, their images scaled and cropped to a model's size."""
+def sized(
+    pairs: ImageTextPairs,
+    image_size: int,
+    mode: Fit = "crop",
+    interpolation: Interpolation = "bicubic",
+) -> ImageTextPairs:
+    """The same pairs, their images brought to a model's size in its way (see `decode_image`)."""
     assert isinstance(pairs.images, ImageFiles)
-    files = ImageFiles(pairs.images.paths, partial(decode_image, size=image_size))
+    decode = partial(decode_image, size=image_size, mode=mode, interpolation=interpolation)
+    files = ImageFiles(pairs.images.paths, decode)
     return replace(pairs, images=files)
 
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from matlib.attacks.image import check_eps
+from matlib.data.images import Fit, Interpolation
 from matlib.models.small import ImageTower, TextTower
 from matlib.training.schedule import Schedule
 
@@ -45,7 +53,8 @@ class Dataset(Part):
     n_base: int = Field(default=0, ge=0, description="images of base pre-training; 0: none")
     base_captions: int = Field(default=5, ge=1)
     base_renderings: int = Field(default=1, ge=1)
-    image_mode: Literal["crop", "squash"] = "crop"
+    image_mode: Fit = "crop"
+    interpolation: Interpolation = "bicubic"
 
 
 class Model(Part):
@@ -63,13 +72,24 @@ class Model(Part):
     head_width: int = 32
     embed_dim: int = 128
     name: str = ""
-    pretrained: str = ""
+    pretrained: str = Field(default="", description="tag, checkpoint file or folder")
+    rest: str = Field(default="", description="the weights that `pretrained` stems from")
 
     @model_validator(mode="after")
     def _named(self) -> Model:
         if self.kind == "open_clip" and not self.name:
             raise ValueError("model.kind open_clip needs model.name, e.g. ViT-B-16")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty_rest(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = handler(self)
+        return {key: value for key, value in found.items() if key != "rest" or value}
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """What `SmallModel` takes, beside the size of the images."""
+        return self.model_dump(exclude={"kind", "name", "pretrained", "rest"})
 
 
 class MaskedLanguageModel(Part):

@@ -1,7 +1,7 @@
 """Image files to pixels: one way, for whatever a folder of photographs may hold.
 
-Source of the `crop` geometry: CLIP's preprocessing, `Resize(size, BICUBIC)` and
-`CenterCrop(size)` of torchvision on a PIL image (a test holds the two together).
+Source of both geometries: open_clip's preprocessing, `Resize` and `CenterCrop` of torchvision on
+a PIL image (tests hold the two together).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 Fit = Literal["crop", "squash"]
+Interpolation = Literal["bicubic", "bilinear"]
 
 # Only decoders that parse pixels: PIL would hand an EPS file to an external interpreter.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -48,7 +49,9 @@ class CorruptImageError(ValueError):
     """An image file that exists but cannot be turned into pixels; the message names it."""
 
 
-def decode_image(path: Path, size: int, mode: Fit = "crop") -> Tensor:
+def decode_image(
+    path: Path, size: int, mode: Fit = "crop", interpolation: Interpolation = "bicubic"
+) -> Tensor:
     """Read one image file as 8-bit RGB of a fixed size.
 
     Grayscale, palette, CMYK and 16-bit images become RGB; what is transparent shows white;
@@ -57,8 +60,9 @@ def decode_image(path: Path, size: int, mode: Fit = "crop") -> Tensor:
     Args:
         path: an image file.
         size: side of the result in pixels, >= 1.
-        mode: `crop` scales the short side to `size` (bicubic) and keeps the centre, as CLIP
-            does; `squash` scales both sides to `size` and loses the aspect ratio.
+        mode: `crop` scales the short side to `size` and keeps the centre, as CLIP does;
+            `squash` scales both sides to `size` and loses the aspect ratio.
+        interpolation: of the scaling; CLIP's is bicubic.
 
     Returns:
         uint8 (3, size, size), values 0 to 255.
@@ -71,7 +75,9 @@ def decode_image(path: Path, size: int, mode: Fit = "crop") -> Tensor:
         raise ValueError(f"image size must be at least 1 pixel, got {size}")
     if mode not in ("crop", "squash"):
         raise ValueError(f"image mode must be 'crop' or 'squash', got {mode!r}")
-    image = _fit(_open_rgb(path), size, mode)
+    if interpolation not in ("bicubic", "bilinear"):
+        raise ValueError(f"interpolation must be 'bicubic' or 'bilinear', got {interpolation!r}")
+    image = _fit(_open_rgb(path), size, mode, Image.Resampling[interpolation.upper()])
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
@@ -123,16 +129,16 @@ def _sixteen_to_eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
-def _fit(image: Image.Image, size: int, mode: Fit) -> Image.Image:
+def _fit(image: Image.Image, size: int, mode: Fit, resample: Image.Resampling) -> Image.Image:
     if mode == "squash":
-        return image.resize((size, size), Image.Resampling.BICUBIC)
+        return image.resize((size, size), resample)
     image = _trim_long_side(image)
     width, height = image.size
     if width <= height:
         scaled = (size, int(size * height / width))
     else:
         scaled = (int(size * width / height), size)
-    image = image.resize(scaled, Image.Resampling.BICUBIC)
+    image = image.resize(scaled, resample)
     left, top = (round((side - size) / 2.0) for side in scaled)
     return image.crop((left, top, left + size, top + size))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from matlib.data.images import Fit, decode_image
+from matlib.data.images import Fit, Interpolation, decode_image
 from matlib.data.karpathy_json import Entry, KarpathyFormatError, read_entries, write_karpathy
 from matlib.data.memory import image_budget
 from matlib.data.pairs import ImageFiles, ImageSource, ImageTensor, ImageTextPairs
@@ -48,6 +48,7 @@ def read_karpathy(
     limit: int | None = None,
     *,
     mode: Fit = "crop",
+    interpolation: Interpolation = "bicubic",
     restval_is_train: bool = True,
     budget_bytes: int | None = None,
     n_threads: int | None = None,
@@ -67,7 +68,7 @@ def read_karpathy(
         split: `train`, `val`, `test` or (COCO) `restval`.
         image_size: side of the images in pixels.
         limit: keep only the first `limit` images of the split; `notes` then says so.
-        mode: how images become square, see `decode_image`.
+        mode, interpolation: how images become square, see `decode_image`.
         restval_is_train: count COCO's `restval` images as train, as is usual.
         budget_bytes: images that fit are decoded now and kept in memory as uint8; if all of
             them together do not fit, they are decoded from disk whenever they are asked for.
@@ -92,7 +93,7 @@ def read_karpathy(
         notes.append(f"partial: the first {limit:,} of the {len(entries):,} {split} images")
         entries = entries[:limit]
     paths = _find_images(folder, entries, f"{name}/{split}")
-    decode = partial(decode_image, size=image_size, mode=mode)
+    decode = partial(decode_image, size=image_size, mode=mode, interpolation=interpolation)
     images: ImageSource = (files := ImageFiles(paths, decode))
     budget_bytes = image_budget() if budget_bytes is None else budget_bytes
     if len(paths) * 3 * image_size**2 <= budget_bytes:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,10 +13,8 @@ from matlib.models.clip_tokenizer import ClipTokenizer
 from matlib.models.dual_encoder import frozen
 from matlib.models.prefix_sharing import can_share, encode_shared
 from matlib.models.saliency import word_saliency
+from matlib.models.settings import CLIP_SETTINGS, Settings
 from matlib.models.tokens import Tokenize, fitted
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class PatchProjection(nn.Conv2d):
@@ -72,7 +68,7 @@ class OpenClipEncoder(nn.Module):
         tokenize: strings -> int64 (B, T), the model's own of open_clip; captions are trimmed
             where the text tower does not read what is behind them (see `tokens.fitted`).
         image_size: side of the square input in pixels.
-        mean, std: per-channel statistics of the pixels the model was trained with.
+        settings: what the weights were trained with; the towers' activation must be theirs.
     """
 
     mean: Tensor
@@ -83,15 +79,15 @@ class OpenClipEncoder(nn.Module):
         clip: nn.Module,
         tokenize: Tokenize,
         image_size: int,
-        mean: tuple[float, ...] = CLIP_MEAN,
-        std: tuple[float, ...] = CLIP_STD,
+        settings: Settings = CLIP_SETTINGS,
     ) -> None:
         super().__init__()
         self.clip = clip
         text: nn.Module = clip.text  # type: ignore[assignment]
         self.tokenize = fitted(tokenize, text)
         self.image_size = image_size
-        for name, values in (("mean", mean), ("std", std)):
+        self.settings = settings
+        for name, values in (("mean", settings.mean), ("std", settings.std)):
             statistics = torch.tensor(values).view(1, 3, 1, 1).to(self.device)
             self.register_buffer(name, statistics, persistent=False)
         _project_patches_by_product(clip.visual)  # type: ignore[arg-type]
@@ -174,35 +170,36 @@ class OpenClipEncoder(nn.Module):
         return list(parts[name].parameters())
 
 
-def open_named(name: str, pretrained: str | None, device: str = "cpu") -> OpenClipEncoder:
-    """Any open_clip model: `name` as in `open_clip.list_models()`.
+def open_named(
+    name: str,
+    pretrained: str | None,
+    device: str = "cpu",
+    *,
+    rest: str = "",
+    settings: Settings | None = None,
+) -> OpenClipEncoder:
+    """Any open_clip model, `name` as in `open_clip.list_models()`, in evaluation mode.
+
+    Activation, statistics of the pixels and the way to resize are those that the weights were
+    trained with: a tag's are known to open_clip (`ViT-B-16` with `openai` has QuickGELU); a
+    file's are told by what lies beside it (`open_clip_config.json`, transformers' `config.json`
+    and `preprocessor_config.json`, or its own metadata where this project wrote it), else by
+    `rest`, else by the name if all its known weights agree.
 
     Args:
-        pretrained: a tag (`openai`), a path to a local checkpoint, or None for random weights.
+        pretrained: a tag (`openai`); a checkpoint file, of safetensors or PyTorch's (read as
+            tensors alone), whatever a training loop wrapped around it; a folder of open_clip's
+            or transformers' layout; or None for random weights.
+        device: `cpu`, `cuda`, `cuda:1`, `mps`.
+        rest: tag, file or folder of the weights that `pretrained` stems from: they complete
+            towers that it lacks, and tell settings that nothing else tells.
+        settings: instead of all that.
 
     Raises:
-        ValueError: unknown model name.
-        FileNotFoundError: the weights are neither a file here nor reachable on the hub.
+        ValueError: unknown model or device; a file that cannot be read or holds another model,
+            half a tower, or numbers that are not finite; settings that nothing tells.
+        FileNotFoundError: the weights are neither here nor reachable on the hub.
     """
-    if name not in open_clip.list_models():
-        raise ValueError(f"open_clip has no model {name!r}; see open_clip.list_models()")
-    is_path = pretrained is not None and ("/" in pretrained or Path(pretrained).suffix != "")
-    if is_path and not Path(str(pretrained)).is_file():
-        raise FileNotFoundError(f"no checkpoint file at {pretrained}")
-    try:
-        # force_custom_text: the text tower as a module of its own, which takes trimmed tokens
-        clip = open_clip.create_model(
-            name, pretrained=pretrained, device=device, force_custom_text=True
-        )
-    except (OSError, RuntimeError) as error:
-        if is_path:
-            raise ValueError(f"{pretrained} does not hold weights of {name}: {error}") from error
-        raise FileNotFoundError(
-            f"open_clip could not load {name} / {pretrained}: {error}. Without a network, "
-            "pass the path of a downloaded checkpoint instead of the tag."
-        ) from error
-    size = clip.visual.image_size
-    mean = getattr(clip.visual, "image_mean", None) or CLIP_MEAN
-    std = getattr(clip.visual, "image_std", None) or CLIP_STD
-    side = size[0] if isinstance(size, tuple) else size
-    return OpenClipEncoder(clip, open_clip.get_tokenizer(name), side, mean, std).eval()
+    from matlib.models.opening import open_by_name  # which builds this module's encoders
+
+    return open_by_name(name, pretrained, device, rest=rest, settings=settings)

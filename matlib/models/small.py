@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
+from matlib.models.checkpoints import check_architecture, check_numbers, read_json, read_tensors
 from matlib.models.clip_tokenizer import END, ClipTokenizer
 from matlib.models.open_clip import OpenClipEncoder
 
@@ -93,8 +95,28 @@ def save_small(encoder: OpenClipEncoder, shape: SmallModel, folder: Path) -> Non
 
 
 def load_small(folder: Path) -> OpenClipEncoder:
-    """The model that `save_small` wrote, in evaluation mode."""
-    shape = SmallModel(**json.loads((folder / "model.json").read_text(encoding="utf-8")))
-    encoder = build_small(shape, seed=0)
-    encoder.load_state_dict(load_file(str(folder / "model.safetensors")))
+    """The model that `save_small` wrote, in evaluation mode.
+
+    Raises:
+        FileNotFoundError, ValueError: a file is missing, damaged or of another model.
+    """
+    encoder = build_small(shape_from(read_json(folder / "model.json"), str(folder)), seed=0)
+    path = folder / "model.safetensors"
+    stored = read_tensors(path)
+    check_architecture(stored, encoder.state_dict(), str(path))
+    encoder.load_state_dict(stored)
+    check_numbers(encoder, str(path))
     return encoder.eval()
+
+
+def shape_from(content: Mapping[str, Any], what: str) -> SmallModel:
+    """A shape from its JSON.
+
+    Raises:
+        ValueError: a key that is unknown, or a value of another kind.
+    """
+    kinds = {field.name: type(field.default) for field in fields(SmallModel)}
+    wrong = [f"{k}: {v!r:.40}" for k, v in content.items() if type(v) is not kinds.get(k)]
+    if wrong:
+        raise ValueError(f"{what}: not the shape of a small model ({', '.join(wrong[:3])})")
+    return SmallModel(**content)

@@ -136,8 +136,8 @@ class Models:
     def _fresh(self, seed: int) -> OpenClipEncoder:
         model = self.profile.model
         if model.kind == "open_clip":
-            return open_named(model.name, model.pretrained or None, self.device)
-        shape = model.model_dump(exclude={"kind", "name", "pretrained"})
+            return open_named(model.name, model.pretrained or None, self.device, rest=model.rest)
+        shape = model.shape
         size = self.profile.dataset.image_size
         return build_small(SmallModel(image_size=size, **shape), seed).to(self.device)
 

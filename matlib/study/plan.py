@@ -12,6 +12,7 @@ import torch
 from matlib.config import Profile, Run
 from matlib.data.memory import GIBIBYTE, image_budget
 from matlib.models.open_clip import OpenClipEncoder, open_named
+from matlib.models.opening import settings_of
 from matlib.models.small import SmallModel, build_small
 from matlib.study.costs import Costs
 from matlib.study.judgings import full, judgings_of, validating
@@ -239,8 +240,9 @@ def _encoder(profile: Profile, device: str) -> OpenClipEncoder:
     """The architecture with random weights: a pass takes as long with any."""
     model = profile.model
     if model.kind == "open_clip":
-        return open_named(model.name, None, device)
-    shape = model.model_dump(exclude={"kind", "name", "pretrained"})
+        settings = settings_of(model.name, model.pretrained or None, model.rest)
+        return open_named(model.name, None, device, settings=settings)
+    shape = model.shape
     return build_small(SmallModel(image_size=profile.dataset.image_size, **shape), 0).to(device)
 
 

@@ -20,6 +20,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from matlib.models.checkpoints import check_architecture, read_tensors
+from matlib.models.settings import Settings, metadata_of
+
 TENSORS, STATE = "tensors.safetensors", "state.json"
 N_KEPT = 2
 
@@ -108,29 +111,15 @@ def remove_checkpoints(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def check_architecture(
-    stored: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str
-) -> None:
-    """Refuse weights of another model.
-
-    Raises:
-        ValueError: names or shapes differ; the message lists the tensors that do.
-    """
-    differ = [
-        name
-        for name in sorted(stored.keys() | expected.keys())
-        if name not in stored or name not in expected or stored[name].shape != expected[name].shape
-    ]
-    if differ:
-        shown = ", ".join(_difference(n, stored, expected) for n in differ[:5])
-        more = " …" if len(differ) > 5 else ""
-        raise ValueError(f"{what}: {len(differ)} tensors do not fit this model: {shown}{more}")
-
-
 def save_weights(module: nn.Module, path: Path) -> None:
-    """Write the module's state to `path`; a reader never sees half a file."""
+    """Write the module's state to `path`, with the settings of a model that has any.
+
+    A reader never sees half a file.
+    """
     partial = path.with_name(path.name + ".part")
-    save_file(_on_cpu(module.state_dict()), str(partial))
+    settings = getattr(module, "settings", None)
+    about = metadata_of(settings) if isinstance(settings, Settings) else None
+    save_file(_on_cpu(module.state_dict()), str(partial), about)
     partial.replace(path)
 
 
@@ -139,11 +128,10 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: weights of another architecture; the message lists the tensors that differ.
+        ValueError: a damaged file, or weights of another architecture; the message lists the
+            tensors that differ.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}")
-    stored = load_file(str(path))
+    stored = read_tensors(path)
     check_architecture(stored, module.state_dict(), path.name)
     module.load_state_dict(stored)
 
@@ -158,14 +146,6 @@ def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found[name] = own.clone() if storage in taken else own
         taken.add(storage)
     return found
-
-
-def _difference(name: str, stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    if name not in stored:
-        return f"{name} (missing)"
-    if name not in expected:
-        return f"{name} (not in this model)"
-    return f"{name} {tuple(stored[name].shape)} instead of {tuple(expected[name].shape)}"
 
 
 def _kept(folder: Path) -> list[Path]:

@@ -47,8 +47,9 @@ class KarpathySource:
     def _read(self, split: str, limit: int) -> ImageTextPairs:
         c = self.config
         return read_karpathy(
-            self.folder, c.name, split, c.image_size, limit=limit, mode=c.image_mode
-        )
+            self.folder, c.name, split, c.image_size, limit=limit,
+            mode=c.image_mode, interpolation=c.interpolation,
+        )  # fmt: skip
 
     @cached_property
     def _train(self) -> ImageTextPairs:
