@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from matlib.commands.models import open_model, weights_identity
+from matlib.commands.models import SMALL, open_model, weights_identity
 from matlib.commands.rows import (
     KIND,
     beside_the_study,
@@ -24,6 +24,7 @@ from matlib.evaluation.statistics import recall_estimate
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.progress import Progress
 from matlib.study.durable import write_durably
+from matlib.study.reading import check_images, check_size
 from matlib.study.runs import Study
 from matlib.study.session import open_study
 from matlib.study.specs import JUDGE_CODE, TABLE_CODE
@@ -97,13 +98,10 @@ def run_evaluate(options: EvaluateOptions) -> Path:
         options.model, options.checkpoint, study.device,
         profile=options.profile, rest=options.rest,
     )  # fmt: skip
-    if encoder.image_size != wanted.image_size:
-        raise ValueError(
-            f"{options.model} takes images of {encoder.image_size} px, profile "
-            f"{study.profile.name} has {wanted.image_size} px: pass a profile with image_size "
-            f"{encoder.image_size} (a YAML file will do)"
-        )
-    spec = _spec(options, study, name)
+    check_size(study.profile, options.model, encoder.image_size)
+    if options.model != SMALL:  # whose images are the profile's
+        check_images(wanted, encoder.settings, f"{options.model} / {options.checkpoint}")
+    spec = _spec(options, study, name, encoder)
     refuse_other_model(study, spec)
     path = study.root / "extra" / f"{name}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +118,9 @@ def run_evaluate(options: EvaluateOptions) -> Path:
     return path
 
 
-def _spec(options: EvaluateOptions, study: Study, name: str) -> ArtefactSpec:
+def _spec(
+    options: EvaluateOptions, study: Study, name: str, encoder: OpenClipEncoder
+) -> ArtefactSpec:
     inputs = {
         "weights": weights_identity(options.checkpoint),
         "rest": weights_identity(options.rest) if options.rest else "",
@@ -128,6 +128,7 @@ def _spec(options: EvaluateOptions, study: Study, name: str) -> ArtefactSpec:
     }
     config = {
         "model": options.model,
+        "trained_with": encoder.settings.as_json(),
         "source": options.source,
         "train_eps_255": options.train_eps_255,
         "profile": study.profile.model_dump(mode="json"),
@@ -145,7 +146,7 @@ def _source_identity(options: EvaluateOptions, study: Study) -> str:
     seed = study.profile.seeds[0]
     if options.source == "base":
         spec = study.specs.base()
-        return f"base {spec.hash if spec else study.profile.model.pretrained}"
+        return f"base {spec.hash if spec else weights_identity(study.profile.model.pretrained)}"
     return f"{options.source} {study.specs.defended(study.specs.run(options.source), seed).hash}"
 
 

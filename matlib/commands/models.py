@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from matlib.config import load_profile
-from matlib.models.checkpoints import check_numbers, read_json
+from matlib.models.checkpoints import check_numbers, read_json, read_metadata
 from matlib.models.open_clip import OpenClipEncoder, open_named
 from matlib.models.opening import checked_device
+from matlib.models.settings import Settings, said_by_metadata
 from matlib.models.small import SmallModel, build_small, shape_from
 from matlib.study.provenance import file_hash, named_weights
 from matlib.training.checkpoint import load_weights
@@ -24,7 +25,8 @@ def open_model(
         name: an open_clip model (`ViT-B-16`), or `small` for a model of this project.
         weights: a tag of the hub (`openai`), a checkpoint file or a folder; see `open_named`.
         device: `cpu`, `cuda`, `mps`; checked before anything is read.
-        profile: whose model shape `small` has where no model.json lies beside the weights.
+        profile: whose model shape `small` has where no model.json lies beside the weights, and
+            whose way to resize images where the weights do not tell it.
         rest: the weights that `weights` stem from: they give the towers that it lacks (FARE and
             TeCoA are released as an image tower), and tell its settings where nothing else does.
 
@@ -38,7 +40,7 @@ def open_model(
     path = Path(weights)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint file at {weights}")
-    encoder = build_small(_small_shape(path, profile), seed=0)
+    encoder = build_small(_small_shape(path, profile), 0, _small_settings(path, profile))
     load_weights(encoder, path)
     check_numbers(encoder, weights)
     return encoder.to(device).eval()
@@ -63,3 +65,11 @@ def _small_shape(weights: Path, profile: str) -> SmallModel:
     if chosen.model.kind != "small":
         raise ValueError(f"profile {profile!r} has no small model but {chosen.model.name}")
     return SmallModel(image_size=chosen.dataset.image_size, **chosen.model.shape)
+
+
+def _small_settings(weights: Path, profile: str) -> Settings:
+    said = said_by_metadata(read_metadata(weights), str(weights))
+    if not said and profile:
+        data = load_profile(profile).dataset
+        said = {"image_mode": data.image_mode, "interpolation": data.interpolation}
+    return Settings(**said)

@@ -15,6 +15,7 @@ from pydantic import (
 
 from matlib.attacks.image import check_eps
 from matlib.data.images import Fit, Interpolation
+from matlib.models.settings import model_config
 from matlib.models.small import ImageTower, TextTower
 from matlib.training.schedule import Schedule
 
@@ -79,6 +80,8 @@ class Model(Part):
     def _named(self) -> Model:
         if self.kind == "open_clip" and not self.name:
             raise ValueError("model.kind open_clip needs model.name, e.g. ViT-B-16")
+        if self.kind == "open_clip":
+            model_config(self.name)  # refuses a name that open_clip does not know
         return self
 
     @model_serializer(mode="wrap")

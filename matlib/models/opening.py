@@ -15,7 +15,7 @@ from open_clip.coca_model import CoCa
 from open_clip.model import CustomTextCLIP, set_model_preprocess_cfg
 from open_clip.pretrained import get_pretrained_cfg
 from open_clip.tokenizer import SimpleTokenizer
-from torch import nn
+from torch import Tensor, nn
 
 from matlib.models import transformers_clip
 from matlib.models.checkpoints import (
@@ -54,15 +54,16 @@ def open_by_name(
 ) -> OpenClipEncoder:
     """Any open_clip model in evaluation mode; see `matlib.models.open_clip.open_named`."""
     checked_device(device)
-    size = _image_size(name)
+    size = image_size_of(name)
     given = _located(name, pretrained) if pretrained else None
     stem = _located(name, rest) if rest else None
     if settings is None:
         settings = _settings(name, given, stem)
+    read = read_weights(given) if isinstance(given, Path) else None  # what fails soonest, first
     tokenizer = _tokenizer(name)
-    clip = _built(name, settings)
+    clip = built(name, settings)
     if given is not None:
-        _load(clip, name, given, stem)
+        _load(clip, name, given, stem, read)
         check_numbers(clip, str(pretrained))
     set_model_preprocess_cfg(clip, settings.preprocessing(size))
     return OpenClipEncoder(clip, tokenizer, size, settings).to(device).eval()
@@ -120,7 +121,12 @@ def _located(name: str, weights: str) -> str | Path:
     raise FileNotFoundError(f"no file {weights}, and {name} has no such tag; its tags: {known}")
 
 
-def _image_size(name: str) -> int:
+def image_size_of(name: str) -> int:
+    """Side in pixels of the images that a model takes.
+
+    Raises:
+        ValueError: unknown model, or one whose images are not square.
+    """
     size = model_config(name)["vision_cfg"].get("image_size", 224)
     sides = {size} if isinstance(size, int) else set(size)
     if len(sides) > 1:
@@ -163,7 +169,7 @@ def _same_shape(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return all(a.get(key) == b.get(key) for key in ("embed_dim", "vision_cfg"))
 
 
-def _built(name: str, settings: Settings) -> nn.Module:
+def built(name: str, settings: Settings) -> nn.Module:
     """open_clip's model with a text tower of its own (which takes trimmed tokens)."""
     config = model_config(name)
     config.pop("custom_text", None)
@@ -189,11 +195,17 @@ def _named_text(config: dict[str, Any]) -> str:
     return str(text.get("hf_model_name") or text.get("hf_tokenizer_name") or "its text tower")
 
 
-def _load(clip: nn.Module, name: str, given: str | Path, stem: str | Path | None) -> None:
+def _load(
+    clip: nn.Module,
+    name: str,
+    given: str | Path,
+    stem: str | Path | None = None,
+    read: dict[str, Tensor] | None = None,
+) -> None:
     """Fill the model; what the weights lack comes from those that they stem from."""
     if isinstance(given, str):
         return _load_tag(clip, name, given)
-    read = read_weights(given)
+    read = read or read_weights(given)
     state, own = arranged(read, clip, str(given)), clip.state_dict()
     lacking = parts_of(own) - parts_of(state)
     headless = set()  # of transformers' towers without a projection, which have none to give
@@ -203,7 +215,7 @@ def _load(clip: nn.Module, name: str, given: str | Path, stem: str | Path | None
     if lacking or (headless and stem is not None):
         if stem is None:
             raise ValueError(_lacks(str(given), parts_of(state), lacking))
-        _load(clip, name, stem, None)
+        _load(clip, name, stem)
         whole = clip.state_dict()
         state |= {k: v for k, v in whole.items() if k.partition(".")[0] in lacking or k in headless}
     held = "the " + " and the ".join(sorted(_PARTS.get(p, p) for p in parts_of(own) - lacking))

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from matlib.models.checkpoints import check_architecture, check_numbers, read_json, read_tensors
 from matlib.models.clip_tokenizer import END, ClipTokenizer
 from matlib.models.open_clip import OpenClipEncoder
+from matlib.models.settings import CLIP_SETTINGS, Settings
 
 ImageTower = Literal["vit", "convnet"]
 TextTower = Literal["causal", "bidirectional"]
@@ -43,8 +44,14 @@ class SmallModel:
     text_tower: TextTower = "causal"
 
 
-def build_small(shape: SmallModel, seed: int) -> OpenClipEncoder:
-    """A small CLIP with freshly drawn weights; the same seed gives the same weights."""
+def build_small(
+    shape: SmallModel, seed: int, settings: Settings = CLIP_SETTINGS
+) -> OpenClipEncoder:
+    """A small CLIP with freshly drawn weights; the same seed gives the same weights.
+
+    Args:
+        settings: how the images that it is trained on are made; its towers have GELU.
+    """
     is_causal = shape.text_tower == "causal"
     # The end token is CLIP's largest id. Padding of a tower that sees all positions has an id
     # of its own beyond it, which the tower masks: id 0, CLIP's padding, is also the word "!".
@@ -58,7 +65,7 @@ def build_small(shape: SmallModel, seed: int) -> OpenClipEncoder:
     if not is_causal:
         clip.text.use_pad_mask = True  # which open_clip's configuration cannot ask for
     tokenizer = ClipTokenizer(shape.context_length, pad)
-    return OpenClipEncoder(clip, tokenizer, shape.image_size).eval()
+    return OpenClipEncoder(clip, tokenizer, shape.image_size, settings).eval()
 
 
 def _image_config(shape: SmallModel) -> CLIPVisionCfg:

@@ -15,6 +15,7 @@ from matlib.config import Profile, Run, TrainAttack
 from matlib.data.pairs import OneToMany
 from matlib.models.masked_lm import MaskedLM, MaskedLMConfig, train_masked_lm
 from matlib.models.open_clip import OpenClipEncoder, open_named
+from matlib.models.settings import Settings
 from matlib.models.small import SmallModel, build_small
 from matlib.progress import Progress
 from matlib.study.generators import Generators
@@ -137,9 +138,10 @@ class Models:
         model = self.profile.model
         if model.kind == "open_clip":
             return open_named(model.name, model.pretrained or None, self.device, rest=model.rest)
-        shape = model.shape
-        size = self.profile.dataset.image_size
-        return build_small(SmallModel(image_size=size, **shape), seed).to(self.device)
+        data = self.profile.dataset
+        shape = SmallModel(image_size=data.image_size, **model.shape)
+        settings = Settings(image_mode=data.image_mode, interpolation=data.interpolation)
+        return build_small(shape, seed, settings).to(self.device)
 
     def _load(self, weights: Path) -> OpenClipEncoder:
         encoder = self._fresh(0)

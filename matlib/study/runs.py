@@ -24,6 +24,7 @@ from matlib.study import judgings
 from matlib.study.judged import Judged, load_evaluation, save_curve, save_evaluation
 from matlib.study.judgings import Gallery, Judging
 from matlib.study.models import Models, about_tables
+from matlib.study.reading import check_models
 from matlib.study.recipes import (
     as_run,
     defence_of,
@@ -61,6 +62,7 @@ class Study:
         source: ScenesSource | KarpathySource | None = None,
     ) -> None:
         torch.set_flush_denormal(True)
+        check_models(profile)
         self.profile = profile
         self.root = results / profile.name
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
