@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
 import open_clip
@@ -47,6 +47,10 @@ class Settings:
     std: tuple[float, ...] = CLIP_STD
     image_mode: Fit = "crop"
     interpolation: Interpolation = "bicubic"
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it in JSON's types."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
 
     def preprocessing(self, size: int) -> dict[str, Any]:
         """The same in open_clip's words, for a square image of `size` pixels."""
@@ -126,7 +130,7 @@ def three_numbers(value: Any, what: str) -> tuple[float, ...]:
 
 def metadata_of(settings: Settings) -> dict[str, str]:
     """What a safetensors file says of the settings of its weights."""
-    return {METADATA: json.dumps(asdict(settings))}
+    return {METADATA: json.dumps(settings.as_json())}
 
 
 def said_by_metadata(metadata: Mapping[str, str], what: str) -> dict[str, Any]:

@@ -9,12 +9,16 @@ import open_clip
 import open_clip.factory
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from matlib.cli import main
 from matlib.commands.models import open_model, weights_identity
+from matlib.data.images import decode_image
 from matlib.models.open_clip import OpenClipEncoder, open_named
+from matlib.models.settings import Settings
 from matlib.models.small import save_small
 from matlib.training.checkpoint import save_weights
+from tests.commands.toy_data import Toy, make_toy
 from tests.toys import TINY, random_pixels, tiny_encoder
 
 NAME = "matlib-test-tiny"
@@ -132,3 +136,88 @@ def test_weights_are_known_by_their_content_or_their_tag(tmp_path: Path) -> None
     (tmp_path / "b.pt").write_bytes(b"1")
     assert weights_identity(str(tmp_path / "a.pt")) == weights_identity(str(tmp_path / "b.pt"))
     assert weights_identity("openai") == "openai"
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    return make_toy(tmp_path_factory.mktemp("toy"))
+
+
+def attack(toy: Toy, weights: Path | str, out: Path, *more: str, model: str = NAME) -> int:
+    return main(["attack", "--model", model, "--pretrained", str(weights), "--images",
+                 str(toy.images), "--captions", str(toy.captions), "--attack", "pgd", "--steps",
+                 "1", "--format", "float", "--batch", "5", "--out", str(out), *more])  # fmt: skip
+
+
+def test_the_studys_weights_are_attacked_with_images_made_as_they_want(
+    toy: Toy, tmp_path: Path
+) -> None:
+    settings = Settings(True, image_mode="squash", interpolation="bilinear")
+    encoder = open_named(NAME, None, settings=settings)
+    save_weights(encoder, tmp_path / "model.safetensors")
+    assert attack(toy, tmp_path / "model.safetensors", tmp_path / "out") == 0
+    found = load_file(next((tmp_path / "out" / "batches").glob("*.safetensors")))["image_clean"]
+    names = sorted(path for path in toy.images.iterdir())
+    for mode, is_same in (("squash", True), ("crop", False)):
+        pixels = torch.stack([decode_image(p, 16, mode, "bilinear") for p in names]) / 255  # type: ignore[arg-type]
+        with torch.no_grad():
+            assert torch.allclose(encoder.encode_image(pixels), found, atol=1e-5) == is_same
+    assert "squash" in (tmp_path / "out" / "settings.json").read_text()
+
+
+def test_a_small_model_is_attacked_with_images_made_as_its_study_made_them(tmp_path: Path) -> None:
+    encoder = tiny_encoder()
+    encoder.settings = Settings(image_mode="squash")
+    (tmp_path / "model.json").write_text(json.dumps(vars(TINY)))
+    save_weights(encoder, tmp_path / "model.safetensors")
+    opened = open_model("small", str(tmp_path / "model.safetensors"), "cpu")
+    assert opened.settings == Settings(image_mode="squash")
+    save_file(encoder.state_dict(), str(tmp_path / "model.safetensors"))
+    (tmp_path / "model.json").unlink()
+    with pytest.raises(ValueError, match="tensors do not fit"):
+        open_model("small", str(tmp_path / "model.safetensors"), "cpu", profile="flickr8k")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("logit_scale", torch.inf, "logit_scale holds infinite values"),
+        ("logit_scale", torch.nan, "logit_scale holds infinite values or NaN"),
+        ("logit_scale", 500.0, "logit_scale is 500, whose exponential is inf"),
+        ("visual.proj", torch.nan, r"visual.proj holds infinite values or NaN"),
+    ],
+)
+def test_numbers_that_are_not_finite_end_an_attack_before_it_starts(
+    flat: Any, toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    key: str, value: float, message: str,
+) -> None:  # fmt: skip
+    state = dict(flat.state_dict())
+    torch.save({**state, key: torch.full_like(state[key], value)}, tmp_path / "w.pt")
+    assert attack(toy, tmp_path / "w.pt", tmp_path / "out") == 1
+    said = capsys.readouterr().err.strip()
+    assert message in said and "\n" not in said and not (tmp_path / "out").exists()
+    encoder = tiny_encoder()
+    encoder.clip.logit_scale.data.fill_(value)
+    save_small(encoder, TINY, tmp_path)
+    assert attack(toy, tmp_path / "model.safetensors", tmp_path / "out", model="small") == 1
+    assert "logit_scale" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_here_is_said_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], device: str
+) -> None:
+    gone = str(tmp_path / "gone")
+    assert main(["attack", "--model", NAME, "--pretrained", gone, "--images", gone, "--captions",
+                 gone, "--attack", "pgd", "--out", gone, "--device", device]) == 1  # fmt: skip
+    said = capsys.readouterr().err.strip()
+    assert f"device '{device}' cannot be used on this machine" in said and "\n" not in said
+
+
+def test_a_folder_is_known_by_its_files(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"1")
+    before = weights_identity(str(tmp_path))
+    (tmp_path / "a.bin").write_bytes(b"2")
+    assert weights_identity(str(tmp_path)) != before
+    (tmp_path / "weights").write_bytes(b"1")  # no suffix, no folder
+    assert weights_identity(str(tmp_path / "weights")) != str(tmp_path / "weights")

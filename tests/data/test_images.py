@@ -11,11 +11,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
 from matlib.data import images
-from matlib.data.images import CorruptImageError, decode_image
+from matlib.data.images import CorruptImageError, Fit, Interpolation, decode_image
+from matlib.models.settings import Settings
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
 
@@ -39,6 +41,24 @@ def test_crop_equals_clips_resize_and_centre_crop(
     clip = Compose([Resize(size, InterpolationMode.BICUBIC), CenterCrop(size)])
     expected = torch.from_numpy(np.array(clip(Image.open(path)))).permute(2, 0, 1)
     assert torch.equal(decode_image(path, size, "crop"), expected)
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("mode", ["crop", "squash"])
+@pytest.mark.parametrize("shape", [(37, 53), (53, 37), (9, 8)])
+def test_images_are_made_as_open_clip_makes_them(
+    tmp_path: Path, shape: tuple[int, int], mode: Fit, interpolation: Interpolation
+) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    path = save(Image.fromarray(pixels), tmp_path / "x.png")
+    settings = Settings(
+        mean=(0.0,) * 3, std=(1.0,) * 3, image_mode=mode, interpolation=interpolation
+    )
+    theirs = image_transform_v2(PreprocessCfg(**settings.preprocessing(16)), is_train=False)
+    decoded = decode_image(path, 16, mode, interpolation)
+    assert torch.equal(decoded / 255, theirs(Image.open(path)))
+    other = decode_image(path, 16, mode, "bilinear" if interpolation == "bicubic" else "bicubic")
+    assert not torch.equal(decoded, other)
 
 
 def test_squash_keeps_the_whole_image(tmp_path: Path) -> None:
@@ -165,6 +185,8 @@ def test_missing_file_and_bad_arguments_are_told_apart(tmp_path: Path) -> None:
     path = flat("RGB", "red", tmp_path / "x.png")
     with pytest.raises(ValueError, match="at least 1 pixel, got 0"):
         decode_image(path, 0)
+    with pytest.raises(ValueError, match="'bicubic' or 'bilinear', got 'nearest'"):
+        decode_image(tmp_path / "x.png", 8, "crop", "nearest")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="'crop' or 'squash', got 'stretch'"):
         decode_image(path, 16, "stretch")  # type: ignore[arg-type]
 
