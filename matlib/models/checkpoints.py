@@ -6,7 +6,6 @@ is refused in one line that names the file.
 
 from __future__ import annotations
 
-import json
 import warnings
 import zipfile
 from argparse import Namespace
@@ -18,6 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from matlib.data import strict
 
 # Where the weights lie in a folder of open_clip's or of transformers; the first that is there.
 _FILES = tuple(
@@ -95,10 +96,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: it holds something else.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({_line(error)}); {_AGAIN}") from error
+    found = strict.read_json(path)
     if not isinstance(found, dict):
         raise ValueError(f"{path}: expected a JSON object, got {type(found).__name__}")
     return found

@@ -14,7 +14,6 @@ import torch
 from open_clip.coca_model import CoCa
 from open_clip.model import CustomTextCLIP, set_model_preprocess_cfg
 from open_clip.pretrained import get_pretrained_cfg
-from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 
 from matlib.models import transformers_clip
@@ -25,7 +24,6 @@ from matlib.models.checkpoints import (
     read_metadata,
     read_weights,
 )
-from matlib.models.clip_tokenizer import ClipTokenizer
 from matlib.models.layouts import arranged, parts_of
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.settings import (
@@ -186,8 +184,7 @@ def built(name: str, settings: Settings) -> nn.Module:
 def _tokenizer(name: str) -> Any:
     with _one_line(f"{name} needs the tokenizer of {_named_text(model_config(name))}"):
         tokenizer = open_clip.get_tokenizer(name)
-    plain = isinstance(tokenizer, SimpleTokenizer)
-    return ClipTokenizer(tokenizer.context_length) if plain else tokenizer
+    return tokenizer
 
 
 def _named_text(config: dict[str, Any]) -> str:
