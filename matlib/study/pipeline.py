@@ -94,9 +94,9 @@ def run_study(
         if checked.name == "demo":
             for notebook in done:
                 publish_outputs(notebook.executed, notebook.source)
-        else:
-            write_records(study, PUBLISHED / checked.name)
         _publish(folder, PUBLISHED / checked.name)
+        if checked.name != "demo":
+            write_records(study, PUBLISHED / checked.name)  # names its hash in the provenance
         update_readme(PACKAGE_ROOT / "README.md", PUBLISHED / "demo")
     claims = read_claims(folder / "claims.json")
     say(f"\n{claims_text(claims)}\n\nreport: {page}")
@@ -202,7 +202,7 @@ def run_shard(
         write_results(study)
     if publish:
         target = PUBLISHED / study.profile.name
-        say(f"records: {write_records(study, target)}")
         if i == n and n == 1:
             _publish(study.root, target)
+        say(f"records: {write_records(study, target)}")
     say(f"shard {i}/{n} is finished; run without --shard when all are")

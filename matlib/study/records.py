@@ -4,24 +4,29 @@ A record is one line: what was judged (the content hash of its artefact, which f
 profile, data and code) and the rank of every query. A study that needs an artefact of that hash
 takes the ranks from the record, with the provenance of the run that made them. Where the code or
 the profile is another one, so is the hash, and the run is made anew.
+
+`provenance.json` beside the records names their sha256, and nothing is taken from other ones.
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from matlib.study.artefacts import ArtefactSpec
+from matlib.study.artefacts import PROVENANCE, ArtefactSpec
 from matlib.study.coordinates import FILE as COORDINATES
 from matlib.study.durable import write_durably
 from matlib.study.judged import CURVE, RANKS
+from matlib.study.record_checks import RecordsError, checked, expected_of
 from matlib.study.runs import Study
 from matlib.study.sanity import FILE as CHECKS
 from matlib.study.tasks import Task, all_rows, specs_of, stages
@@ -44,6 +49,8 @@ def recorded_tasks(study: Study) -> Iterator[tuple[Task, list[ArtefactSpec]]]:
 def write_records(study: Study, folder: Path) -> Path:
     """Everything that the study has judged so far, as one compressed table.
 
+    The folder's `provenance.json` then names their hash; a folder without one gets one.
+
     Returns:
         path of `records.csv.gz` in the folder; equal outcomes give an equal file.
     """
@@ -65,7 +72,19 @@ def write_records(study: Study, folder: Path) -> Path:
         file_.write(text.encode())
     folder.mkdir(parents=True, exist_ok=True)
     write_durably(folder / FILE, packed.getvalue())
+    _tie(study, folder, packed.getvalue())
     return folder / FILE
+
+
+def _tie(study: Study, folder: Path, packed: bytes) -> None:
+    """Name the records' hash in the provenance beside them."""
+    path = folder / PROVENANCE
+    found = _provenance(folder) if path.is_file() else {
+        "profile": study.profile.model_dump(mode="json"), "rows": [], "partial": True,
+        "artefacts": [],
+    }  # fmt: skip
+    named = {**found, "records": hashlib.sha256(packed).hexdigest()}
+    write_durably(path, json.dumps(named, indent=1) + "\n")
 
 
 def _parts(path: Path) -> Iterator[dict[str, str]]:
@@ -90,31 +109,79 @@ def accept_records(study: Study, folder: Path, *, whole: bool = False) -> int:
 
     Returns:
         how many artefacts were taken.
+
+    Raises:
+        RecordsError: the records are not those that their provenance names, or hold what the
+            study cannot have found; nothing of what is wrong is taken.
     """
     if not (folder / FILE).is_file():
         return 0
-    table = pd.read_csv(folder / FILE, dtype=str, keep_default_na=False)
-    by_hash, made = dict(list(table.groupby("hash", sort=False))), _published(folder)
+    table, made = _tied_table(folder)
+    by_hash = dict(list(table.groupby("hash", sort=False)))
     n_taken, first = 0, study.profile.seeds[0]
     for task, specs in recorded_tasks(study):
         is_shown = task.what == "judged" and (task.seed == first or task.name == "base")
-        if is_shown and not whole:
+        wanted = [spec.hash in by_hash for spec in specs]
+        if (is_shown and not whole) or not any(wanted):
             continue
-        for spec in specs:
-            if spec.hash in by_hash and study.store.find(spec) is None:
-                rows = by_hash[spec.hash]
-                study.store.get_or_make(spec, partial(_restore, rows, made.get(spec.hash)))
+        for spec, expected, is_there in zip(specs, expected_of(study, task), wanted, strict=True):
+            if is_there and study.store.find(spec) is None:
+                try:
+                    files = checked(by_hash[spec.hash], expected)
+                except RecordsError as error:
+                    raise RecordsError(_refused(folder, f"{spec.folder}: {error}")) from None
+                study.store.get_or_make(spec, partial(_restore, files, made.get(spec.hash)))
                 n_taken += 1
     return n_taken
 
 
-def _published(folder: Path) -> dict[str, dict[str, Any]]:
-    """Hash -> provenance of every artefact that was published with the records."""
-    path = folder / "provenance.json"
+def _refused(folder: Path, why: str) -> str:
+    place = f"published/{folder.name}"
+    return (
+        f"{place}/{FILE} is not taken: {why}. Restore it and its {PROVENANCE} (git checkout "
+        f"{place}), or delete {FILE} to compute everything anew"
+    )
+
+
+def _tied_table(folder: Path) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
+    """The records, and hash -> provenance of every artefact published with them.
+
+    Raises:
+        RecordsError: not the file that the provenance names, or not a table of records.
+    """
+    packed = (folder / FILE).read_bytes()
+    provenance = _provenance(folder)
+    named, found = provenance.get("records"), hashlib.sha256(packed).hexdigest()
+    if named != found:
+        raise RecordsError(_refused(
+            folder, f"its sha256 is {found}, {PROVENANCE} names {named or 'none'}"
+        ))  # fmt: skip
+    try:
+        text = gzip.decompress(packed).decode()
+        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # pandas' errors are ValueErrors
+        why = str(error).splitlines()[0]
+        raise RecordsError(_refused(folder, f"it cannot be read ({why})")) from None
+    if tuple(table.columns) != COLUMNS:
+        raise RecordsError(_refused(folder, f"the columns {', '.join(COLUMNS)} are expected"))
+    return table, {artefact["hash"]: artefact for artefact in provenance["artefacts"]}
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    """The provenance beside the records; without artefacts where there is none."""
+    path = folder / PROVENANCE
     if not path.is_file():
-        return {}
-    artefacts = json.loads(path.read_text(encoding="utf-8"))["artefacts"]
-    return {artefact["hash"]: artefact for artefact in artefacts}
+        return {"artefacts": []}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if all(isinstance(artefact["hash"], str) for artefact in found["artefacts"]):
+            return dict(found)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise RecordsError(
+        f"published/{folder.name}/{PROVENANCE} is damaged: an object with `artefacts` is expected; "
+        "restore it (git checkout), or delete it with the records beside it"
+    )
 
 
 def as_made(provenance: dict[str, Any]) -> dict[str, Any]:
@@ -123,23 +190,16 @@ def as_made(provenance: dict[str, Any]) -> dict[str, Any]:
     return original
 
 
-def _restore(rows: pd.DataFrame, made: dict[str, Any] | None, folder: Path) -> dict[str, Any]:
-    for file, part in rows.groupby("file", sort=False):
-        path = folder / str(file)
-        if path.suffix == ".json":
-            path.write_text(part["content"].iloc[0], encoding="utf-8")
-            continue
-        columns = zip(part["attack"], part["direction"], part["content"], strict=True)
-        frames = [_ranks(attack, direction, content) for attack, direction, content in columns]
-        pd.concat(frames).to_csv(path, index=False)
+def _restore(
+    files: Mapping[str, str | pd.DataFrame], made: dict[str, Any] | None, folder: Path
+) -> dict[str, Any]:
+    """Write checked files, whose names are the study's own."""
+    for name, content in files.items():
+        if isinstance(content, str):
+            (folder / name).write_text(content, encoding="utf-8")
+        else:
+            content.to_csv(folder / name, index=False)
     return {"taken from": FILE, **({MADE: made} if made else {})}
-
-
-def _ranks(attack: str, direction: str, content: str) -> pd.DataFrame:
-    """The lines of `ranks.csv` that one line of the records stands for."""
-    ranks = [int(rank) for rank in content.split(" ")]
-    about = {"attack": attack, "direction": direction}
-    return pd.DataFrame({**about, "query": range(len(ranks)), "rank": ranks})
 
 
 def keep_seconds(text: str, published: Path) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,10 @@ def accelerated(device: torch.device, schedule: Schedule) -> Iterator[Accelerato
     that two trainings of one notebook may differ, and a caller's own Accelerator stays as it
     was. A process group that it opens stays open for the next training.
 
+    accelerate also reads settings from ACCELERATE_* variables, some of which (steps of gradient
+    accumulation, precision, compilation) beat its arguments and change the weights. They are
+    set aside too: the schedule alone says how a model is trained.
+
     Args:
         device: where the encoder is; on a CPU an idle GPU is left alone.
     """
@@ -35,15 +40,30 @@ def accelerated(device: torch.device, schedule: Schedule) -> Iterator[Accelerato
     for state in states:
         state.clear()
     try:
-        yield Accelerator(
-            cpu=device.type == "cpu",
-            mixed_precision=schedule.mixed_precision,
-            gradient_accumulation_steps=schedule.micro_batches,
-        )
+        with _without_settings():
+            yield Accelerator(
+                cpu=device.type == "cpu",
+                mixed_precision=schedule.mixed_precision,
+                gradient_accumulation_steps=schedule.micro_batches,
+            )
     finally:
         for state, old in zip(states, before, strict=True):
             state.clear()
             state.update(old)
+
+
+@contextmanager
+def _without_settings(variables: MutableMapping[str, str] = os.environ) -> Iterator[None]:
+    """No ACCELERATE_* variable in the block; what was set is there again after it."""
+    before = {name: variables[name] for name in variables if name.startswith("ACCELERATE_")}
+    for name in before:
+        del variables[name]
+    try:
+        yield
+    finally:
+        for name in [name for name in variables if name.startswith("ACCELERATE_")]:
+            del variables[name]  # accelerate sets some itself
+        variables.update(before)
 
 
 def agreed_processes(accelerator: Accelerator) -> Processes:
