@@ -131,9 +131,9 @@ def _spec(
         "trained_with": encoder.settings.as_json(),
         "source": options.source,
         "train_eps_255": options.train_eps_255,
-        "profile": study.profile.model_dump(mode="json"),
+        "profile": study.specs.profile.model_dump(mode="json"),
         "data": study.source.identity(),
-        "device": study.device,
+        "device": study.specs.device,
     }
     code = (*JUDGE_CODE, *TABLE_CODE, "matlib.commands.evaluate")
     return ArtefactSpec(KIND, name, SEED, config, inputs, code)
@@ -146,7 +146,7 @@ def _source_identity(options: EvaluateOptions, study: Study) -> str:
     seed = study.profile.seeds[0]
     if options.source == "base":
         spec = study.specs.base()
-        return f"base {spec.hash if spec else weights_identity(study.profile.model.pretrained)}"
+        return f"base {spec.hash if spec else study.specs.profile.model.pretrained}"
     return f"{options.source} {study.specs.defended(study.specs.run(options.source), seed).hash}"
 
 

@@ -8,7 +8,7 @@ Image Descriptions*, `caption_datasets.zip`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,13 @@ from matlib.data.karpathy_json import Entry, KarpathyFormatError, read_entries, 
 from matlib.data.memory import image_budget
 from matlib.data.pairs import ImageFiles, ImageSource, ImageTensor, ImageTextPairs
 
-__all__ = ["KarpathyFormatError", "read_karpathy", "write_karpathy"]
+__all__ = [
+    "KarpathyFormatError",
+    "find_json",
+    "image_files",
+    "read_karpathy",
+    "write_karpathy",
+]
 
 SPLITS = ("train", "val", "test", "restval")
 # Where the usual archives and mirrors put the JSON and the images, below the data set's folder.
@@ -87,7 +93,7 @@ def read_karpathy(
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1 image, got {limit}")
     folder = Path(folder)
-    json_path = _find_json(folder, name)
+    json_path = find_json(folder, name)
     entries, notes = _select(read_entries(json_path), split, json_path.name, restval_is_train)
     if limit is not None and limit < len(entries):
         notes.append(f"partial: the first {limit:,} of the {len(entries):,} {split} images")
@@ -111,7 +117,41 @@ def read_karpathy(
     )
 
 
-def _find_json(folder: Path, name: str) -> Path:
+def image_files(
+    folder: Path, name: str, limits: Mapping[str, int]
+) -> dict[str, tuple[Path, ...] | FileNotFoundError | KarpathyFormatError]:
+    """The image files that `read_karpathy` reads, without decoding them.
+
+    Args:
+        folder, name: as of `read_karpathy`.
+        limits: split -> as `limit` there.
+
+    Returns:
+        split -> its files in order, or the error that says which are missing, or that the JSON
+        has no such split.
+
+    Raises:
+        FileNotFoundError: no folder or no JSON.
+        KarpathyFormatError: the JSON is damaged.
+    """
+    json_path = find_json(folder, name)
+    entries = read_entries(json_path)
+    found: dict[str, tuple[Path, ...] | FileNotFoundError | KarpathyFormatError] = {}
+    for split, limit in limits.items():
+        try:
+            chosen, _ = _select(entries, split, json_path.name, restval_is_train=True)
+            found[split] = _find_images(folder, chosen[:limit], f"{name}/{split}")
+        except (FileNotFoundError, KarpathyFormatError) as missing:
+            found[split] = missing
+    return found
+
+
+def find_json(folder: Path, name: str) -> Path:
+    """The `dataset_<name>.json` that is read, in any of the usual places.
+
+    Raises:
+        FileNotFoundError: no folder, or no such file in it.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(
             f"{folder}: no such folder; expected the {name} data set there. "

@@ -51,11 +51,14 @@ def read_entries(path: Path) -> tuple[Entry, ...]:
     """All entries of a `dataset_<name>.json`, checked; a file that did not change is kept."""
     path = path.resolve()
     status = path.stat()
-    return _read_entries(path, status.st_mtime_ns, status.st_size)
+    times = (status.st_mtime_ns, status.st_ctime_ns)  # the second cannot be set by hand
+    return _read_entries(path, times, status.st_size, status.st_ino)
 
 
 @lru_cache(maxsize=2)
-def _read_entries(path: Path, _mtime_ns: int, _size: int) -> tuple[Entry, ...]:
+def _read_entries(
+    path: Path, _times: tuple[int, int], _size: int, _inode: int
+) -> tuple[Entry, ...]:
     try:
         content = read_json(path, half_pairs=True)  # `_clean` mends them in captions
     except UnreadableError as error:

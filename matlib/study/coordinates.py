@@ -37,8 +37,8 @@ def coordinates_spec(study: Study, run: Run) -> ArtefactSpec:
             "n_variants": study.profile.n_variants,
             "pairs": plain.model_dump(mode="json"),
             "data": study.source.identity(),
-            "model": study.profile.model.model_dump(),
-            "device": study.device,
+            "model": study.specs.profile.model.model_dump(),
+            "device": study.specs.device,
         },
         inputs=inputs,
         modules=(

@@ -102,9 +102,9 @@ def measured(study: Study, technique: Augmentation, reference: str = "base") -> 
             "reference": reference,
             "n_variants": profile.n_variants,
             "n_boot": profile.evaluation.n_boot,
-            "model": profile.model.model_dump(),
+            "model": study.specs.profile.model.model_dump(),
             "data": study.source.identity(),
-            "device": study.device,
+            "device": study.specs.device,
         },
         inputs=reference_inputs(study, reference),
         modules=(
@@ -143,5 +143,6 @@ def _seed(study: Study, reference: str) -> int:
 def first_images(study: Study, n: int) -> ScenesSource | KarpathySource:
     """The study's data with `n` training images, so that few variants are held in memory."""
     config = study.profile.dataset.model_copy(update={"n_train": n})
-    folder = getattr(study.source, "folder", None)
-    return open_source(config, folder)
+    if isinstance(study.source, KarpathySource):
+        return open_source(config, study.source.folder, study.source.kept)
+    return open_source(config, None)

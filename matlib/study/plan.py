@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from matlib.models.open_clip import OpenClipEncoder, open_named
 from matlib.models.opening import settings_of
 from matlib.models.small import SmallModel, build_small
 from matlib.study.costs import Costs
+from matlib.study.environment import one_thread
 from matlib.study.judgings import full, judgings_of, validating
 from matlib.study.probe import Timed, activation_bytes, captions_per_image
 from matlib.study.recipes import n_variants_of, profile_of_architecture
@@ -77,7 +76,7 @@ def plan(profile: Profile, results: Path, data: Path | None = None, workers: int
     at_once = n_workers(profile, workers)
     specs = Specs(profile, {}, device)
     rows = all_rows(profile)
-    with _threads(at_once):
+    with one_thread(at_once > 1):
         encoder = _encoder(profile, device)
         parameters = {
             name: sum(p.numel() for p in encoder.tower(name)) for name in ("image", "text")
@@ -248,14 +247,3 @@ def _encoder(profile: Profile, device: str) -> OpenClipEncoder:
 
 def _device_name(device: str) -> str:
     return torch.cuda.get_device_name() if device == "cuda" else "cpu"
-
-
-@contextmanager
-def _threads(at_once: int) -> Iterator[None]:
-    """One thread where the study's workers have one each."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if at_once > 1 else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

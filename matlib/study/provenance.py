@@ -77,18 +77,20 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def named_weights(name_or_folder: str) -> str:
-    """Identity of a pretrained model: its name on the hub, or the hash of a local folder's files.
+def named_weights(name_or_place: str) -> str:
+    """Identity of a pretrained model: its name on the hub, or the hash of a local file or folder.
 
-    A folder's place says nothing about its content, and belongs to one machine.
+    A place says nothing about the content, and belongs to one machine. Of a folder the names of
+    all its files below it count too.
     """
-    folder = Path(name_or_folder)
-    if not name_or_folder or not folder.is_dir():
-        return name_or_folder
+    place = Path(name_or_place)
+    if name_or_place and place.is_file():
+        return file_hash(place)
+    if not name_or_place or not place.is_dir():
+        return name_or_place
     whole = hashlib.sha256()
-    for path in sorted(folder.glob("*.*")):
-        if path.is_file():
-            whole.update(f"{path.name} {file_hash(path)}\n".encode())
+    for path in sorted(path for path in place.rglob("*") if path.is_file()):
+        whole.update(f"{path.relative_to(place).as_posix()} {file_hash(path)}\n".encode())
     return whole.hexdigest()
 
 

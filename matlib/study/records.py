@@ -80,7 +80,7 @@ def _tie(study: Study, folder: Path, packed: bytes) -> None:
     """Name the records' hash in the provenance beside them."""
     path = folder / PROVENANCE
     found = _provenance(folder) if path.is_file() else {
-        "profile": study.profile.model_dump(mode="json"), "rows": [], "partial": True,
+        "profile": study.specs.profile.model_dump(mode="json"), "rows": [], "partial": True,
         "artefacts": [],
     }  # fmt: skip
     named = {**found, "records": hashlib.sha256(packed).hexdigest()}

@@ -21,6 +21,8 @@ from matlib.models.masked_lm import MaskedLM
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.progress import Progress
 from matlib.study import judgings
+from matlib.study.environment import arithmetic, one_thread
+from matlib.study.identity import identified
 from matlib.study.judged import Judged, load_evaluation, save_curve, save_evaluation
 from matlib.study.judgings import Gallery, Judging
 from matlib.study.models import Models, about_tables
@@ -39,6 +41,9 @@ from matlib.study.threats import Table, load_tables, make_tables, save_tables
 from matlib.study.words import validity
 from matlib.training.loop import HeldOutRecall, Validation
 from matlib.training.own_attack import OwnLossAttack, own_attack
+
+HASHES = ".file-hashes"
+"""Below the folder of all results: hashes of the files of data sets (`FileHashes`)."""
 
 
 class Study:
@@ -66,7 +71,8 @@ class Study:
         self.profile = profile
         self.root = results / profile.name
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.source = source or open_source(profile.dataset, data)
+        # beside the results: the data may lie on a disk that is only read
+        self.source = source or open_source(profile.dataset, data, results / HASHES)
         self.store = Store(self.root, device=self.device)
         self.used: set[str] = set()
         self._others: dict[str, Study] = {}
@@ -74,16 +80,22 @@ class Study:
 
     @cached_property
     def specs(self) -> Specs:
-        return Specs(self.profile, self.source.identity(), self.device)
+        how = arithmetic(self.device)
+        return Specs(identified(self.profile), self.source.identity(), how)
 
     def rows(self) -> list[tuple[str, int]]:
         """(row name, seed) of every model of the study, base first."""
         return rows_of(self.profile)
 
     def get(self, spec: ArtefactSpec, make: Callable[[Path], dict[str, Any] | None]) -> Artefact:
-        """An artefact of this study, loaded or made, and noted as used."""
+        """An artefact of this study, loaded or made, and noted as used.
+
+        Small models are made and judged on one thread of a CPU, as `workers` does: otherwise
+        their numbers would depend on the cores.
+        """
         self.used.add(spec.hash)
-        return self.store.get_or_make(spec, make)
+        with one_thread(self.device == "cpu" and self.profile.model.kind == "small"):
+            return self.store.get_or_make(spec, make)
 
     def inside_rows(self) -> list[tuple[str, int]]:
         """(row name, seed) of the variations of one defence (`profile.inside`)."""

@@ -53,13 +53,13 @@ class Specs:
     """Specifications of one profile's artefacts.
 
     Args:
-        profile: what is studied.
+        profile: what is studied, without paths of this machine (`identified`).
         data: identity of the data (`Source.identity()`).
-        device: `cpu` or `cuda`; numbers differ between them in the last digits.
+        device: `cpu` or `cuda`, whose numbers differ in the last digits (`arithmetic`).
     """
 
     def __init__(self, profile: Profile, data: Mapping[str, Any], device: str) -> None:
-        self.profile, self._data, self._device = profile, data, device
+        self.profile, self._data, self.device = profile, data, device
 
     def _spec(
         self,
@@ -74,7 +74,7 @@ class Specs:
             kind=kind,
             name=name,
             seed=seed,
-            config={**config, "data": dict(self._data), "device": self._device},
+            config={**config, "data": dict(self._data), "device": self.device},
             inputs={key: spec.hash for key, spec in inputs.items() if spec is not None},
             modules=(*DATA_CODE, *code),
         )

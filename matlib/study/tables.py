@@ -165,7 +165,7 @@ def _csv(table: pd.DataFrame, float_format: str = "%.6f") -> str:
 def _provenance(study: Study) -> dict[str, Any]:
     records = study.store.records()
     return {
-        "profile": study.profile.model_dump(mode="json"),
+        "profile": study.specs.profile.model_dump(mode="json"),
         "rows": [f"{name} s{seed}" for name, seed in study.rows()],
         "partial": study.profile.limit > 0,
         "artefacts": [as_made(record) for record in records if record["hash"] in study.used],

@@ -34,7 +34,7 @@ def transfer_spec(study: Study, source: Subject) -> ArtefactSpec:
     """Identity of the outcomes of all targets under one model's attacks."""
     models = {str(each): _weights(study, each) for each in subjects(study.profile)}
     shapes = {
-        str(each): study.of_architecture(each.architecture).profile.model.model_dump()
+        str(each): study.of_architecture(each.architecture).specs.profile.model.model_dump()
         for each in subjects(study.profile)
     }
     how = judgings.transfer(study.profile.evaluation)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from matlib.config import Augmentation, Dataset
@@ -75,3 +79,54 @@ def test_captions_of_people_stand_behind_the_drawn_one(folder: Path) -> None:
     for i, (own, first) in enumerate(zip(found.captions, drawn, strict=True)):
         assert own[0] == first and len(own) == 2 and own[1] != first
         assert own[1].startswith(f"train picture {i} ")
+
+
+def black(folder: Path) -> None:
+    for path in (folder / "images").glob("*.png"):
+        Image.new("RGB", (16, 16)).save(path)
+
+
+def one_black(folder: Path) -> None:
+    """One photograph of the validation split."""
+    (path,) = list((folder / "images").glob("val*"))[:1]
+    Image.new("RGB", (16, 16)).save(path)
+
+
+def other_captions(folder: Path) -> None:
+    path = folder / "dataset_flickr8k.json"
+    path.write_text(path.read_text().replace("picture", "drawing"))
+
+
+def swapped(folder: Path) -> None:
+    """Two photographs change places: the same files, other pairs."""
+    one, other = sorted((folder / "images").glob("test*"))[:2]
+    a, b = one.read_bytes(), other.read_bytes()
+    one.write_bytes(b)
+    other.write_bytes(a)
+
+
+@pytest.mark.parametrize("change", [black, one_black, other_captions, swapped])
+def test_other_data_are_another_identity(
+    folder: Path, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    copy, kept = tmp_path / "copy", tmp_path / "kept"
+    shutil.copytree(folder, copy)
+    (copy / "dataset_coco.json").write_text("{}")  # is not what is read
+    (copy / "aaa").mkdir()
+    (copy / "aaa" / "dataset_flickr8k.json").write_text("{}")
+    before = KarpathySource(CONFIG, copy, kept).identity()
+    assert before == opened(folder).identity(), "a copy elsewhere is the same data"
+    change(copy)
+    assert KarpathySource(CONFIG, copy, kept).identity() != before
+    assert str(tmp_path) not in json.dumps(before)
+
+
+def test_images_that_a_study_will_miss_are_said_before_it(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "copy")
+    for path in (tmp_path / "copy" / "images").glob("train*"):
+        path.unlink()
+    source = KarpathySource(CONFIG, tmp_path / "copy")
+    assert source.identity()["images"]["train"] == "missing"
+    with pytest.raises(FileNotFoundError, match="4 of 4 image files are missing"):
+        source.require_files()
+    opened(folder).require_files()

@@ -12,8 +12,14 @@ from matlib.study.sources.source import Source, draw, strength_of
 __all__ = ["KarpathySource", "ScenesSource", "Source", "draw", "open_source", "strength_of"]
 
 
-def open_source(config: Dataset, folder: Path | None) -> ScenesSource | KarpathySource:
+def open_source(
+    config: Dataset, folder: Path | None, kept: Path | None = None
+) -> ScenesSource | KarpathySource:
     """The source a profile names.
+
+    Args:
+        folder: of a data set on disk.
+        kept: as of `KarpathySource`.
 
     Raises:
         ValueError: a data set on disk is wanted but no folder was given.
@@ -29,4 +35,4 @@ def open_source(config: Dataset, folder: Path | None) -> ScenesSource | Karpathy
         )
     if not folder.is_dir():
         raise FileNotFoundError(f"no data folder at {folder}")
-    return KarpathySource(config, folder)
+    return KarpathySource(config, folder, kept)

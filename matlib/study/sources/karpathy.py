@@ -17,10 +17,11 @@ from matlib.augmentations.human import with_captions
 from matlib.augmentations.image import RandAugmented
 from matlib.augmentations.thesaurus import synonyms_in_wordnet
 from matlib.config import Dataset, Run
-from matlib.data.karpathy import read_karpathy
+from matlib.data.file_hashes import FileHashes
+from matlib.data.karpathy import KarpathyFormatError, find_json, image_files, read_karpathy
 from matlib.data.memory import image_budget
 from matlib.data.pairs import ImageTextPairs, OneToMany
-from matlib.study.provenance import file_hash
+from matlib.study.provenance import text_hash
 from matlib.study.sources.source import draw, strength_of, typo_rules, variants_of_any_data
 
 
@@ -30,18 +31,52 @@ class KarpathySource:
     Images that fit into `image_budget()` are held as bytes, others decoded when a batch needs
     them; RandAugment's variants are a function of (seed, image, number) and held or made anew
     in the same way. The bytes are the same either way.
+
+    Args:
+        folder: of the data set; nothing is written into it.
+        kept: folder for hashes of its files, so that they are read again only when they have
+            changed; None keeps none.
     """
 
-    def __init__(self, config: Dataset, folder: Path) -> None:
-        self.config, self.folder = config, folder
+    def __init__(self, config: Dataset, folder: Path, kept: Path | None = None) -> None:
+        self.config, self.folder, self.kept = config, folder, kept
+        place = text_hash(str(folder.absolute()))[:12]
+        self._hashes = FileHashes(kept and kept / f"{config.name}-{place}.json")
         self.name: str = config.name
         self.stop_words: frozenset[str] = english_stop_words()
         self.held_out_words: frozenset[str] = frozenset()
         self.pairs("test")  # missing files are found before any long work
 
     def identity(self) -> dict[str, Any]:
-        annotation = next(self.folder.rglob("dataset_*.json"))
-        return {**self.config.model_dump(mode="json"), "annotation": file_hash(annotation)}
+        return {**self.config.model_dump(mode="json"), **self._content}
+
+    @cached_property
+    def _files(self) -> dict[str, tuple[Path, ...] | FileNotFoundError | KarpathyFormatError]:
+        c = self.config
+        limits = {"train": max(c.n_train, c.n_base), "val": c.n_val, "test": c.n_test}
+        return image_files(self.folder, c.name, limits)
+
+    @cached_property
+    def _content(self) -> dict[str, Any]:
+        """Hashes of the JSON that is read, and of the images of each split in their order."""
+        annotation = self._hashes.of([find_json(self.folder, self.config.name)])[0]
+        images = {
+            split: text_hash("\n".join(self._hashes.of(files)))
+            if isinstance(files, tuple)
+            else "missing"
+            for split, files in self._files.items()
+        }
+        return {"annotation": annotation, "images": images}
+
+    def require_files(self) -> None:
+        """Before a study: every image that it will read is there.
+
+        Raises:
+            FileNotFoundError, KarpathyFormatError: which images or splits are missing.
+        """
+        for files in self._files.values():
+            if isinstance(files, Exception):
+                raise files
 
     @cache  # noqa: B019 - one source lives as long as its study
     def _read(self, split: str, limit: int) -> ImageTextPairs:
