@@ -17,9 +17,9 @@ from matlib.config import (
 SMOKE = yaml.safe_load((PROFILES / "smoke.yaml").read_text())
 
 
-def with_part(name: str, **changes: object) -> dict[str, object]:
+def with_part(part: str, /, **changes: object) -> dict[str, object]:
     """The smoke profile's part of that name with changes."""
-    return {name: {**SMOKE[name], **changes}}
+    return {part: {**SMOKE[part], **changes}}
 
 
 def written(tmp_path: Path, **changes: object) -> Path:
@@ -90,11 +90,29 @@ def test_unknown_profile_names_the_known_ones() -> None:
         (with_part("evaluation", unimodal_eps_255=300), "unimodal_eps_255: eps_255 .* 0 to 64"),
         (with_part("evaluation", unimodal_eps_255=4 / 255), "unimodal_eps_255: .*by 255"),
         (with_part("evaluation", curve_eps_255=[2, -1]), "curve_eps_255: eps_255 .* 0 to 64"),
-        (with_part("evaluation", curve_eps_255=[float("nan")]), "curve_eps_255: .*got nan"),
+        (with_part("evaluation", curve_eps_255=[float("nan")]), "curve_eps_255.*got nan"),
         (with_part("evaluation", step_255=0), "evaluation.step_255: .*greater than 0"),
         (with_part("evaluation", step_255=float("inf")), "evaluation.step_255: .*finite"),
         (with_part("train_attack", step_255=-1), "train_attack.step_255: .*greater than 0"),
         (with_part("train_attack", step_255=float("nan")), "train_attack.step_255"),
+        (with_part("train_attack", threats=[]), "train_attack.threats: .*at least 1"),
+        (with_part("evaluation", sga_scales=[0]), "sga_scales.0: .*greater than 0"),
+        (with_part("evaluation", sga_scales=[0.01]), "leaves nothing of images of 32 px"),
+        (with_part("evaluation", n_boot=10**30), "evaluation.n_boot: .*less than"),
+        (with_part("model", image_width=0), "model.image_width: .*or equal to 1"),
+        (with_part("model", text_layers=0), "model.text_layers: .*or equal to 1"),
+        (with_part("model", image_width=10**9), "model.image_width: .*less than"),
+        (with_part("model", head_width=48), "image_width 32 does not divide into heads"),
+        (with_part("model", patch_size=64), "images of 32 px are too small for the model"),
+        (with_part("model", name="ViT-B-16"), "give model.kind open_clip"),
+        (with_part("masked_lm", width=30), "width 30 does not divide into 4 heads"),
+        (with_part("masked_lm", layers=0), "masked_lm.layers: .*or equal to 1"),
+        (with_part("base", lr=float("nan")), "base.lr: .*finite"),
+        (with_part("base", n_steps=10**30), "base.n_steps: .*less than"),
+        (with_part("base", mixed_precision=False), 'write a word such as "no" with quotes'),
+        ({"name": "../../x"}, "name: String should match pattern"),
+        ({"runs": [{"defence": "mat"}] * 2, "transfer_rows": []}, "runs has a row twice: mat"),
+        ({"architectures": {"a": {"image_tower": "convnet", "head_width": 3}}}, "architectures.a"),
     ],
 )
 def test_bad_profiles_are_refused_with_the_key(
@@ -104,10 +122,63 @@ def test_bad_profiles_are_refused_with_the_key(
         load_profile(written(tmp_path, **changes))
 
 
-def test_a_list_instead_of_keys_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "p.yaml").write_text("- a\n- b\n")
-    with pytest.raises(ProfileError, match="expected keys and values"):
+TEXT = (PROFILES / "smoke.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n- b\n", "expected keys and values, got list"),
+        ("", "expected keys and values, got nothing"),
+        ("smoke", "expected keys and values, got str"),
+        (f"{TEXT}\n---\n{TEXT}", "another document"),
+        ("\tname: x", r"line 1: .*'\\t'"),
+        ("name: !!python/object/apply:os.getcwd []", "line 1: .*python/object"),
+        (f"{TEXT}\n1: 2\n", "p.yaml.* 1: Keys should be strings"),
+        (f"{TEXT}\nname: other\n", "the key 'name' is there twice"),
+        ("[" * 5000, "not readable as YAML"),
+        (TEXT.replace("seeds: [0]", "seeds: []"), "p.yaml.* seeds: .*at least 1"),
+        (TEXT.replace("seeds: [0]", "seeds: [0, 0]"), "seeds: each is expected once"),
+        (TEXT.replace("seeds: [0]", "seeds: [yes]"), "seeds is a number or a text, got .True"),
+        (TEXT.replace("seeds: [0]", f"seeds: [{2**31}]"), "seeds.0: .*less than 2147483648"),
+        (TEXT.replace("minutes: 2", "minutes: .nan"), "minutes: .*finite"),
+        (TEXT.replace("minutes: 2", "minutes: 2020-01-01"), "minutes: .*number"),
+    ],
+)
+def test_yaml_that_is_no_profile_is_refused_in_one_line_that_names_the_file(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(ProfileError, match=message) as refused:
         load_profile(tmp_path / "p.yaml")
+    assert "\n" not in str(refused.value) and "p.yaml" in str(refused.value)
+
+
+def test_models_at_relative_paths_are_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("mine", "work", "else"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "mine" / "lm").mkdir()
+    (tmp_path / "work" / "w.pt").touch()
+    monkeypatch.chdir(tmp_path / "work")
+    mask = {"kind": "pretrained", "name": "./lm"}
+    model = {"kind": "open_clip", "name": "ViT-B-16", "pretrained": "w.pt"}
+    generators = {"captioner": "Salesforce/blip-image-captioning-base"}
+    path = written(tmp_path / "mine", masked_lm=mask, model=model, generators=generators)
+    profile = load_profile("../mine/p.yaml")
+    assert profile.masked_lm.name == str(tmp_path / "mine" / "lm")
+    assert profile.model.pretrained == str(tmp_path / "work" / "w.pt")
+    assert profile.generators.captioner == generators["captioner"]
+    monkeypatch.chdir(tmp_path / "else")
+    with pytest.raises(ProfileError, match=r"model\.pretrained: there is no 'w\.pt' \(looked in"):
+        load_profile(path)
+
+
+def test_a_limit_in_the_profile_limits() -> None:
+    limited = load_profile("smoke", limit=5)
+    assert limited.limited(0) == limited and limited.limited(9) == limited
+    assert limited.limited(3).dataset.n_test == 3
 
 
 def test_limit_makes_a_study_partial_and_says_so() -> None:

@@ -11,7 +11,14 @@ from matlib.config.parts import (
     TrainAttack,
     Training,
 )
-from matlib.config.profile import PROFILES, Profile, ProfileError, load_profile, profile_names
+from matlib.config.profile import (
+    PROFILES,
+    Profile,
+    ProfileError,
+    load_profile,
+    profile_names,
+    profile_path,
+)
 from matlib.config.rows import (
     AUGMENTATIONS,
     REAL_ONLY,
@@ -45,4 +52,5 @@ __all__ = [
     "Training",
     "load_profile",
     "profile_names",
+    "profile_path",
 ]

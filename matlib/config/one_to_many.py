@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from matlib.config.parts import Part, Threat
+from matlib.config.parts import Distinct, Part, Seeds, Steps, Threat
 from matlib.config.rows import Run, SetLevels
 
 
@@ -19,8 +19,11 @@ class Intervention(Part):
     """
 
     levels: tuple[float, ...] = Field(default=(0.0, 0.5, 1.0), min_length=2)
-    modalities: tuple[Literal["image", "text"], ...] = ("text", "image")
-    seeds: tuple[int, ...] = Field(default=(0, 1), min_length=1)
+    modalities: Annotated[tuple[Literal["image", "text"], ...], Distinct, Field(min_length=1)] = (
+        "text",
+        "image",
+    )
+    seeds: Seeds = Field(default=(0, 1), min_length=1)
     threats: tuple[Threat, ...] = Field(default=(), description="as in `Run`")
     lr: float | None = Field(default=None, gt=0, le=1)
     nuisance: float | None = Field(
@@ -54,7 +57,7 @@ class Generators(Part):
     """
 
     captioner: str = Field(default="", description="a BLIP model, for `captioned`")
-    captioner_steps: int = Field(default=900, ge=1, description="scenes: training of its own")
+    captioner_steps: Steps = Field(default=900, description="scenes: training of its own")
     rewriter: str = Field(default="", description="an instruct model, for `rewritten`")
     translators: tuple[str, ...] = Field(
         default=(), description="there and back, two Marian models, for `back-translated`"
@@ -62,7 +65,7 @@ class Generators(Part):
     image_to_image: str = Field(default="", description="a diffusion model, for `restyled`")
     text_to_image: str = Field(default="", description="a diffusion model, for `generated`")
     top_p: float = Field(default=0.9, gt=0, le=1, description="nucleus of all sampling")
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: int = Field(default=16, ge=1, le=10_000)
 
     @model_validator(mode="after")
     def _there_and_back(self) -> Generators:

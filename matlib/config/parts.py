@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -24,10 +26,43 @@ HeldOutThreat = Literal["true_held_out", "typo_held_out"]
 TRUE_THREATS = ("bert_true", "true_held_out")
 
 
+Width = Annotated[int, Field(ge=1, le=16_384)]
+Layers = Annotated[int, Field(ge=1, le=128)]
+Images = Annotated[int, Field(ge=2, le=100_000_000)]
+Steps = Annotated[int, Field(ge=1, le=100_000_000)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+"""A generator is drawn from the seed and a purpose; larger ones do not fit into 64 bits."""
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError(f"each is expected once; got {values}")
+    return values
+
+
+Distinct = AfterValidator(_distinct)
+"""Of a tuple: twice the same would be counted as two."""
+
+Seeds = Annotated[tuple[Seed, ...], Distinct]
+
+
 class Part(BaseModel):
     """A part of a profile: unknown keys are refused, and nothing changes after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_switches(cls, values: Any) -> Any:
+        """No part has a yes or no; YAML reads `no`, `on` and the like as one, Python as 0 or 1."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            each = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+            if any(isinstance(one, bool) for one in each):
+                raise ValueError(
+                    f"{name} is a number or a text, got {value}; in YAML, write a word such as "
+                    '"no" with quotes'
+                )
+        return values
 
 
 class Dataset(Part):
@@ -35,12 +70,12 @@ class Dataset(Part):
 
     name: Literal["scenes", "flickr8k", "flickr30k", "coco"]
     image_size: int = Field(ge=16, le=512)
-    world_seed: int = 0
-    n_train: int = Field(ge=2, description="images of the 1:1 fine-tuning set")
-    n_val: int = Field(ge=2)
-    n_test: int = Field(ge=2, description="images of the test gallery")
+    world_seed: Seed = 0
+    n_train: Images = Field(description="images of the 1:1 fine-tuning set")
+    n_val: Images
+    n_test: Images = Field(description="images of the test gallery")
     captions_per_image: int = Field(
-        default=5, ge=1, description="scenes only: captions per test image"
+        default=5, ge=1, le=1000, description="scenes only: captions per test image"
     )
     nuisance: float = Field(
         default=0.5, ge=0, le=2, description="scenes only: strength of the renderer's nuisance"
@@ -51,9 +86,11 @@ class Dataset(Part):
     three_rate: float = Field(
         default=0.25, ge=0, le=1, description="scenes only: share of scenes with three objects"
     )
-    n_base: int = Field(default=0, ge=0, description="images of base pre-training; 0: none")
-    base_captions: int = Field(default=5, ge=1)
-    base_renderings: int = Field(default=1, ge=1)
+    n_base: int = Field(
+        default=0, ge=0, le=100_000_000, description="images of base pre-training; 0: none"
+    )
+    base_captions: int = Field(default=5, ge=1, le=1000)
+    base_renderings: int = Field(default=1, ge=1, le=1000)
     image_mode: Fit = "crop"
     interpolation: Interpolation = "bicubic"
 
@@ -64,14 +101,14 @@ class Model(Part):
     kind: Literal["small", "open_clip"] = "small"
     image_tower: ImageTower = "vit"
     text_tower: TextTower = "causal"
-    patch_size: int = 16
-    image_width: int = 128
-    image_layers: int = 4
-    text_width: int = 96
-    text_layers: int = 2
-    context_length: int = 32
-    head_width: int = 32
-    embed_dim: int = 128
+    patch_size: int = Field(default=16, ge=1, le=512)
+    image_width: Width = 128
+    image_layers: Layers = 4
+    text_width: Width = 96
+    text_layers: Layers = 2
+    context_length: int = Field(default=32, ge=3, le=4096, description="tokens")
+    head_width: Width = 32
+    embed_dim: Width = 128
     name: str = ""
     pretrained: str = Field(default="", description="tag, checkpoint file or folder")
     rest: str = Field(default="", description="the weights that `pretrained` stems from")
@@ -82,7 +119,30 @@ class Model(Part):
             raise ValueError("model.kind open_clip needs model.name, e.g. ViT-B-16")
         if self.kind == "open_clip":
             model_config(self.name)  # refuses a name that open_clip does not know
+        if self.kind == "small" and (self.name or self.pretrained):
+            raise ValueError("a small model has a shape, no name: give model.kind open_clip")
         return self
+
+    @model_validator(mode="after")
+    def _divides(self) -> Model:
+        image = self.image_width * (32 if self.image_tower == "convnet" else 1)
+        for name, width in (("image_width", image), ("text_width", self.text_width)):
+            heads = width // self.head_width
+            if self.kind == "small" and (heads == 0 or width % heads):
+                raise ValueError(
+                    f"{name} {width} does not divide into heads of head_width {self.head_width}"
+                )
+        return self
+
+    def check_image_size(self, size: int) -> None:
+        """Whether images of `size` px have a whole patch, or survive a ResNet's five halvings.
+
+        Raises:
+            ValueError: they have not.
+        """
+        least = 32 if self.image_tower == "convnet" else self.patch_size
+        if self.kind == "small" and size < least:
+            raise ValueError(f"images of {size} px are too small for the model; at least {least}")
 
     @model_serializer(mode="wrap")
     def _without_empty_rest(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -100,27 +160,31 @@ class MaskedLanguageModel(Part):
 
     kind: Literal["small", "pretrained"] = "small"
     name: str = ""
-    n_captions: int = Field(default=20_000, ge=1)
-    width: int = 96
-    layers: int = 2
-    n_steps: int = Field(default=600, ge=1)
-    batch_size: int = Field(default=128, ge=1)
+    n_captions: int = Field(default=20_000, ge=1, le=100_000_000)
+    width: Width = 96
+    layers: Layers = 2
+    n_steps: Steps = 600
+    batch_size: int = Field(default=128, ge=1, le=1_000_000)
     lr: float = Field(default=2e-3, gt=0, le=1)
 
     @model_validator(mode="after")
     def _named(self) -> MaskedLanguageModel:
-        if self.kind == "pretrained" and not self.name:
-            raise ValueError("masked_lm.kind pretrained needs masked_lm.name")
+        if (self.kind == "pretrained") != bool(self.name):
+            raise ValueError(
+                "masked_lm.kind pretrained needs masked_lm.name, and kind small takes none"
+            )
+        if self.width % 4:
+            raise ValueError(f"width {self.width} does not divide into 4 heads")
         return self
 
 
 class Training(Part):
     """Optimiser steps of one phase."""
 
-    n_steps: int = Field(ge=1)
-    batch_size: int = Field(ge=2)
+    n_steps: Steps
+    batch_size: int = Field(ge=2, le=1_000_000)
     lr: float = Field(gt=0, le=1)
-    weight_decay: float = Field(default=0.01, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0, le=1000)
     warmup: float = Field(default=0.1, ge=0, lt=1, description="share of the steps to the peak")
     checkpoint_every: int = Field(default=50, ge=1, description="steps; changes no number")
     micro_batches: int = Field(default=1, ge=1, description="parts of a batch, to save memory")
@@ -143,11 +207,11 @@ class Budget(Part):
     """What an attacker may do."""
 
     eps_255: float
-    pgd_steps: int = Field(ge=0)
+    pgd_steps: int = Field(ge=0, le=100_000)
     step_255: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="null: from eps_255 and pgd_steps"
+        default=None, gt=0, le=255, description="null: from eps_255 and pgd_steps"
     )
-    n_words: int = Field(default=1, ge=0)
+    n_words: int = Field(default=1, ge=0, le=1000)
 
     @model_validator(mode="after")
     def _unit(self) -> Budget:
@@ -158,7 +222,7 @@ class Budget(Part):
 class TrainAttack(Budget):
     """The attack inside training."""
 
-    threats: tuple[Threat, ...] = ("bert_true", "typo")
+    threats: Annotated[tuple[Threat, ...], Distinct, Field(min_length=1)] = ("bert_true", "typo")
     search: Literal["importance", "exhaustive"] = "importance"
     max_edits: int | None = Field(
         default=None,
@@ -170,21 +234,23 @@ class TrainAttack(Budget):
 class Evaluation(Budget):
     """The attacks every model is judged by."""
 
-    threats: tuple[Threat, ...] = ("bert_true", "typo", "bert_free")
+    threats: Annotated[tuple[Threat, ...], Distinct] = ("bert_true", "typo", "bert_free")
     primary_threat: Threat = "bert_true"
-    n_restarts: int = Field(default=1, ge=1, description="of APGD; the best point is kept")
+    n_restarts: int = Field(
+        default=1, ge=1, le=10_000, description="of APGD; the best point is kept"
+    )
     slow_under: tuple[Threat, ...] | None = Field(
         default=None,
         description="text threats under which Co-Attack and APGD judge too; null: all",
     )
-    held_out: tuple[HeldOutThreat, ...] = Field(
+    held_out: Annotated[tuple[HeldOutThreat, ...], Distinct] = Field(
         default=(), description="edits of kinds that no defence trains on, judged on their own"
     )
-    sga_scales: tuple[float, ...] = (0.5, 0.75, 1.25, 1.5)
+    sga_scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = (0.5, 0.75, 1.25, 1.5)
     unimodal_eps_255: float = Field(
         default=2.0, description="C1: image budget at which PGD alone leaves 30-60 % of recall"
     )
-    curve_eps_255: tuple[float, ...] = ()
+    curve_eps_255: Annotated[tuple[float, ...], Distinct] = ()
     conventions: Literal["matlib", "released"] = Field(
         default="matlib", description="released: as in the field's code, for published numbers"
     )
@@ -193,7 +259,7 @@ class Evaluation(Budget):
         description="name or folder of a transformers encoder that tells how near attacked "
         "captions stay to the originals; empty: none",
     )
-    n_boot: int = Field(default=2000, ge=100)
+    n_boot: int = Field(default=2000, ge=100, le=10_000_000)
 
     @model_validator(mode="after")
     def _budgets(self) -> Evaluation:
@@ -216,6 +282,10 @@ class Evaluation(Budget):
 class Candidates(Part):
     """How large the table of allowed edits is."""
 
-    k_free: int = Field(default=10, ge=1, description="candidates per word, as in BERT-Attack")
-    k_true: int = Field(default=60, ge=1, description="candidates per word before the truth check")
-    typos_per_word: int = Field(default=3, ge=1)
+    k_free: int = Field(
+        default=10, ge=1, le=50_000, description="candidates per word, as in BERT-Attack"
+    )
+    k_true: int = Field(
+        default=60, ge=1, le=50_000, description="candidates per word before the truth check"
+    )
+    typos_per_word: int = Field(default=3, ge=1, le=1000)

@@ -12,13 +12,16 @@ from matlib.config.parts import (
     TRUE_THREATS,
     Candidates,
     Dataset,
+    Distinct,
     Evaluation,
     MaskedLanguageModel,
     Model,
     Part,
+    Seeds,
     TrainAttack,
     Training,
 )
+from matlib.config.places import with_places
 from matlib.config.rows import REAL_ONLY, SCENES_ONLY, Run
 from matlib.data.strict import UnreadableError, read_yaml
 
@@ -35,9 +38,11 @@ class ProfileError(ValueError):
 class Profile(Part):
     """Everything a study depends on."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}$")] = Field(
+        description="also of its folder below results/"
+    )
     about: str
-    minutes: float = Field(gt=0, description="expected time on the hardware named in about")
+    minutes: float = Field(gt=0, le=1e9, description="expected time on the hardware named in about")
     dataset: Dataset
     model: Model = Model()
     masked_lm: MaskedLanguageModel = MaskedLanguageModel()
@@ -47,14 +52,16 @@ class Profile(Part):
     evaluation: Evaluation
     candidates: Candidates = Candidates()
     runs: tuple[Run, ...] = ()
-    n_variants: int = Field(default=5, ge=1, description="captions and images per pair for mat+")
+    n_variants: int = Field(
+        default=5, ge=1, le=1000, description="captions and images per pair for mat+"
+    )
     inside: tuple[Run, ...] = Field(
         default=(), description="variations of one defence, for the study of its own choices"
     )
     techniques: tuple[Run, ...] = Field(
         default=(), description="rows that compare pairs: MAT+ with each technique, and rivals"
     )
-    technique_seeds: tuple[int, ...] = Field(
+    technique_seeds: Seeds = Field(
         default=(), description="training seeds of the techniques; those of the study by default"
     )
     sweeps: tuple[Run, ...] = Field(
@@ -69,17 +76,17 @@ class Profile(Part):
         default=(),
         description="beginnings of the notebooks' names that this study runs; all if empty",
     )
-    inside_seeds: tuple[int, ...] = Field(
+    inside_seeds: Seeds = Field(
         default=(), description="training seeds of the variations, some of `seeds`; all by default"
     )
     architectures: dict[Architecture, Model] = Field(
         default={}, description="further models beside `model`, for transfer and C8a"
     )
-    transfer_rows: tuple[str, ...] = Field(
+    transfer_rows: Annotated[tuple[str, ...], Distinct] = Field(
         default=(), description="names of rows that every architecture is trained as too"
     )
-    seeds: tuple[int, ...] = (0,)
-    analysis_images: int = Field(default=100, ge=4)
+    seeds: Seeds = Field(default=(0,), min_length=1)
+    analysis_images: int = Field(default=100, ge=4, le=1_000_000)
     limit: int = Field(
         default=0, ge=0, description="0: whole; otherwise at most this many test images"
     )
@@ -100,6 +107,7 @@ class Profile(Part):
                 f"transfer_rows names rows that `runs` has not: {sorted(unknown)}; "
                 f"it has: {', '.join(run.row for run in self.runs)}"
             )
+        self._check_sizes()
         self._check_rows()
         if self.finetune and self.finetune.batch_size > self.dataset.n_train:
             raise ValueError("finetune.batch_size is larger than dataset.n_train")
@@ -130,6 +138,14 @@ class Profile(Part):
         """Training seeds of the compared techniques."""
         return self.technique_seeds or self.seeds
 
+    def _check_sizes(self) -> None:
+        size = self.dataset.image_size
+        for model in (self.model, *self.architectures.values()):
+            model.check_image_size(size)
+        for scale in self.evaluation.sga_scales:
+            if scale * size < 1:
+                raise ValueError(f"sga_scales {scale:g} leaves nothing of images of {size} px")
+
     def _check_rows(self) -> None:
         if self.every_run and self.finetune is None:
             raise ValueError("rows are given but `finetune` is missing")
@@ -137,6 +153,10 @@ class Profile(Part):
         for run in self.every_run:
             if by_name.setdefault(run.row, run) != run:
                 raise ValueError(f"two different rows are named {run.row!r}: give one a `label`")
+        for name in ("runs", "inside", "techniques", "sweeps"):
+            rows = [run.row for run in getattr(self, name)]
+            if len(set(rows)) < len(rows):
+                raise ValueError(f"{name} has a row twice: {max(rows, key=rows.count)}")
         unfit = SCENES_ONLY if self.dataset.name != "scenes" else REAL_ONLY
         for run in self.every_run:
             if run.augmentation in unfit:
@@ -165,6 +185,7 @@ class Profile(Part):
 
     def limited(self, limit: int) -> Profile:
         """The same study on at most `limit` test images; its results say so."""
+        limit = min(limit, self.limit) if limit > 0 and self.limit else max(limit, self.limit)
         if limit <= 0:
             return self
         n = min(limit, self.dataset.n_test)
@@ -178,31 +199,53 @@ def profile_names() -> list[str]:
 
 
 def load_profile(name_or_path: str | Path, limit: int = 0) -> Profile:
-    """Read and check a profile.
+    """Read and check a profile; models in local files and folders are found by absolute paths.
 
     Args:
         name_or_path: a name such as `demo`, or the path of a YAML file.
         limit: if positive, at most so many test images.
 
     Raises:
-        ProfileError: unknown profile, or a key that is unknown, missing or out of range.
+        ProfileError: unknown profile, or a key that is unknown, missing or out of range; one
+            line that names the file and every such key.
+    """
+    path = profile_path(name_or_path)
+    try:
+        raw = read_yaml(path)
+    except (UnreadableError, OSError) as error:
+        raise ProfileError(str(error)) from error
+    if not isinstance(raw, dict):
+        found = "nothing" if raw is None else type(raw).__name__
+        raise ProfileError(f"{path.name}: expected keys and values, got {found}")
+    try:
+        profile = Profile.model_validate(raw).limited(limit)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'profile'}: "
+            f"{e['msg'].removeprefix('Value error, ')}{_got(e['input'])}"
+            for e in error.errors()
+        )
+        raise ProfileError(f"{path.name} is not a valid profile: {faults}") from None
+    try:
+        return with_places(profile, path.parent)
+    except FileNotFoundError as error:
+        raise ProfileError(f"{path.name}: {error}") from None
+
+
+def _got(value: object) -> str:
+    """What stands in the file, where it is short enough to be shown."""
+    return "" if isinstance(value, dict | list) else f" (got {value!r:.60})"
+
+
+def profile_path(name_or_path: str | Path) -> Path:
+    """The file of a profile: of one that comes with the project, or the path that is given.
+
+    Raises:
+        ProfileError: there is none.
     """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         path = PROFILES / f"{name_or_path}.yaml"
     if not path.is_file():
-        raise ProfileError(f"no profile {name_or_path!r}; known: {', '.join(profile_names())}")
-    try:
-        raw = read_yaml(path)
-    except UnreadableError as error:
-        raise ProfileError(str(error)) from error
-    if not isinstance(raw, dict):
-        raise ProfileError(f"{path.name}: expected keys and values, got {type(raw).__name__}")
-    try:
-        return Profile(**raw).limited(limit)
-    except ValidationError as error:
-        lines = [
-            f"  {'.'.join(map(str, e['loc'])) or 'profile'}: {e['msg']} (got {e['input']!r:.60})"
-            for e in error.errors()
-        ]
-        raise ProfileError(f"{path.name} is not a valid profile:\n" + "\n".join(lines)) from None
+        raise ProfileError(f"no profile {str(name_or_path)!r}; known: {', '.join(profile_names())}")
+    return path.absolute()

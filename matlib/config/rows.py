@@ -112,12 +112,17 @@ class Run(Part):
     clean_pairs: float | None = Field(
         default=None, ge=0, le=1, description="share of the loss on clean pairs"
     )
-    pgd_steps: int | None = Field(default=None, ge=0, description="of the attack in training")
+    pgd_steps: int | None = Field(
+        default=None, ge=0, le=100_000, description="of the attack in training"
+    )
     ema_decay: float | None = Field(default=None, ge=0, lt=1)
-    weight_decay: float | None = Field(default=None, ge=0)
+    weight_decay: float | None = Field(default=None, ge=0, le=1000)
     n_train: int | None = Field(default=None, ge=2, description="only so many training pairs")
     n_variants: int | None = Field(
-        default=None, ge=1, description="captions and images per pair, the original among them"
+        default=None,
+        ge=1,
+        le=1000,
+        description="captions and images per pair, the original among them",
     )
     strength: float | None = Field(default=None, ge=0, description="unit: see STRENGTHS")
     keep_aligned: float | None = Field(
@@ -125,7 +130,10 @@ class Run(Part):
         description="drop added pairs whose cosine under the base model is below this",
     )  # fmt: skip
     keep_diverse: int | None = Field(
-        default=None, ge=1, description="keep only so many added variants, the most diverse"
+        default=None,
+        ge=1,
+        le=1000,
+        description="keep only so many added variants, the most diverse",
     )
     vendi: float | None = Field(
         default=None, ge=1,

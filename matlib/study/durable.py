@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 MIN_FREE_BYTES = 100 * 2**20
@@ -55,13 +55,34 @@ def check_space(folder: Path) -> None:
 
 
 def write_durably(path: Path, content: str | bytes) -> None:
-    """Write beside, sync, move into place; text as UTF-8."""
+    """Write beside, sync, move into place; text as UTF-8.
+
+    A file that holds the content already is left alone, so that a finished study can be shown
+    from a disk that is only read.
+
+    Raises:
+        DiskFullError: no space; the file is as it was, and nothing is left beside it.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    if path.is_file() and path.read_bytes() == data:
+        return
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        if _is_disk_full(error):
+            raise DiskFullError(
+                errno.ENOSPC,
+                f"no space left on disk while writing {path.name}, which is as it was before. "
+                "Free some space and run the same command again: what is finished is kept",
+            ) from error
+        raise
 
 
 def sync_tree(folder: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from matlib.config import Profile, load_profile
+from matlib.config import Profile, load_profile, profile_names
 from matlib.study.durable import write_durably
 from matlib.study.notebooks import find_notebooks, refuse_unfit, run_notebooks
 from matlib.study.provenance import PACKAGE_ROOT
@@ -18,8 +18,17 @@ from matlib.study.records import accept_records, keep_seconds, write_records
 from matlib.study.report import Figure, FrontPage, build_report, claims_text, read_claims
 from matlib.study.runs import Study
 from matlib.study.session import open_study
+from matlib.study.shown import (
+    FIGURES,
+    PROFILE,
+    RESULTS,
+    is_writable,
+    keep_profile,
+    kept_profile,
+)
+from matlib.study.sources import KarpathySource
 from matlib.study.tables import write_results
-from matlib.study.tasks import all_rows
+from matlib.study.tasks import all_rows, is_done, stages
 from matlib.study.workers import make_rows, n_workers
 
 QUESTION = (
@@ -28,17 +37,6 @@ QUESTION = (
     "it, and does it help to train with several captions per image and several images per "
     "caption?"
 )
-FIGURES = {
-    "robustness": "Recall under each attack, with 95 % intervals.",
-    "adversarial": "Clean images, adversarial images and their difference.",
-    "augmentations": "Alignment, diversity and distribution shift of augmented pairs.",
-    "good_pairs": "What makes a good pair: robustness gained by the set level of each dial.",
-}
-RESULTS = (
-    "claims.json", "contrasts.csv", "robustness.csv", "endpoints.csv", "held_out.csv", "inside.csv",
-    "transfer.csv", "ranking.csv", "techniques.csv", "sweeps.csv", "intervention.csv",
-    "provenance.json",
-)  # fmt: skip
 NOTEBOOKS = PACKAGE_ROOT / "notebooks"
 PUBLISHED = PACKAGE_ROOT / "published"
 
@@ -72,9 +70,10 @@ def run_study(
     checked = load_profile(profile, limit)
     if publish and checked.dataset.name != "scenes":
         raise ValueError("only studies of the embedded world are published: photographs are not")
-    sources = wanted_notebooks(checked, find_notebooks(NOTEBOOKS))
+    sources, folder = wanted_notebooks(checked, find_notebooks(NOTEBOOKS)), results / checked.name
     parameters = {
-        "profile": profile,
+        # a path would be another one where notebooks run, and the file may be edited meanwhile
+        "profile": profile if profile in profile_names() else str((folder / PROFILE).resolve()),
         "results": str(results.resolve()),
         "data": str(data.resolve()) if data else "",
         "limit": limit,
@@ -82,8 +81,11 @@ def run_study(
     refuse_unfit(sources, parameters)  # before the long work, not after it
     study = Study(checked, results, data)  # missing data and foreign results are found here
     say(f"study {checked.name}: {checked.about}")
-    say(f"about {checked.minutes:g} minutes; results in {results / checked.name}")
-    folder = results / checked.name
+    if not is_writable(folder):
+        return _show(study, say)
+    _require_files(study)
+    keep_profile(checked, folder)
+    say(f"about {checked.minutes:g} minutes; results in {folder}")
     at_once = n_workers(checked, workers)
     _take_records(study, say)
     if at_once > 1:
@@ -103,6 +105,32 @@ def run_study(
     return page
 
 
+def _require_files(study: Study) -> None:
+    if isinstance(study.source, KarpathySource):
+        study.source.require_files()
+
+
+def _show(study: Study, say: Say) -> Path:
+    """A finished study in a folder that cannot be written, as it was made.
+
+    Raises:
+        OSError: it is not finished.
+    """
+    folder, profile = study.root, study.profile
+    left = [task for stage in stages(profile, all_rows(profile)) for task in stage
+            if not is_done(study, task)]  # fmt: skip
+    page = folder / "report" / "index.html"
+    if left or not page.is_file():
+        raise OSError(
+            f"{folder} cannot be written, and the study is not finished ("
+            f"{len(left)} of its runs are missing); give another --results, or make it writable"
+        )
+    kept_profile(profile, folder)
+    say(f"{folder} cannot be written: shown as it was made")
+    say(f"\n{claims_text(read_claims(folder / 'claims.json'))}\n\nreport: {page}")
+    return page
+
+
 def wanted_notebooks(profile: Profile, found: list[Path]) -> list[Path]:
     """The notebooks that a profile runs: those it names by their beginnings, or all.
 
@@ -118,7 +146,19 @@ def wanted_notebooks(profile: Profile, found: list[Path]) -> list[Path]:
 
 
 def write_report(profile: Profile, folder: Path) -> Path:
-    """The report of executed notebooks in `folder` (`results/<profile>`)."""
+    """The report of executed notebooks in `folder` (`results/<profile>`).
+
+    Only what the last study of this very profile has shown goes in. In a folder that cannot be
+    written the report is the one that is there.
+
+    Raises:
+        FileNotFoundError, ProfileError: no study was run, or with another version of the profile.
+    """
+    profile = kept_profile(profile, folder)
+    if not is_writable(folder) and (folder / "report" / "index.html").is_file():
+        return folder / "report" / "index.html"
+    wanted = wanted_notebooks(profile, find_notebooks(NOTEBOOKS))
+    executed = [folder / "notebooks" / source.name for source in wanted]
     notes = []
     if profile.limit:
         notes.append(f"Partial study: at most {profile.limit} test images.")
@@ -137,7 +177,7 @@ def write_report(profile: Profile, folder: Path) -> Path:
         provenance=_summary(profile, folder),
         notes=notes,
     )
-    return build_report(folder, front)
+    return build_report(folder, front, [path for path in executed if path.is_file()])
 
 
 def _summary(profile: Profile, folder: Path) -> dict[str, Any]:
@@ -194,6 +234,7 @@ def run_shard(
         workers: runs at the same time on a CPU; 0: as many as there are cores.
     """
     study = open_study(profile, str(results), str(data) if data else "", limit)
+    _require_files(study)
     _take_records(study, say, whole=True)
     i, n = shard
     mine = all_rows(study.profile).share(i, n)

@@ -7,7 +7,6 @@ mailed, put on any server or opened from a folder, on a telephone too.
 from __future__ import annotations
 
 import base64
-import json
 import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -21,6 +20,7 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
+from matlib.data.strict import read_json
 from matlib.study.anatomy import has_tag, read_notebook
 from matlib.study.durable import write_durably
 from matlib.study.findings import as_worded_now, shown_in
@@ -245,5 +245,14 @@ def claims_text(claims: Sequence[Mapping[str, Any]], scale: float = 100.0) -> st
 
 
 def read_claims(path: Path) -> list[dict[str, Any]]:
-    """The rows of a claims.json, worded as they would be now."""
-    return [as_worded_now(claim) for claim in json.loads(path.read_text(encoding="utf-8"))]
+    """The rows of a claims.json, worded as they would be now.
+
+    Raises:
+        ValueError: no list of claims, e.g. a file that was cut.
+    """
+    claims: Any = read_json(path)
+    known = {"id", "claim", "contrast", "scope", "estimate", "ci_low", "ci_high", "n", "unit",
+             "n_seeds", "verdict"}  # fmt: skip
+    if isinstance(claims, list) and all(isinstance(c, dict) and known <= set(c) for c in claims):
+        return [as_worded_now(claim) for claim in claims]
+    raise ValueError(f"{path} is no list of claims; run the study again: what is finished is kept")

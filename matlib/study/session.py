@@ -11,7 +11,7 @@ from matlib.study.provenance import PACKAGE_ROOT, checkout_state
 from matlib.study.runs import Study
 
 
-def open_study(profile: str, results: str = "", data: str = "", limit: int = 0) -> Study:
+def open_study(profile: str, results: str = "", data: str = "", limit: int | str = 0) -> Study:
     """The study that a notebook's parameters name.
 
     Prints one line before anything is computed: profile, commit, expected time. Tables are
@@ -22,15 +22,18 @@ def open_study(profile: str, results: str = "", data: str = "", limit: int = 0) 
         results: folder of all results; empty: `results` beside the package (in a checkout),
             or in the working folder.
         data: folder of a data set on disk; empty where the profile needs none.
-        limit: at most so many test images; 0: all.
+        limit: at most so many test images; 0: all. Digits will do, as papermill's -r passes.
 
     Raises:
         ProfileError: unknown profile or bad key.
+        ValueError: a parameter of another type.
         ValueError, FileNotFoundError: the data are missing.
         StoreVersionError: the results were made by another version.
     """
-    if limit < 0:
-        raise ValueError(f"limit is the number of test images at most, 0 for all; got {limit}")
+    limit = _checked_limit(limit)
+    for name, value in (("profile", profile), ("results", results), ("data", data)):
+        if not isinstance(value, str):
+            raise ValueError(f"{name} is expected as text (papermill: -r {name}); got {value!r}")
     chosen = load_profile(profile, limit)
     study = Study(chosen, results_folder(results), Path(data) if data else None)
     pd.set_option("display.max_colwidth", None)
@@ -43,6 +46,16 @@ def open_study(profile: str, results: str = "", data: str = "", limit: int = 0) 
         flush=True,
     )
     return study
+
+
+def _checked_limit(limit: int | str) -> int:
+    if isinstance(limit, str) and limit.isascii() and limit.isdigit():
+        limit = int(limit)
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
+        raise ValueError(
+            f"limit is the number of test images at most, 0 for all, a whole number; got {limit!r}"
+        )
+    return limit
 
 
 def results_folder(results: str = "") -> Path:

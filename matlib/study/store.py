@@ -117,8 +117,10 @@ class Store:
             self._verify(folder, provenance["outputs"])
         except StoreVersionError:
             raise
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, OSError) as error:
             return None, str(error)
+        except (KeyError, TypeError, AttributeError):
+            return None, f"{PROVENANCE} does not name what an artefact's does"
         return Artefact(folder, provenance), ""
 
     def _verify(self, folder: Path, outputs: Mapping[str, Mapping[str, Any]]) -> None:
@@ -207,5 +209,5 @@ class Store:
         for path in self.runs.glob(".making-*"):
             name = path.name.removeprefix(".making-").removesuffix(".damaged")
             lock = FileLock(self.runs / f".{name}.lock")
-            with suppress(Timeout), lock.acquire(timeout=0):
+            with suppress(Timeout, OSError), lock.acquire(timeout=0):  # a disk that is only read
                 shutil.rmtree(path, ignore_errors=True)

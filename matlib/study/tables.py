@@ -129,7 +129,8 @@ def write_results(study: Study) -> dict[str, Path]:
     there is something.
 
     Returns:
-        name -> path of each file; each is written whole or not at all.
+        name -> path of each file; each is written whole or not at all. A table of an earlier
+        profile for which there is nothing now is removed.
     """
     table = robustness_table(study)
     contrasts = contrasts_of(study)
@@ -151,11 +152,11 @@ def write_results(study: Study) -> dict[str, Path]:
         "claims.json": json.dumps(claims, indent=1, ensure_ascii=False) + "\n",
         "provenance.json": json.dumps(_provenance(study), indent=1) + "\n",
     }
-    written = {}
+    for name in {*extra, "contrasts.csv"} - files.keys():
+        (study.root / name).unlink(missing_ok=True)  # of a profile that had something there
     for name, text in files.items():
         write_durably(study.root / name, text)
-        written[name] = study.root / name
-    return written
+    return {name: study.root / name for name in files}
 
 
 def _csv(table: pd.DataFrame, float_format: str = "%.6f") -> str:

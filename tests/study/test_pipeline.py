@@ -36,7 +36,8 @@ def test_limit_makes_the_whole_study_partial_and_says_so_everywhere(
     shutil.copy(pipeline.NOTEBOOKS / "90_claims.ipynb", last)
     monkeypatch.setattr(pipeline, "NOTEBOOKS", last)
     results = tmp_path / "results"
-    arguments = ["study", "--profile", str(small), "--results", str(results), "--limit", "6"]
+    monkeypatch.chdir(small.parent)  # notebooks run in another folder, where `own.yaml` is not
+    arguments = ["study", "--profile", small.name, "--results", str(results), "--limit", "6"]
     assert main(arguments) == 0, capsys.readouterr().err
     table = pd.read_csv(results / "own" / "robustness.csv")
     assert set(table[table["direction"] == "TR"]["n_queries"]) == {6}
@@ -45,6 +46,8 @@ def test_limit_makes_the_whole_study_partial_and_says_so_everywhere(
     assert json.loads((results / "own" / "provenance.json").read_text())["partial"] is True
     page = (results / "own" / "report" / "index.html").read_text()
     assert "Partial study: at most 6 test images" in page
+    assert main(["report", "--profile", small.name, "--results", str(results)]) == 0
+    assert (results / "own" / "report" / "index.html").read_text() == page, "it says so again"
 
 
 class FillingDisk:
@@ -90,14 +93,16 @@ def test_disk_that_fills_up_in_the_middle_of_a_table_leaves_no_half_table(
                  "--workers", "1"]  # fmt: skip
     written: list[Path] = []
 
-    def full(path: Path, text: str) -> None:
-        written.append(path)
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(descriptor: int) -> None:
+        names = {path.name for path in (tmp_path / "own").iterdir()}
+        if any(name.startswith(".robustness.csv") for name in names):
+            written.append(tmp_path)
+            raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("matlib.study.tables.write_durably", full)
+        patched.setattr("matlib.study.durable.os.fsync", full)
         assert main(arguments) == 1
-    assert written and "No space left" in capsys.readouterr().err
-    assert not (tmp_path / "own" / "robustness.csv").exists()
+    assert written and "Free some space" in capsys.readouterr().err
+    assert not list((tmp_path / "own").glob("*robustness.csv*"))
     assert main(arguments) == 0
     assert len(pd.read_csv(tmp_path / "own" / "robustness.csv")) > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,3 +34,15 @@ def test_bad_parameters_are_refused_before_anything_is_written(tmp_path: Path) -
     with pytest.raises(ValueError, match="limit is the number of test images"):
         open_study("smoke", str(tmp_path / "results"), limit=-1)
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("limit", ["x", "-1", "4.0", "", 4.0, True, None, "²"])
+def test_a_limit_that_is_no_whole_number_is_refused(limit: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="limit is the number of test images at most"):
+        open_study("smoke", str(tmp_path), "", limit)
+
+
+def test_a_limit_in_digits_is_taken_as_papermill_passes_it(tmp_path: Path) -> None:
+    assert open_study("smoke", str(tmp_path), "", "4").profile.dataset.n_test == 4
+    with pytest.raises(ValueError, match="results is expected as text"):
+        open_study("smoke", 5)  # type: ignore[arg-type]

@@ -100,7 +100,9 @@ def test_a_name_that_would_leave_the_folder_is_refused() -> None:
         replace(SPEC, name="../x")
 
 
-@pytest.mark.parametrize("harm", ["change", "lose", "grow", "no provenance", "bad provenance"])
+@pytest.mark.parametrize(
+    "harm", ["change", "lose", "grow", "no provenance", "bad provenance", "[]", '{"schema": 1}']
+)
 def test_a_damaged_artefact_is_made_again_and_that_is_said(tmp_path: Path, harm: str) -> None:
     weights = Store(tmp_path).get_or_make(SPEC, _maker([])).file("weights.bin")
     provenance = weights.parent / "provenance.json"
@@ -115,6 +117,8 @@ def test_a_damaged_artefact_is_made_again_and_that_is_said(tmp_path: Path, harm:
             provenance.unlink()
         case "bad provenance":
             provenance.write_text(provenance.read_text()[:100])
+        case content:
+            provenance.write_text(content)
     lines: list[str] = []
     calls: list[Path] = []
     again = Store(tmp_path, say=lines.append).get_or_make(SPEC, _maker(calls))
@@ -172,6 +176,31 @@ def test_a_results_folder_of_another_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "store.json").write_text('{"schema": 0}')
     with pytest.raises(StoreVersionError, match="Move or delete it"):
         Store(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", "[" * 100_000])
+def test_a_damaged_marker_is_said_with_what_it_should_hold(tmp_path: Path, content: str) -> None:
+    Store(tmp_path)
+    (tmp_path / "store.json").write_text(content)
+    with pytest.raises(StoreVersionError, match=r'store\.json is damaged: .*\{"schema": 1\}'):
+        Store(tmp_path)
+
+
+def test_a_file_is_written_whole_or_not_at_all_and_not_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "table.csv"
+    durable.write_durably(path, "a\n")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("matlib.study.durable.os.fsync", full)
+    with pytest.raises(DiskFullError, match="while writing table.csv"):
+        durable.write_durably(path, "b\n")
+    assert [each.name for each in tmp_path.iterdir()] == ["table.csv"]
+    assert path.read_text() == "a\n"
+    durable.write_durably(path, "a\n")  # nothing to do, on whatever disk
 
 
 def test_artefacts_without_a_marker_are_refused(tmp_path: Path) -> None:

@@ -201,7 +201,9 @@ def save_figure(figure: Figure, path: Path, dpi: int = 2 * DPI) -> Image:
         dpi: of the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(_png(figure, dpi, close=False))
+    content = _png(figure, dpi, close=False)
+    if not path.is_file() or path.read_bytes() != content:  # the disk may be only read
+        path.write_bytes(content)
     return show(figure)
 
 
