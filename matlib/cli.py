@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from matlib.commands.parsers import add_attack, add_bench, add_evaluate, count
+from matlib.commands.parsers import add_attack, add_bench, add_evaluate, count, positive
 from matlib.commands.plan import add_plan
 from matlib.config import load_profile, profile_names
 from matlib.data.download import DownloadError
@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--profile", default="demo", help=f"one of {', '.join(profile_names())}")
     study.add_argument("--data", type=Path, help="folder of a data set on disk")
     study.add_argument("--results", type=Path, help="folder of all results")
-    study.add_argument("--limit", type=count, default=0, help="at most so many test images")
+    study.add_argument("--limit", type=positive, default=0, help="at most so many test images")
     study.add_argument("--shard", type=_shard, help="i/n: train and judge every n-th row only")
     study.add_argument(
         "--workers", type=count, default=0, help="runs at once on a CPU; 0: one for each core"
@@ -96,7 +96,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _shard(text: str) -> tuple[int, int]:
     first, _, second = text.partition("/")
-    if not (first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
+    is_number = (first + second).isascii() and first.isdecimal() and second.isdecimal()
+    if not is_number or not 1 <= int(first) <= int(second):
         raise argparse.ArgumentTypeError(f"expected i/n with 1 <= i <= n; got {text!r}")
     return int(first), int(second)
 

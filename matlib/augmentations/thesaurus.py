@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import hashlib
+from functools import cache, lru_cache
 
-from matlib.augmentations.pretrained import optional
+from matlib.augmentations.pretrained import MissingExtraError, optional
 
 
 @lru_cache(maxsize=65_536)
@@ -25,3 +26,18 @@ def synonyms_in_wordnet(word: str) -> tuple[str, ...]:
         ) from error
     found = {lemma.name().lower() for sense in senses for lemma in sense.lemmas()}
     return tuple(sorted(w for w in found if w.isalpha() and w != word.lower()))
+
+
+@cache
+def wordnet_identity() -> str:
+    """sha256 of WordNet's files as nltk finds them here; empty where it finds none."""
+    try:
+        wordnet = optional("nltk.corpus", "EDA on real captions").wordnet
+        names = sorted(wordnet.fileids())
+    except (MissingExtraError, LookupError):
+        return ""
+    whole = hashlib.sha256()
+    for name in names:
+        with wordnet.abspath(name).open(encoding=None) as file:
+            whole.update(f"{name} {hashlib.sha256(file.read()).hexdigest()}\n".encode())
+    return whole.hexdigest()

@@ -16,6 +16,15 @@ def count(text: str) -> int:
     return int(text)
 
 
+def positive(text: str) -> int:
+    """A whole number, 1 or more; the default of such an option stands for none."""
+    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number, 1 or more (leave the option away for all); got {text!r}"
+        )
+    return int(text)
+
+
 def add_attack(commands: Any) -> None:
     """`attack`: adversarial pairs of any model from a user's images and captions."""
     attack = commands.add_parser("attack", help="attack any model on your own images and captions")
@@ -91,7 +100,7 @@ def add_evaluate(commands: Any) -> None:
     evaluate.add_argument("--dataset", default="", help="checked against the profile's")
     evaluate.add_argument("--data", default="", help="folder of a data set on disk")
     evaluate.add_argument("--results", default="", help="folder of all results")
-    evaluate.add_argument("--limit", type=count, default=0, help="at most so many test images")
+    evaluate.add_argument("--limit", type=positive, default=0, help="at most so many test images")
     evaluate.add_argument("--train-eps", type=float, help="in 1/255; only recorded")
     evaluate.add_argument(
         "--source", default="self", metavar="self|ROW",

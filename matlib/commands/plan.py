@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from matlib.commands.parsers import count
+from matlib.commands.parsers import count, positive
 
 if TYPE_CHECKING:
     from matlib.study.plan import Plan
@@ -18,7 +18,7 @@ def add_plan(commands: Any) -> None:
     plan.add_argument("profile", help="name of a profile, or a YAML file")
     plan.add_argument("--data", type=Path, help="folder of a data set on disk")
     plan.add_argument("--results", type=Path, help="folder of all results")
-    plan.add_argument("--limit", type=count, default=0, help="at most so many test images")
+    plan.add_argument("--limit", type=positive, default=0, help="at most so many test images")
     plan.add_argument("--workers", type=count, default=0, help="runs at once on a CPU; 0: per core")
     plan.set_defaults(command=_plan)
 

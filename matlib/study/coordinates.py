@@ -35,7 +35,7 @@ def coordinates_spec(study: Study, run: Run) -> ArtefactSpec:
         config={
             "n_images": _n_images(study),
             "n_variants": study.profile.n_variants,
-            "pairs": plain.model_dump(mode="json"),
+            "pairs": {**plain.model_dump(mode="json"), **study.specs.about_pairs(plain)},
             "data": study.source.identity(),
             "model": study.specs.profile.model.model_dump(),
             "device": study.specs.device,

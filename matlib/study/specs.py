@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from matlib.augmentations.thesaurus import wordnet_identity
 from matlib.config import Profile, Run, TrainAttack, Training
 from matlib.study.artefacts import ArtefactSpec
 from matlib.study.judgings import Gallery, Judging, validating
@@ -115,7 +116,7 @@ class Specs:
             "attack": self.train_attack(run).model_dump() if attacks_anything(run) else {},
             "validation": {"every": every, **self._judging(measured)} if every else {},
         }
-        if about := self._about_pairs(run):
+        if about := self.about_pairs(run):
             config["pairs"] = about
         if (stored := self.pairs(run, seed)) is not None:
             inputs["pairs"] = stored
@@ -124,11 +125,13 @@ class Specs:
             code = (*code, *JUDGE_CODE)
         return self._spec("model", row_name(run), seed, config, inputs, code)
 
-    def _about_pairs(self, run: Run) -> dict[str, Any]:
+    def about_pairs(self, run: Run) -> dict[str, Any]:
         """The row's own options of its pairs; empty where they are the profile's."""
         about = {k: v for k, v in run.options.items() if k != "n_variants"}
         if run.dials is not None:
             about["dials"] = run.dials.model_dump()
+        if run.augmentation == "eda" and self.profile.dataset.name != "scenes":
+            about["wordnet"] = wordnet_identity()
         return about
 
     def pairs_code(self, run: Run) -> tuple[str, ...]:
@@ -210,7 +213,7 @@ class Specs:
             "masked_lm": named_weights(profile.masked_lm.name),
         }
         inputs = {"masked_lm": self.masked_lm()}
-        if about := self._about_pairs(run):
+        if about := self.about_pairs(run):
             config["pairs"] = about
             if set(FILTERS) & set(about):
                 inputs["base"] = self.base()

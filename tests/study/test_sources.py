@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
-from matlib.config import Augmentation, Dataset
+from matlib.augmentations import thesaurus
+from matlib.config import Augmentation, Dataset, load_profile
 from matlib.data.karpathy_json import write_karpathy
 from matlib.data.memory import BUDGET_VARIABLE
 from matlib.data.pairs import ImageTensor, ImageTextPairs
 from matlib.study.recipes import as_run
 from matlib.study.sources import KarpathySource, open_source
+from matlib.study.specs import Specs
 from tests.toys import generator
 
 CONFIG = Dataset(name="flickr8k", image_size=16, n_train=4, n_val=2, n_test=2)
@@ -130,3 +134,26 @@ def test_images_that_a_study_will_miss_are_said_before_it(folder: Path, tmp_path
     with pytest.raises(FileNotFoundError, match="4 of 4 image files are missing"):
         source.require_files()
     opened(folder).require_files()
+
+
+def test_eda_on_photographs_depends_on_the_wordnet_that_is_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = {"data.noun": b"dog, hound", "index.noun": b"dog"}
+    wordnet = SimpleNamespace(
+        fileids=lambda: list(files),
+        abspath=lambda name: SimpleNamespace(open=lambda encoding: io.BytesIO(files[name])),
+    )
+    monkeypatch.setattr(thesaurus, "optional", lambda *_: SimpleNamespace(wordnet=wordnet))
+
+    def about() -> object:
+        thesaurus.wordnet_identity.cache_clear()
+        specs = Specs(load_profile("flickr30k"), {}, "cpu")
+        return specs.about_pairs(as_run("eda"))
+
+    before = about()
+    assert about() == before
+    files["data.noun"] = b"dog, cat"
+    assert about() != before
+    thesaurus.wordnet_identity.cache_clear()
+    assert "wordnet" not in Specs(load_profile("smoke"), {}, "cpu").about_pairs(as_run("eda"))

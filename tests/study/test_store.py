@@ -196,7 +196,7 @@ def test_a_file_is_written_whole_or_not_at_all_and_not_again(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("matlib.study.durable.os.fsync", full)
-    with pytest.raises(DiskFullError, match="while writing table.csv"):
+    with pytest.raises(DiskFullError, match=r"while writing table\.csv"):
         durable.write_durably(path, "b\n")
     assert [each.name for each in tmp_path.iterdir()] == ["table.csv"]
     assert path.read_text() == "a\n"
