@@ -24,7 +24,7 @@ from matlib.evaluation.statistics import recall_estimate
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.progress import Progress
 from matlib.study.durable import write_durably
-from matlib.study.reading import check_images, check_size
+from matlib.study.model_checks import check_images, check_size
 from matlib.study.runs import Study
 from matlib.study.session import open_study
 from matlib.study.specs import JUDGE_CODE, TABLE_CODE

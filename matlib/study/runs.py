@@ -26,7 +26,7 @@ from matlib.study.identity import identified
 from matlib.study.judged import Judged, load_evaluation, save_curve, save_evaluation
 from matlib.study.judgings import Gallery, Judging
 from matlib.study.models import Models, about_tables
-from matlib.study.reading import check_models
+from matlib.study.model_checks import check_models
 from matlib.study.recipes import (
     as_run,
     defence_of,
