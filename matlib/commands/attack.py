@@ -17,19 +17,19 @@ from matlib.attacks.eight_bit import to_8bit
 from matlib.attacks.gallery import Gallery, embed_images
 from matlib.attacks.image import PGD, AttackReport, ScaleViews
 from matlib.attacks.text import WordSubstitution, embed_texts
-from matlib.commands.batches import AttackFolder, Batch, check_folder, result_name
+from matlib.commands.batches import MAKER, AttackFolder, Batch, check_folder, result_name
 from matlib.commands.models import open_model, weights_identity
 from matlib.commands.outcomes import write_outcomes
 from matlib.commands.user_data import check_images, file_hashes, identity, read_user_data, sized
 from matlib.commands.words import Words, attackable
 from matlib.data.pairs import ImageTextPairs
-from matlib.evaluation.suite import ATTACKS, ON_REQUEST, TEXT_ATTACKS, Suite
+from matlib.evaluation.suite import ATTACKS, MOVES, ON_REQUEST, TEXT_ATTACKS, Suite
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.opening import checked_device
 from matlib.progress import Progress
+from matlib.study.makers import makes
 from matlib.study.provenance import code_hash
 
-CODE = ("matlib.attacks", "matlib.models", "matlib.evaluation.suite", "matlib.commands.attack")
 NAMES = tuple(name for name in (*ATTACKS, *ON_REQUEST) if name != "clean")
 
 
@@ -120,6 +120,7 @@ class AttackOptions:
             (self.words or Words()).check()  # `Words()` says what is missing
 
 
+@makes("attack")
 def run_attack(options: AttackOptions) -> dict[str, Any]:
     """Attack every batch that is not finished yet, then judge all pairs together.
 
@@ -148,7 +149,8 @@ def run_attack(options: AttackOptions) -> dict[str, Any]:
     how = encoder.settings
     pairs = sized(pairs, encoder.image_size, how.image_mode, how.interpolation)
     settings = {**_settings(options, device), "trained_with": how.as_json()}
-    folder = AttackFolder(options.out, settings, options.seed, CODE, device)
+    chosen = tuple({options.attack} & MOVES.keys())
+    folder = AttackFolder(options.out, settings, options.seed, chosen, device)
     files = file_hashes(pairs)
     rows = torch.arange(len(pairs)).split(options.batch)
     contents = [identity(pairs, files, part) for part in rows]
@@ -162,7 +164,7 @@ def run_attack(options: AttackOptions) -> dict[str, Any]:
             make = partial(_attack_batch, options, number, part, encoder, pairs, table)
             found.append(folder.batch(number, contents[number], names, make))
             progress.advance(1, f"batch {number + 1}")
-    about = {**settings, "data": identity(pairs, files), "code": code_hash(CODE)}
+    about = {**settings, "data": identity(pairs, files), "code": code_hash(MAKER, chosen)}
     return write_outcomes(folder, pairs, found, about, attackable(pairs.captions, table))
 
 

@@ -26,6 +26,8 @@ from matlib.study.provenance import canonical_json, text_hash
 from matlib.study.store import Artefact, ArtefactSpec, Store
 
 BATCH, TABLE = "attacked", "candidates"
+MAKER = "attack"
+"""What makes them: `matlib.commands.attack.run_attack`."""
 RECORD, TENSORS, PIXELS, EDITS = "batch.json", "embeddings.safetensors", "pixels", "table.json"
 PAIRS, IMAGES, ARRAYS = "pairs.json", "images", "arrays"
 OWN = frozenset({"runs", "store.json", PAIRS, IMAGES, ARRAYS})
@@ -56,7 +58,7 @@ class AttackFolder:
         out: the folder; new, empty, or of the same settings.
         settings: everything that all batches depend on, JSON types only.
         seed: of the attack.
-        code: modules whose code the results depend on.
+        chosen: the entries that count in the tables of choices which the attack reaches.
         device: where the computing is done, for the record.
 
     Raises:
@@ -69,11 +71,11 @@ class AttackFolder:
         out: Path,
         settings: Mapping[str, Any],
         seed: int,
-        code: tuple[str, ...],
+        chosen: tuple[str, ...],
         device: str = "cpu",
     ) -> None:
         check_folder(out)
-        self.out, self._seed, self._code = out, seed, code
+        self.out, self._seed, self._chosen = out, seed, chosen
         self._settings: dict[str, Any] = json.loads(canonical_json(settings))
         self._store = Store(out, device=device)
         self._used: set[Path] = set()
@@ -144,7 +146,7 @@ class AttackFolder:
 
     def _spec(self, kind: str, name: str, content: str) -> ArtefactSpec:
         return ArtefactSpec(
-            kind, name, self._seed, self._settings, {"content": content}, self._code
+            kind, name, self._seed, self._settings, {"content": content}, MAKER, self._chosen
         )
 
     def _show(self, kept: Artefact, number: int, names: tuple[str, ...]) -> list[Any]:

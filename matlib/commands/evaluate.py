@@ -21,13 +21,14 @@ from matlib.commands.rows import (
 from matlib.config import load_profile
 from matlib.evaluation.robustness import Evaluation, evaluate
 from matlib.evaluation.statistics import recall_estimate
+from matlib.evaluation.suite import MOVES
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.progress import Progress
 from matlib.study.durable import write_durably
 from matlib.study.model_checks import check_images, check_size
+from matlib.study.makers import makes
 from matlib.study.runs import Study
 from matlib.study.session import open_study
-from matlib.study.specs import JUDGE_CODE, TABLE_CODE
 from matlib.study.store import ArtefactSpec
 from matlib.study.tables import COLUMNS, DIRECTIONS, KS, about_attack
 
@@ -67,6 +68,7 @@ class EvaluateOptions:
     source: str = SELF
 
 
+@makes("evaluate")
 def run_evaluate(options: EvaluateOptions) -> Path:
     """Judge the model under the profile's whole suite on its test gallery.
 
@@ -135,8 +137,8 @@ def _spec(
         "data": study.source.identity(),
         "device": study.specs.device,
     }
-    code = (*JUDGE_CODE, *TABLE_CODE, "matlib.commands.evaluate")
-    return ArtefactSpec(KIND, name, SEED, config, inputs, code)
+    moves = tuple(attack for attack in study.main_judging("test").attacks if attack in MOVES)
+    return ArtefactSpec(KIND, name, SEED, config, inputs, "evaluate", moves)
 
 
 def _source_identity(options: EvaluateOptions, study: Study) -> str:

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from matlib.choices import Choices
 from matlib.config.parts import Part, Threat
 from matlib.training.defence import Order
 from matlib.training.defences import DEFENCES
@@ -27,7 +28,7 @@ SCENES_ONLY = ("renderings", "restated", "dialled")
 REAL_ONLY = ("back-translated", "generated")
 """Large pretrained generators without a small counterpart in the embedded world."""
 
-STRENGTHS: dict[str, tuple[str, float, float]] = {
+STRENGTHS: Choices[tuple[str, float, float]] = Choices({
     "eda": ("share of words changed", 0.1, 1.0),
     "characters": ("share of words with an edited letter", 0.1, 1.0),
     "drop-swap": ("share of words dropped and swapped", 0.1, 1.0),
@@ -37,7 +38,7 @@ STRENGTHS: dict[str, tuple[str, float, float]] = {
     "crop-flip-jitter": ("strength", 1.0, 2.0),
     "augmix": ("severity of 10", 3.0, 10.0),
     "restyled": ("distance of the style", 1.0, 1.0),
-}
+})  # fmt: skip
 """Technique -> what its strength is, the usual one, the greatest; 0 is the least."""
 
 OPTIONS = {

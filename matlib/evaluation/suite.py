@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from matlib.attacks.gallery import Gallery, TextAttack
 from matlib.attacks.image import PGD, AttackReport, ImageAttack, ScaleViews
 from matlib.attacks.multimodal import co_attack, contrastive_attack, feature_pgd, pgd, sga
 from matlib.attacks.text import WordSubstitution
+from matlib.choices import Choices
 from matlib.models.dual_encoder import DualEncoder
 
 Key = tuple[str, str]
@@ -112,7 +114,7 @@ class Suite:
     ) -> Tensor:
         """The image attack of the rows `pgd` and `sep`."""
         attack = feature_pgd if self.released else pgd
-        return attack(encoder, gallery, self._baseline(), generator=_generator(seed), report=report)
+        return attack(encoder, gallery, self.baseline(), generator=_generator(seed), report=report)
 
     def move_both(
         self,
@@ -132,20 +134,8 @@ class Suite:
         if attack == OWN and self.own is not None:
             drawn_from = _generator(seed)
             return self.own(encoder, gallery, table, self.image, self.text, drawn_from, report)
-        target, drawn = (encoder, gallery, table), {"generator": _generator(seed), "report": report}
-        if attack == "co-attack":
-            captions = "per_caption_last" if self.released else "joint"
-            return co_attack(*target, self._baseline(), text, captions=captions, **drawn)  # type: ignore[arg-type]
-        if attack in ("sga", "dra"):
-            eps = self.image.eps_255
-            own, views = self.image, self.views
-            if self.released:
-                own = replace(own, step_255=eps / 4 if eps else None)
-                views = replace(views, released=True)
-            set_guided = sga if attack == "sga" else dra
-            return set_guided(*target, own, text, views=views, **drawn)  # type: ignore[arg-type]
-        image = self.image if attack == "joint" else self.stronger()
-        return contrastive_attack(*target, image, text, **drawn)  # type: ignore[arg-type]
+        drawn = {"generator": _generator(seed), "report": report}
+        return MOVES.choose(attack)(self, (encoder, gallery, table), text, drawn)
 
     def stronger(self) -> APGD:
         """APGD with the budget of the image attack, three times its steps, and restarts."""
@@ -158,11 +148,57 @@ class Suite:
             n_restarts=max(image.n_restarts, self.n_restarts),
         )
 
-    def _baseline(self) -> PGD:
+    def guided(self) -> PGD:
+        """The image attack of SGA and DRA."""
+        if not self.released:
+            return self.image
+        return replace(self.image, step_255=self.image.eps_255 / 4 or None)
+
+    def guiding_views(self) -> ScaleViews:
+        """The scales that SGA and DRA see an image at."""
+        return replace(self.views, released=True) if self.released else self.views
+
+    def baseline(self) -> PGD:
+        """The image attack of the rows `pgd`, `sep` and `co-attack`."""
         if not self.released:
             return self.image
         step = 1.25 * self.image.eps_255 / max(self.image.n_steps, 1)
         return replace(self.image, start="positive", step_255=step or None)
+
+
+Target = tuple[DualEncoder, Gallery, CandidateTable]
+Moved = tuple[Tensor, list[str]]
+Drawn = Mapping[str, Any]
+"""`generator` and `report` of one attack."""
+
+
+def _co_attack(suite: Suite, target: Target, text: TextAttack, drawn: Drawn) -> Moved:
+    captions: Literal["joint", "per_caption_last"] = "joint"
+    if suite.released:
+        captions = "per_caption_last"
+    return co_attack(*target, suite.baseline(), text, captions=captions, **drawn)
+
+
+def _sga(suite: Suite, target: Target, text: TextAttack, drawn: Drawn) -> Moved:
+    return sga(*target, suite.guided(), text, views=suite.guiding_views(), **drawn)
+
+
+def _dra(suite: Suite, target: Target, text: TextAttack, drawn: Drawn) -> Moved:
+    return dra(*target, suite.guided(), text, views=suite.guiding_views(), **drawn)
+
+
+def _joint(suite: Suite, target: Target, text: TextAttack, drawn: Drawn) -> Moved:
+    return contrastive_attack(*target, suite.image, text, **drawn)
+
+
+def _apgd(suite: Suite, target: Target, text: TextAttack, drawn: Drawn) -> Moved:
+    return contrastive_attack(*target, suite.stronger(), text, **drawn)
+
+
+MOVES: Choices[Callable[[Suite, Target, TextAttack, Drawn], Moved]] = Choices({
+    "co-attack": _co_attack, "sga": _sga, "dra": _dra, "joint": _joint, "apgd": _apgd,
+}, what="attack on both sides")  # fmt: skip
+"""The rows that attack images and captions in one; `pgd`, `bert` and `sep` are made of parts."""
 
 
 def _generator(seed: int) -> torch.Generator:

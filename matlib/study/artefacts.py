@@ -33,7 +33,9 @@ class ArtefactSpec:
         seed: the seed that all its randomness comes from.
         config: resolved configuration, JSON types only, no path of any machine.
         inputs: hash of each input (`other_spec.hash`, a data set's content hash).
-        modules: dotted names of the modules that make it; what they import counts too.
+        maker: what makes it, by the name that `@makes` gives it (`matlib.study.makers`): its
+            code, and all that this reaches, counts.
+        chosen: names of the entries that count in the tables of choices that it reaches.
     """
 
     kind: str
@@ -41,7 +43,8 @@ class ArtefactSpec:
     seed: int
     config: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
-    modules: tuple[str, ...] = ()
+    maker: str = ""
+    chosen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for part in (self.kind, self.name):
@@ -54,7 +57,7 @@ class ArtefactSpec:
     @cached_property
     def code(self) -> str:
         """Hash of the code that makes it."""
-        return code_hash(self.modules)
+        return code_hash(self.maker, self.chosen)
 
     @cached_property
     def hash(self) -> str:

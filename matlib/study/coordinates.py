@@ -11,10 +11,10 @@ from matlib.augmentations.dialled import scenes_told
 from matlib.config import Run
 from matlib.data.pairs import OneToMany
 from matlib.study.artefacts import ArtefactSpec
+from matlib.study.makers import makes
 from matlib.study.measures import first_images, first_variants, reference_inputs, reference_model
 from matlib.study.runs import Study
 from matlib.study.sources import ScenesSource, draw
-from matlib.study.specs import DATA_CODE, MODEL_CODE
 
 FILE = "coordinates.json"
 REFERENCE = "base"
@@ -41,10 +41,9 @@ def coordinates_spec(study: Study, run: Run) -> ArtefactSpec:
             "device": study.specs.device,
         },
         inputs=inputs,
-        modules=(
-            *DATA_CODE, *study.specs.pairs_code(run), *MODEL_CODE, "matlib.analysis.coordinates"
-        ),
-    )  # fmt: skip
+        maker="coordinates",
+        chosen=study.specs.choices(run),
+    )
 
 
 _OF_PAIRS = {
@@ -56,6 +55,7 @@ def _defence(run: Run) -> str:
     return "clean" if run.augmentation == "none" else "mat+"
 
 
+@makes("coordinates")
 def coordinates(study: Study, run: Run) -> dict[str, float]:
     """`similarity`, `vendi`, `mmd2` of a row's pairs and, where it is known, `true_fraction`.
 

@@ -16,9 +16,9 @@ from matlib.attacks.text import embed_texts
 from matlib.evaluation.statistics import Estimate, bootstrap_ratio
 from matlib.study.artefacts import ArtefactSpec
 from matlib.study.judged import Judged
+from matlib.study.makers import makes
 from matlib.study.runs import Study
 from matlib.study.sources import ScenesSource
-from matlib.study.specs import DATA_CODE, JUDGE_CODE
 
 FOUND = "found.safetensors"
 
@@ -38,6 +38,7 @@ def chosen_queries(study: Study, name: str, seed: int, n: int) -> list[int]:
     return ranked[:n]
 
 
+@makes("found")
 def shelves(
     study: Study, name: str, threat: str, *, seed: int = 0, n_queries: int = 3, k: int = 5
 ) -> list[Shelf]:
@@ -58,7 +59,7 @@ def shelves(
         seed=seed,
         config={"threat": threat, "n_queries": n_queries, "k": k},
         inputs={"judged": judged_spec.hash},
-        modules=(*DATA_CODE, *JUDGE_CODE),
+        maker="found",
     )
     pairs = study.pairs("test")
     captions = study.judged(name, seed).captions["bert", threat]

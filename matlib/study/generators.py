@@ -25,10 +25,12 @@ from matlib.augmentations.rewriting import InstructRewriter
 from matlib.augmentations.scenes_rewriter import rewrite_scene_captions
 from matlib.augmentations.small_captioner import CaptionerConfig, SmallCaptioner, train_captioner
 from matlib.augmentations.translation import BackTranslator, Translator
-from matlib.config import STRENGTHS, Profile, Run
+from matlib.choices import Choices
+from matlib.config import Profile, Run
 from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.models.masked_lm import MaskedLM
 from matlib.progress import Progress
+from matlib.study.makers import makes
 from matlib.study.recipes import n_variants_of
 from matlib.study.sources import KarpathySource, ScenesSource, draw, strength_of
 from matlib.study.specs import Specs
@@ -37,6 +39,8 @@ from matlib.study.store import Artefact, ArtefactSpec
 CAPTIONS, IMAGES = "captions.json", "images.safetensors"
 
 Make = Callable[[Path], dict[str, Any] | None]
+Made = tuple[OneToMany, dict[str, Any]]
+"""The pairs with what was added, and notes of how."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Generators:
     masked_lm: Callable[[], MaskedLM]
     device: str
 
+    @makes("pairs", "matlib.study.models:Models.masked_lm")
     def variants(self, run: Run, seed: int, spec: ArtefactSpec) -> OneToMany:
         """The training pairs with what the row's generator adds, loaded or made.
 
@@ -83,6 +88,7 @@ class Generators:
         captions = json.loads(artefact.file(CAPTIONS).read_text(encoding="utf-8"))
         return with_captions(pairs, captions, run.augmentation)
 
+    @makes("captioner")
     def captioner(self) -> Captioner:
         """The study's captioner, or the pretrained one that the profile names."""
         named, spec = self.profile.generators, self.specs.captioner()
@@ -114,50 +120,55 @@ class Generators:
             )
         return name
 
-    def _made(self, run: Run, pairs: ImageTextPairs, seed: int) -> tuple[OneToMany, dict[str, Any]]:
+    def _made(self, run: Run, pairs: ImageTextPairs, seed: int) -> Made:
         """The pairs with what was added, and how it was asked for and sorted out."""
-        named, name = self.profile.generators, run.augmentation
-        n, generator = n_variants_of(self.profile, run) - 1, draw(seed, name)
-        strength = strength_of(run) if name in STRENGTHS else 0.0
-        if name == "rewritten" and isinstance(self.source, ScenesSource) and not named.rewriter:
+        n, generator = n_variants_of(self.profile, run) - 1, draw(seed, run.augmentation)
+        return GENERATED.choose(run.augmentation)(self, run, pairs, n, generator)
+
+    def captioned(
+        self, run: Run, pairs: ImageTextPairs, n: int, generator: torch.Generator
+    ) -> Made:
+        """Captions by a captioner."""
+        captioner, strength = self.captioner(), strength_of(run)
+        ask = captions_by(captioner, pairs, temperature=strength)
+        how = {"temperature": strength, **_sampling(captioner)}
+        return _written(ask, how, run, pairs, n, generator)
+
+    def rewritten(
+        self, run: Run, pairs: ImageTextPairs, n: int, generator: torch.Generator
+    ) -> Made:
+        """Captions by a language model from the captions that are there."""
+        named, strength = self.profile.generators, strength_of(run)
+        if isinstance(self.source, ScenesSource) and not named.rewriter:
             made = rewrite_scene_captions(
                 pairs, n, generator, self.masked_lm(), temperature=strength
             )
             return made, {"temperature": strength, **_as_they_came(made)}
-        if name in ("restyled", "generated"):
-            return self._drawn(run, pairs, n, generator)
-        ask, how = self._writer(name, pairs, strength)
-        writer = _Counting(ask)
-        made, report = write_captions(pairs, n, generator, writer, name)
-        about = {**asdict(report), "n_retried": writer.n_retried, "tries": TRIES}
-        return made, {**how, **about}
+        model = InstructRewriter.load(
+            self._named("rewriter", named.rewriter), self.device,
+            top_p=named.top_p, batch_size=named.batch_size,
+        )  # fmt: skip
+        how = {"prompt": model.prompt, "temperature": strength, **_sampling(model)}
+        ask = model.writer(pairs.captions, temperature=strength)
+        return _written(ask, how, run, pairs, n, generator)
 
-    def _writer(
-        self, name: str, pairs: ImageTextPairs, strength: float
-    ) -> tuple[Writer, dict[str, Any]]:
-        """What writes captions for these pairs, and how it samples."""
+    def translated(
+        self, run: Run, pairs: ImageTextPairs, n: int, generator: torch.Generator
+    ) -> Made:
+        """Captions there and back between two languages."""
         named = self.profile.generators
-        if name == "captioned":
-            captioner = self.captioner()
-            how = {"temperature": strength, **_sampling(captioner)}
-            return captions_by(captioner, pairs, temperature=strength), how
-        if name == "rewritten":
-            model = InstructRewriter.load(
-                self._named("rewriter", named.rewriter), self.device,
-                top_p=named.top_p, batch_size=named.batch_size,
-            )  # fmt: skip
-            how = {"prompt": model.prompt, "temperature": strength, **_sampling(model)}
-            return model.writer(pairs.captions, temperature=strength), how
         there, back = named.translators or (self._named("translators", ""), "")
         both = BackTranslator(
             Translator.load(there, self.device), Translator.load(back, self.device),
             named.top_p, named.batch_size,
         )  # fmt: skip
-        return both.writer(pairs.captions), _sampling(both)
+        ask = both.writer(pairs.captions)
+        return _written(ask, _sampling(both), run, pairs, n, generator)
 
-    def _drawn(
+    def drawn(
         self, run: Run, pairs: ImageTextPairs, n: int, generator: torch.Generator
-    ) -> tuple[OneToMany, dict[str, Any]]:
+    ) -> Made:
+        """Images by a diffusion model, from the captions or from the images."""
         named, is_new = self.profile.generators, run.augmentation == "generated"
         what = "text_to_image" if is_new else "image_to_image"
         source = self._named(what, named.text_to_image if is_new else named.image_to_image)
@@ -170,6 +181,31 @@ class Generators:
         strength = strength_of(run) / 2  # half of the way at the usual strength
         made = restyled_by_diffusion(pairs, n, generator, model, strength=strength)
         return made, {**how, "diffusion_strength": strength}
+
+
+GENERATED: Choices[
+    Callable[[Generators, Run, ImageTextPairs, int, torch.Generator], Made]
+] = Choices({
+    "captioned": Generators.captioned, "rewritten": Generators.rewritten,
+    "back-translated": Generators.translated, "restyled": Generators.drawn,
+    "generated": Generators.drawn,
+}, what="generating technique")  # fmt: skip
+"""The techniques that need a generating model (`restyled` on photographs)."""
+
+
+def _written(
+    ask: Writer,
+    how: dict[str, Any],
+    run: Run,
+    pairs: ImageTextPairs,
+    n: int,
+    generator: torch.Generator,
+) -> Made:
+    """What a writer of captions adds, sorted out."""
+    writer = _Counting(ask)
+    made, report = write_captions(pairs, n, generator, writer, run.augmentation)
+    about = {**asdict(report), "n_retried": writer.n_retried, "tries": TRIES}
+    return made, {**how, **about}
 
 
 class _Counting:

@@ -11,11 +11,10 @@ from matlib.config import Augmentation, Run
 from matlib.data.pairs import OneToMany
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.study.artefacts import ArtefactSpec
+from matlib.study.makers import makes
 from matlib.study.recipes import as_run
 from matlib.study.runs import Study
 from matlib.study.sources import KarpathySource, ScenesSource, open_source
-from matlib.study.specs import DATA_CODE, MODEL_CODE
-from matlib.study.technique_code import AUGMENTATION_CODE
 from matlib.study.variants import first_pairs
 
 TECHNIQUES: tuple[Augmentation, ...] = (
@@ -89,6 +88,7 @@ def measures_under_all(study: Study) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+@makes("measures")
 def measured(study: Study, technique: Augmentation, reference: str = "base") -> pd.DataFrame:
     """The measures of one technique under one reference model."""
     profile = study.profile
@@ -107,12 +107,8 @@ def measured(study: Study, technique: Augmentation, reference: str = "base") -> 
             "device": study.specs.device,
         },
         inputs=reference_inputs(study, reference),
-        modules=(
-            *DATA_CODE,
-            *AUGMENTATION_CODE.get(technique, ()),
-            *MODEL_CODE,
-            "matlib.analysis.technique",
-        ),
+        maker="measures",
+        chosen=study.specs.choices(as_run(technique)),
     )
 
     def make(folder: Path) -> None:

@@ -19,6 +19,7 @@ from matlib.models.settings import Settings
 from matlib.models.small import SmallModel, build_small
 from matlib.progress import Progress
 from matlib.study.generators import Generators
+from matlib.study.makers import hands_over, makes
 from matlib.study.recipes import attacks_anything, defence_of, row_name, schedule_of
 from matlib.study.sources import KarpathySource, ScenesSource
 from matlib.study.specs import Specs
@@ -60,6 +61,7 @@ class Models:
     device: str
 
     @property
+    @hands_over
     def generators(self) -> Generators:
         """The generating models behind some techniques."""
         return Generators(
@@ -79,6 +81,7 @@ class Models:
             run, seed,
         )  # fmt: skip
 
+    @makes("masked-lm")
     def masked_lm(self) -> MaskedLM:
         """The attacker's masked language model."""
         config, spec = self.profile.masked_lm, self.specs.masked_lm()
@@ -104,8 +107,10 @@ class Models:
 
     def model(self, name: str, seed: int = 0) -> OpenClipEncoder:
         """A model of the study by row name: `base`, `mat`, `mat+.captions` …"""
-        if name != "base":
-            return self._defended(self.specs.run(name), seed)
+        return self._base() if name == "base" else self._defended(self.specs.run(name), seed)
+
+    @makes("base")
+    def _base(self) -> OpenClipEncoder:
         spec = self.specs.base()
         if spec is None:
             return self._fresh(0).eval()
@@ -118,6 +123,7 @@ class Models:
 
         return self._load(self.get(spec, make).file(WEIGHTS))
 
+    @makes("defended", validated="matlib.study.runs:Study.validation")
     def _defended(self, run: Run, seed: int) -> OpenClipEncoder:
         def make(folder: Path) -> dict[str, Any]:
             assert self.profile.finetune is not None
@@ -204,6 +210,7 @@ class Models:
                 self._candidates(self.variants(run, seed), run, seed)
         self.validation()
 
+    @makes("training-tables", "Models.variants")
     def _candidates(self, data: OneToMany, run: Run, seed: int) -> Candidates:
         """The allowed edits of every caption that training may draw, merged over threats.
 

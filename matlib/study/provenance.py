@@ -1,28 +1,27 @@
 """What made an artefact: its configuration, its code, and the state of the checkout.
 
-The code of a kind is hashed as a syntax tree without comments and docstrings, read from the
-files without importing them. So a reworded comment remakes nothing, and a changed attack remakes
-all that used it.
+Of the code, the definitions count that the maker of an artefact reaches. So a reworded comment
+remakes nothing, and a changed attack remakes all that used it.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import platform
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from importlib import metadata
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from matlib.study.reached import Code
+
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent.parent
 """The folder that holds the package `matlib` (the checkout, when installed editable)."""
 
-INERT_MODULES = frozenset({"matlib.progress"})
-"""Modules that cannot change a result: their code is left out of every hash."""
+PACKAGE = PACKAGE_ROOT / "matlib"
 
 VERSIONED = ("torch", "torchvision", "open_clip_torch", "transformers", "numpy")
 
@@ -94,120 +93,24 @@ def named_weights(name_or_place: str) -> str:
     return whole.hexdigest()
 
 
-def code_hash(modules: Iterable[str], root: Path = PACKAGE_ROOT) -> str:
-    """sha256 of the code of `modules` and of all of this package that they import.
+def code_hash(maker: str, chosen: Iterable[str] = (), package: Path = PACKAGE) -> str:
+    """sha256 of the code that a maker reaches (`matlib.study.reached`).
 
     Args:
-        modules: dotted names; a package stands for every file in it.
-        root: the folder that holds the package.
+        maker: as `@makes` names it.
+        chosen: entries that count in the tables of choices that it reaches.
+        package: folder of the package.
 
     Raises:
-        ValueError: a module that does not exist.
+        ValueError: no such maker, or an entry that none of these tables has.
     """
-    if root == PACKAGE_ROOT:
-        return _own_code_hash(tuple(modules))
-    return _code_hash(tuple(modules), root)
+    return _code(package).hash(maker, tuple(sorted(set(chosen))))
 
 
-@lru_cache(maxsize=512)
-def _own_code_hash(modules: tuple[str, ...]) -> str:
+@cache
+def _code(package: Path) -> Code:
     """Once per process: it runs the code that it was started with, whatever is edited since."""
-    return _code_hash(modules, PACKAGE_ROOT)
-
-
-def _code_hash(modules: Sequence[str], root: Path) -> str:
-    files = sorted(_closure(modules, root))
-    trees = [
-        f"{path.relative_to(root).as_posix()}:{_tree_of(path, _signature(path))}" for path in files
-    ]
-    return text_hash("\n".join(trees))
-
-
-def _closure(modules: Sequence[str], root: Path) -> set[Path]:
-    """The files of `modules`, and those they import from the same top-level packages."""
-    found: set[Path] = set()
-    waiting: list[Path] = []
-    for name in modules:
-        folder = root.joinpath(*name.split("."))
-        files = sorted(folder.rglob("*.py")) if folder.is_dir() else _files_of(name, root)
-        if not files:
-            raise ValueError(f"module {name!r} has no file below the folder of the package")
-        waiting += files
-    inert = {path for name in INERT_MODULES for path in _files_of(name, root)}
-    while waiting:
-        path = waiting.pop()
-        if path in found or path in inert:
-            continue
-        found.add(path)
-        for name in _imports_of(path, root, _signature(path)):
-            waiting += _files_of(name, root)
-    return found
-
-
-def _files_of(name: str, root: Path) -> list[Path]:
-    """The one file of a module or package, or none if `name` is not a module of this package."""
-    base = root.joinpath(*name.split("."))
-    candidates = (base.with_suffix(".py"), base / "__init__.py")
-    return [path for path in candidates if path.is_file()]
-
-
-@lru_cache(maxsize=512)
-def _imports_of(path: Path, root: Path, signature: tuple[int, int]) -> tuple[str, ...]:
-    """Dotted names that a file imports; `from a import b` gives `a` and `a.b`."""
-    package = path.parent.relative_to(root).parts
-    names: list[str] = []
-    for node in ast.walk(_parse(path)):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else ()
-            stem = ".".join([*base, *([node.module] if node.module else [])])
-            names += [stem, *(f"{stem}.{alias.name}" for alias in node.names)]
-    return tuple(names)
-
-
-@lru_cache(maxsize=512)
-def _tree_of(path: Path, signature: tuple[int, int]) -> str:
-    """The code of a file; `signature` makes an edited file be read again."""
-    return json.dumps(_plain(_parse(path)))
-
-
-def _signature(path: Path) -> tuple[int, int]:
-    stat = path.stat()
-    return stat.st_mtime_ns, stat.st_size
-
-
-def _parse(path: Path) -> ast.Module:
-    """The syntax tree of a file."""
-    return ast.parse(path.read_text(encoding="utf-8"), filename=path.name)
-
-
-def _plain(node: Any) -> Any:
-    """A syntax tree as lists, without docstrings and positions.
-
-    `ast.dump` would do, but its text differs between Python 3.11 and 3.13 for the same code;
-    here empty fields are left out, so that the hash is one for all.
-    """
-    if isinstance(node, ast.Constant):
-        return [type(node.value).__name__, repr(node.value)]
-    if isinstance(node, ast.AST):
-        fields = []
-        for name, value in ast.iter_fields(node):
-            if name == "body" and isinstance(value, list):
-                value = _without_docstring(node, value)
-            if value is not None and value != [] and name not in ("ctx", "type_comment"):
-                fields.append([name, _plain(value)])
-        return [type(node).__name__, fields]
-    if isinstance(node, list):
-        return [_plain(item) for item in node]
-    return repr(node)
-
-
-def _without_docstring(node: ast.AST, body: list[Any]) -> list[Any]:
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
-        return body[1:]
-    return body
+    return Code(package)
 
 
 @cache
@@ -241,9 +144,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-def stale_kinds(records: Iterable[Mapping[str, Any]], root: Path = PACKAGE_ROOT) -> list[str]:
+def stale_kinds(records: Iterable[Mapping[str, Any]], package: Path = PACKAGE) -> list[str]:
     """Kinds among `records` (provenances of artefacts) that other code made than is here now."""
-    found = {
-        record["kind"] for record in records if code_hash(record["modules"], root) != record["code"]
-    }
-    return sorted(found)
+    return sorted({record["kind"] for record in records if not _is_current(record, package)})
+
+
+def _is_current(record: Mapping[str, Any], package: Path) -> bool:
+    if "maker" not in record:  # of a version that named modules in its place
+        return False
+    try:
+        return code_hash(record["maker"], record["chosen"], package) == record["code"]
+    except ValueError:  # what made it is no longer here
+        return False

@@ -79,6 +79,15 @@ def n_variants_of(profile: Profile, run: Run) -> int:
     return profile.n_variants if run.n_variants is None else run.n_variants
 
 
+FILTERS = ("keep_aligned", "keep_diverse", "vendi")
+"""Options that leave out added pairs, in the order in which they do."""
+
+
+def filters_of(run: Run) -> tuple[str, ...]:
+    """The filters of a row's pairs, in their order."""
+    return tuple(name for name in FILTERS if name in run.options)
+
+
 def defence_of(run: Run) -> Defence:
     """The run's defence with its order of attacks and its pairs.
 

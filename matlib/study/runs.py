@@ -25,6 +25,7 @@ from matlib.study.environment import arithmetic, one_thread
 from matlib.study.identity import identified
 from matlib.study.judged import Judged, load_evaluation, save_curve, save_evaluation
 from matlib.study.judgings import Gallery, Judging
+from matlib.study.makers import hands_over, makes
 from matlib.study.models import Models, about_tables
 from matlib.study.model_checks import check_models
 from matlib.study.recipes import (
@@ -148,6 +149,7 @@ class Study:
     # --- models ----------------------------------------------------------------------------
 
     @cached_property
+    @hands_over
     def models(self) -> Models:
         """What makes the study's models."""
         return Models(
@@ -187,6 +189,7 @@ class Study:
 
     # --- evaluation ------------------------------------------------------------------------
 
+    @makes("tables")
     def tables(self, gallery: Gallery, threats: tuple[str, ...]) -> dict[str, Table]:
         """Per text threat the allowed edits of every caption of a gallery."""
 
@@ -208,6 +211,7 @@ class Study:
         artefact = self.get(self.specs.tables(gallery, threats), make)
         return load_tables(artefact.file("tables.json"))
 
+    @makes("judged")
     def judged(self, name: str, seed: int = 0, how: Judging | None = None) -> Judged:
         """Per-query outcomes, adversarial captions and a few images of one model.
 

@@ -14,6 +14,7 @@ from matlib.evaluation.statistics import MIN_SEEDS_FOR_CLAIM
 from matlib.progress import Progress
 from matlib.study.artefacts import ArtefactSpec
 from matlib.study.findings import NO_VIOLATION
+from matlib.study.makers import makes
 from matlib.study.recipes import attacks_anything
 from matlib.study.runs import Study
 
@@ -65,6 +66,7 @@ def sanity_spec(study: Study, name: str, seed: int) -> ArtefactSpec:
     return study.specs.sanity(name, seed, how, study.profile.analysis_images, extra)
 
 
+@makes("sanity")
 def checks(study: Study, name: str, seed: int) -> list[Check]:
     """The battery on one model: the first `analysis_images` of the test gallery.
 

@@ -14,9 +14,9 @@ from matlib.evaluation.statistics import bootstrap_ratio
 from matlib.models.sentence_encoder import SentenceEncoder
 from matlib.study.artefacts import ArtefactSpec
 from matlib.study.examples import broken_captions
+from matlib.study.makers import makes
 from matlib.study.provenance import named_weights
 from matlib.study.runs import Study
-from matlib.study.specs import DATA_CODE, JUDGE_CODE
 
 FILE = "cosines.json"
 NEAR = 0.95
@@ -61,6 +61,7 @@ def _summary(
     return {"mean": found.value, "low": found.low, "high": found.high, "share_near": near}
 
 
+@makes("similarity")
 def _cosines(study: Study, name: str, seed: int, threat: str) -> list[float]:
     """Per caption of the test gallery, the cosine of the attacked with the original one."""
     judged = study.judged(name, seed)
@@ -71,7 +72,7 @@ def _cosines(study: Study, name: str, seed: int, threat: str) -> list[float]:
         seed=seed,
         config={"encoder": named_weights(encoder_name), "threat": threat},
         inputs={"judged": judged.hash},
-        modules=(*DATA_CODE, *JUDGE_CODE, "matlib.models.sentence_encoder"),
+        maker="similarity",
     )
 
     def make(folder: Path) -> None:

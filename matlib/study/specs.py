@@ -12,29 +12,22 @@ from typing import Any
 
 from matlib.augmentations.thesaurus import wordnet_identity
 from matlib.config import Profile, Run, TrainAttack, Training
+from matlib.evaluation.suite import MOVES
 from matlib.study.artefacts import ArtefactSpec
 from matlib.study.judgings import Gallery, Judging, validating
 from matlib.study.provenance import named_weights
 from matlib.study.recipes import (
     attacks_anything,
     defence_of,
+    filters_of,
     n_variants_of,
     row_name,
     run_named,
     schedule_of,
     train_attack_of,
 )
-from matlib.study.technique_code import FILTERS, pairs_code
 from matlib.training.defences import defence
-
-DATA_CODE = ("matlib.data.scenes", "matlib.data.karpathy")
-MODEL_CODE = ("matlib.models.open_clip", "matlib.models.small", "matlib.models.dual_encoder")
-TRAIN_CODE = (*MODEL_CODE, "matlib.training.loop", "matlib.training.defences")
-JUDGE_CODE = (*MODEL_CODE, "matlib.evaluation.robustness")
-OWN_LOSS_CODE = ("matlib.training.own_attack",)
-TRANSFER_CODE = "matlib.evaluation.transfer"
-SANITY_CODE = ("matlib.evaluation.sanity",)
-TABLE_CODE = ("matlib.study.threats", "matlib.models.masked_lm")
+from matlib.training.own_attack import OWN_ATTACKS
 
 NOT_IN_THE_ATTACKS = (
     "n_boot", "primary_threat", "threats", "held_out", "eps_255", "unimodal_eps_255",
@@ -48,6 +41,11 @@ def _schedule(phase: Training, run: Run | None = None) -> dict[str, Any]:
     schedule = asdict(schedule_of(phase, run))
     del schedule["checkpoint_every"]
     return schedule
+
+
+def _moves(how: Judging) -> tuple[str, ...]:
+    """The attacks of a judging that have an entry in the table of attacks."""
+    return tuple(attack for attack in how.attacks if attack in MOVES)
 
 
 class Specs:
@@ -69,7 +67,8 @@ class Specs:
         seed: int,
         config: Mapping[str, Any],
         inputs: Mapping[str, ArtefactSpec | None],
-        code: tuple[str, ...],
+        maker: str,
+        chosen: tuple[str, ...] = (),
     ) -> ArtefactSpec:
         return ArtefactSpec(
             kind=kind,
@@ -77,7 +76,8 @@ class Specs:
             seed=seed,
             config={**config, "data": dict(self._data), "device": self.device},
             inputs={key: spec.hash for key, spec in inputs.items() if spec is not None},
-            modules=(*DATA_CODE, *code),
+            maker=maker,
+            chosen=chosen,
         )
 
     def masked_lm(self) -> ArtefactSpec | None:
@@ -85,8 +85,7 @@ class Specs:
         config = self.profile.masked_lm
         if config.kind == "pretrained":
             return None
-        code = ("matlib.models.masked_lm",)
-        return self._spec("masked-lm", config.kind, 0, config.model_dump(), {}, code)
+        return self._spec("masked-lm", config.kind, 0, config.model_dump(), {}, "masked-lm")
 
     def base(self) -> ArtefactSpec | None:
         """The undefended model; None where a pretrained one is used."""
@@ -95,7 +94,7 @@ class Specs:
             return None
         schedule = _schedule(profile.base)
         config = {"model": profile.model.model_dump(), "schedule": schedule}
-        return self._spec("model", "base", 0, config, {}, TRAIN_CODE)
+        return self._spec("model", "base", 0, config, {}, "base", ("clean",))
 
     def defended(self, run: Run, seed: int) -> ArtefactSpec:
         """A fine-tuned model."""
@@ -120,10 +119,10 @@ class Specs:
             config["pairs"] = about
         if (stored := self.pairs(run, seed)) is not None:
             inputs["pairs"] = stored
-        code = (*TRAIN_CODE, *self.pairs_code(run))
+        chosen = (*self.choices(run), how.name)
         if every:
-            code = (*code, *JUDGE_CODE)
-        return self._spec("model", row_name(run), seed, config, inputs, code)
+            chosen = (*chosen, "validated", *_moves(measured))
+        return self._spec("model", row_name(run), seed, config, inputs, "defended", chosen)
 
     def about_pairs(self, run: Run) -> dict[str, Any]:
         """The row's own options of its pairs; empty where they are the profile's."""
@@ -134,9 +133,13 @@ class Specs:
             about["wordnet"] = wordnet_identity()
         return about
 
-    def pairs_code(self, run: Run) -> tuple[str, ...]:
-        """The modules that make a row's pairs."""
-        return pairs_code(run, self.profile.dataset.name)
+    def choices(self, run: Run) -> tuple[str, ...]:
+        """The entries of tables of choices that make a row's pairs.
+
+        What a generating model adds is an input, whose own hash holds its technique.
+        """
+        stored = self.pairs(run, 0) is not None
+        return filters_of(run) if stored else (run.augmentation, *filters_of(run))
 
     def captioner(self) -> ArtefactSpec | None:
         """The study's own captioner; None where a pretrained one is named."""
@@ -144,8 +147,7 @@ class Specs:
         if generators.captioner or profile.dataset.name != "scenes":
             return None
         config = {"n_steps": generators.captioner_steps}
-        code = ("matlib.augmentations.small_captioner",)
-        return self._spec("captioner", "small", 0, config, {}, code)
+        return self._spec("captioner", "small", 0, config, {}, "captioner")
 
     def pairs(self, run: Run, seed: int) -> ArtefactSpec | None:
         """What a generating model adds for a row; None for techniques that need none.
@@ -173,8 +175,7 @@ class Specs:
             "technique": name, "n_variants": n_variants_of(self.profile, run),
             "strength": run.strength, "generator": named[name], "top_p": generators.top_p,
         }  # fmt: skip
-        unfiltered = Run(defence="mat+", augmentation=name)
-        return self._spec("pairs", name, seed, config, inputs, self.pairs_code(unfiltered))
+        return self._spec("pairs", name, seed, config, inputs, "pairs", (name,))
 
     def _judging(self, how: Judging) -> dict[str, Any]:
         budget = self.profile.evaluation.model_dump(exclude=set(NOT_IN_THE_ATTACKS))
@@ -190,7 +191,7 @@ class Specs:
             "conventions": self.profile.evaluation.conventions,
         }
         inputs = {"masked_lm": self.masked_lm()}
-        return self._spec("candidates", gallery, 0, config, inputs, TABLE_CODE)
+        return self._spec("candidates", gallery, 0, config, inputs, "tables")
 
     def train_attack(self, run: Run) -> TrainAttack:
         """The attack inside this run's training."""
@@ -215,23 +216,25 @@ class Specs:
         inputs = {"masked_lm": self.masked_lm()}
         if about := self.about_pairs(run):
             config["pairs"] = about
-            if set(FILTERS) & set(about):
+            if filters_of(run):
                 inputs["base"] = self.base()
         if (stored := self.pairs(run, seed)) is not None:
             inputs["pairs"] = stored
-        code = (*TABLE_CODE, *self.pairs_code(run))
-        return self._spec("candidates", "train", seed, config, inputs, code)
+        chosen = self.choices(run)
+        return self._spec("candidates", "train", seed, config, inputs, "training-tables", chosen)
 
     def judged(self, name: str, seed: int, how: Judging) -> ArtefactSpec:
         """Per-query outcomes of one model."""
         model = self.base() if name == "base" else self.defended(self.run(name), seed)
         inputs = {"model": model, "tables": self.tables(how.gallery, how.threats)}
-        code: tuple[str, ...] = JUDGE_CODE
-        if name != "base" and defence(self.run(name).defence).needs_reference:
-            inputs["reference"] = self.base()  # its distances are ascended by the row `own`
-            code = (*JUDGE_CODE, *OWN_LOSS_CODE)
+        chosen = _moves(how)
+        if name != "base":
+            trained = defence(self.run(name).defence)
+            chosen = (*chosen, *(OWN_ATTACKS.keys() & {trained.kind}))
+            if trained.needs_reference:
+                inputs["reference"] = self.base()  # its distances are ascended by the row `own`
         config = {**self._judging(how), "model": self.profile.model.model_dump()}
-        return self._spec("judged", name, seed, config, inputs, code)
+        return self._spec("judged", name, seed, config, inputs, "judged", chosen)
 
     def sanity(
         self, name: str, seed: int, how: Judging, n_images: int, extra: Mapping[str, Any]
@@ -241,7 +244,7 @@ class Specs:
         inputs = {"model": self.defended(self.run(name), seed), "base": self.base()}
         inputs["tables"] = self.tables(how.gallery, how.threats)
         config = {**judged.config, "n_images": n_images, **extra}
-        return self._spec("sanity", name, seed, config, inputs, (*JUDGE_CODE, *SANITY_CODE))
+        return self._spec("sanity", name, seed, config, inputs, "sanity")
 
     def transfer(
         self, name: str, how: Judging, models: Mapping[str, ArtefactSpec | None], shapes: Any
@@ -256,7 +259,7 @@ class Specs:
         inputs = {**models, "tables": self.tables(how.gallery, how.threats)}
         config = {**self._judging(how), "models": shapes}
         seed = self.profile.seeds[0]
-        return self._spec("transfer", name, seed, config, inputs, (*JUDGE_CODE, TRANSFER_CODE))
+        return self._spec("transfer", name, seed, config, inputs, "transfer", _moves(how))
 
     def run(self, name: str) -> Run:
         """The run of that row name.

@@ -19,6 +19,7 @@ from matlib.study.artefacts import ArtefactSpec
 from matlib.study.judged import RANKS, load_ranks, save_ranks
 from matlib.study.judgings import INSIDE_ATTACKS
 from matlib.study.judgings import TRANSFER_ATTACKS as ATTACKS
+from matlib.study.makers import makes
 from matlib.study.runs import Study
 from matlib.study.subjects import Subject, sources, subjects
 
@@ -41,6 +42,7 @@ def transfer_spec(study: Study, source: Subject) -> ArtefactSpec:
     return study.specs.transfer(source.artefact, how, models, shapes)
 
 
+@makes("transfer")
 def transferred(study: Study, source: Subject) -> dict[str, dict[Key, Outcomes]]:
     """What the attacks made on one model do to every subject, itself included.
 

@@ -19,10 +19,10 @@ from matlib.analysis.diversity import per_set
 from matlib.analysis.embeddings import embed_variants
 from matlib.analysis.shift.sensitivity import dose_curve, mixed, shift_statistics, size_curve
 from matlib.study.artefacts import ArtefactSpec
+from matlib.study.makers import makes
 from matlib.study.measures import first_images, reference_inputs, reference_model, references_of
 from matlib.study.runs import Study
 from matlib.study.sources import draw
-from matlib.study.specs import DATA_CODE, MODEL_CODE
 from matlib.study.validation_data import SHARES, diverse_sets, graded_captions, shifted_items
 
 TABLE = "table.csv"
@@ -166,7 +166,11 @@ def _columns(table: pd.DataFrame, *names: str) -> tuple[Tensor, ...]:
     return tuple(torch.tensor(table[name].to_numpy(copy=True)) for name in names)
 
 
-def _kept(study: Study, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+@makes(
+    "validation",
+    alignment="alignment_validation", diversity="diversity_validation", shift="shift_validation",
+)  # fmt: skip
+def _kept(study: Study, name: str, table: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """The table of one validation, made once per study."""
     profile = study.profile
     inputs: dict[str, str] = {}
@@ -186,10 +190,11 @@ def _kept(study: Study, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataF
             "device": study.specs.device,
         },
         inputs=inputs,
-        modules=(*DATA_CODE, *MODEL_CODE, "matlib.study.validation"),
+        maker="validation",
+        chosen=(name, "captions") if name == "diversity" else (name,),
     )
 
-    def write(folder: Path) -> None:
-        make().to_csv(folder / TABLE, index=False)
+    def make(folder: Path) -> None:
+        table().to_csv(folder / TABLE, index=False)
 
-    return pd.read_csv(study.get(spec, write).file(TABLE))
+    return pd.read_csv(study.get(spec, make).file(TABLE))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,26 +13,28 @@ import pandas as pd
 from matlib.analysis.diversity import vendi_score
 from matlib.analysis.embeddings import embed_variants
 from matlib.augmentations.filtering import keep_aligned, keep_diverse, thin_to_vendi
+from matlib.choices import Choices
 from matlib.config import Profile, Run
 from matlib.data.pairs import OneToMany
 from matlib.models.dual_encoder import DualEncoder
 from matlib.study.artefacts import Artefact, ArtefactSpec
 from matlib.study.generators import Generators
-from matlib.study.recipes import n_variants_of
+from matlib.study.makers import makes
+from matlib.study.recipes import filters_of, n_variants_of
 from matlib.study.sources import KarpathySource, ScenesSource, draw
-from matlib.study.specs import DATA_CODE, MODEL_CODE, Specs
-from matlib.study.technique_code import FILTERS
+from matlib.study.specs import Specs
 
 SHARES = "kept.json"
 
-Filter = Callable[[OneToMany], OneToMany]
+Base = Callable[[], DualEncoder]
 
 
+@makes("filtered")
 def make_variants(
     profile: Profile,
     source: ScenesSource | KarpathySource,
     generators: Generators,
-    base: Callable[[], DualEncoder],
+    base: Base,
     run: Run,
     seed: int,
 ) -> OneToMany:
@@ -56,9 +58,9 @@ def make_variants(
         found = source.variants(run, n_variants_of(profile, run), seed)
     if run.n_train is not None:
         found = first_pairs(found, run.n_train)
-    if not set(FILTERS) & set(run.options):
+    if not filters_of(run):
         return replace(found, technique=run.technique)
-    found, shares = _filtered(found, _filters(run, base, seed))
+    found, shares = _filtered(found, run, base, seed)
 
     def make(folder: Path) -> dict[str, Any]:
         (folder / SHARES).write_text(json.dumps(shares), encoding="utf-8")
@@ -68,33 +70,34 @@ def make_variants(
     return replace(found, technique=run.technique)
 
 
-def _filters(run: Run, base: Callable[[], DualEncoder], seed: int) -> dict[str, Filter]:
-    """The row's filters by the name of their option, in their order."""
+def _aligned(found: OneToMany, run: Run, base: Base, seed: int) -> OneToMany:
+    assert run.keep_aligned is not None
+    return keep_aligned(found, embed_variants(base(), found), run.keep_aligned)
 
-    def aligned(found: OneToMany) -> OneToMany:
-        assert run.keep_aligned is not None
-        return keep_aligned(found, embed_variants(base(), found), run.keep_aligned)
 
-    def diverse(found: OneToMany) -> OneToMany:
-        assert run.keep_diverse is not None
-        return keep_diverse(found, embed_variants(base(), found), run.keep_diverse)
+def _diverse(found: OneToMany, run: Run, base: Base, seed: int) -> OneToMany:
+    assert run.keep_diverse is not None
+    return keep_diverse(found, embed_variants(base(), found), run.keep_diverse)
 
-    def thinned(found: OneToMany) -> OneToMany:
-        assert run.vendi is not None
-        embedded, generator = embed_variants(base(), found), draw(seed, "vendi")
-        return thin_to_vendi(found, embedded, run.vendi, generator, vendi_score)
 
-    every = {"keep_aligned": aligned, "keep_diverse": diverse, "vendi": thinned}
-    return {name: keep for name, keep in every.items() if name in run.options}
+def _thinned(found: OneToMany, run: Run, base: Base, seed: int) -> OneToMany:
+    assert run.vendi is not None
+    embedded, generator = embed_variants(base(), found), draw(seed, "vendi")
+    return thin_to_vendi(found, embedded, run.vendi, generator, vendi_score)
+
+
+FILTER_BY: Choices[Callable[[OneToMany, Run, Base, int], OneToMany]] = Choices({
+    "keep_aligned": _aligned, "keep_diverse": _diverse, "vendi": _thinned,
+}, what="filter")  # fmt: skip
 
 
 def _filtered(
-    found: OneToMany, filters: Mapping[str, Filter]
+    found: OneToMany, run: Run, base: Base, seed: int
 ) -> tuple[OneToMany, dict[str, float]]:
-    """What the filters leave, and the share of different added variants after each of them."""
+    """What the row's filters leave, and the share of different added variants after each."""
     n_added, shares = max(1, n_different(found)), {}
-    for name, keep in filters.items():
-        found = keep(found)
+    for name in filters_of(run):
+        found = FILTER_BY.choose(name)(found, run, base, seed)
         shares[name] = n_different(found) / n_added
     return found, shares
 
@@ -124,7 +127,8 @@ def filter_spec(
         seed=seed,
         config={"augmentation": run.augmentation, **about, "data": source.identity()},
         inputs={name: spec.hash for name, spec in inputs.items() if spec is not None},
-        modules=(*DATA_CODE, *specs.pairs_code(run), *MODEL_CODE),
+        maker="filtered",
+        chosen=specs.choices(run),
     )
 
 
@@ -149,7 +153,7 @@ def pairs_notes(
         unfiltered = {"n_variants": run.n_variants, "strength": run.strength}
         own = Run(**{**run.model_dump(include={"defence", "augmentation"}), **unfiltered})
         wanted = [(own.technique, specs.pairs(run, seed))]
-        if set(FILTERS) & set(run.options):
+        if filters_of(run):
             wanted.append((run.technique, filter_spec(profile, source, specs, run, seed)))
         for name, spec in wanted:
             found = find(spec) if spec is not None else None

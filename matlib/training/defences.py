@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from matlib.choices import Choices
 from matlib.training.defence import Defence
 from matlib.training.families import Contrastive, Guided, PairWeights, ReferenceDistance
 
@@ -30,52 +31,50 @@ _MAT = "MAT (Waseda et al., arXiv 2405.18770)"
 # paper's: both inputs attacked, both towers learn, the loss is on attacked pairs.
 # Text-only training (`text-at`) chooses BERT-Attack's words by that contrastive loss too, not
 # by its KL, so that it meets the words that MAT meets and differs in the image attack alone.
-DEFENCES: dict[str, Defence] = {
-    d.name: d
-    for d in (
-        Contrastive("clean", "fine-tuning without attack (control)"),
-        Contrastive("image-at", _AT, "symmetric"),
-        Contrastive("image-at-tower", _AT, "symmetric", towers=("image",)),
-        Contrastive("text-at", _BERT_AT, None, "contrastive"),
-        Contrastive(
-            "tecoa", "TeCoA (Mao et al. 2023)", "image_to_text",
-            towers=("image",), direction="image_to_text",
-        ),
-        ReferenceDistance(
-            "fare", "FARE (Schlarmann et al. 2024)", "reference_distance", towers=("image",)
-        ),
-        Guided("pmg-aft", "PMG-AFT (Wang et al. 2024)", "image_to_text", towers=("image",)),
-        # The released update also holds the gradients that ten PGD steps leave in the weights'
-        # .grad: eleven backward passes for one. Here attacks leave no gradient. The code sums
-        # the halves with lambda 0.5: 0.5 (CE + CE') is once the mean of both halves, so each
-        # pair weighs 1. The scale learns, as it does for every defence of both towers (ours).
-        # Its pairs are images with prompts of 100 classes: two of one class in a batch of 256
-        # count as negatives of each other; here each pair has a caption of its own. Its entry
-        # point cannot run as released (the path of the configuration is used as if it were
-        # read; `args.resume` is undefined), so this follows the text of its training step.
-        Contrastive(
-            "mmcoa", "MMCoA (Zhou et al. 2024)", "image_to_text", "unimodal",
-            order="independent",
-            pairs=PairWeights(adv_adv=0, adv_image_clean_text=1, clean_image_adv_text=1),
-        ),
-        ReferenceDistance(
-            "leaf", "LEAF (Abad Rocamora et al. 2025)", None, "characters", towers=("text",)
-        ),
-        ReferenceDistance(
-            "fare+leaf", "FARE and LEAF", "reference_distance", "characters",
-            towers=("image", "text"), order="independent",
-        ),
-        Contrastive("image-at+random", "control: words at random", "symmetric", "random"),
-        Contrastive("clean+random", "control: words at random", None, "random"),
-        Contrastive("mat", _MAT, "symmetric", "contrastive"),
-        # the same defences; the study gives them candidates that keep captions true
-        Contrastive("mat-valid", _MAT, "symmetric", "contrastive"),
-        Contrastive("text-at-valid", _BERT_AT, None, "contrastive"),
-        Contrastive(
-            "mat+", "MAT+ (arXiv 2405.18770)", "symmetric", "contrastive", uses_one_to_many=True
-        ),
-    )
-}  # fmt: skip
+DEFENCES: Choices[Defence] = Choices.named(
+    Contrastive("clean", "fine-tuning without attack (control)"),
+    Contrastive("image-at", _AT, "symmetric"),
+    Contrastive("image-at-tower", _AT, "symmetric", towers=("image",)),
+    Contrastive("text-at", _BERT_AT, None, "contrastive"),
+    Contrastive(
+        "tecoa", "TeCoA (Mao et al. 2023)", "image_to_text",
+        towers=("image",), direction="image_to_text",
+    ),
+    ReferenceDistance(
+        "fare", "FARE (Schlarmann et al. 2024)", "reference_distance", towers=("image",)
+    ),
+    Guided("pmg-aft", "PMG-AFT (Wang et al. 2024)", "image_to_text", towers=("image",)),
+    # The released update also holds the gradients that ten PGD steps leave in the weights'
+    # .grad: eleven backward passes for one. Here attacks leave no gradient. The code sums
+    # the halves with lambda 0.5: 0.5 (CE + CE') is once the mean of both halves, so each
+    # pair weighs 1. The scale learns, as it does for every defence of both towers (ours).
+    # Its pairs are images with prompts of 100 classes: two of one class in a batch of 256
+    # count as negatives of each other; here each pair has a caption of its own. Its entry
+    # point cannot run as released (the path of the configuration is used as if it were
+    # read; `args.resume` is undefined), so this follows the text of its training step.
+    Contrastive(
+        "mmcoa", "MMCoA (Zhou et al. 2024)", "image_to_text", "unimodal",
+        order="independent",
+        pairs=PairWeights(adv_adv=0, adv_image_clean_text=1, clean_image_adv_text=1),
+    ),
+    ReferenceDistance(
+        "leaf", "LEAF (Abad Rocamora et al. 2025)", None, "characters", towers=("text",)
+    ),
+    ReferenceDistance(
+        "fare+leaf", "FARE and LEAF", "reference_distance", "characters",
+        towers=("image", "text"), order="independent",
+    ),
+    Contrastive("image-at+random", "control: words at random", "symmetric", "random"),
+    Contrastive("clean+random", "control: words at random", None, "random"),
+    Contrastive("mat", _MAT, "symmetric", "contrastive"),
+    # the same defences; the study gives them candidates that keep captions true
+    Contrastive("mat-valid", _MAT, "symmetric", "contrastive"),
+    Contrastive("text-at-valid", _BERT_AT, None, "contrastive"),
+    Contrastive(
+        "mat+", "MAT+ (arXiv 2405.18770)", "symmetric", "contrastive", uses_one_to_many=True
+    ),
+    what="defence",
+)  # fmt: skip
 
 
 def defence(name: str) -> Defence:
@@ -84,6 +83,4 @@ def defence(name: str) -> Defence:
     Raises:
         ValueError: unknown name.
     """
-    if name not in DEFENCES:
-        raise ValueError(f"unknown defence {name!r}; known: {', '.join(DEFENCES)}")
-    return DEFENCES[name]
+    return DEFENCES.choose(name)

@@ -16,6 +16,7 @@ from matlib.attacks.image_objectives import squared_distance
 from matlib.attacks.multimodal import embed_images, pgd
 from matlib.attacks.objectives import caption_contrastive, squared_distance_from
 from matlib.attacks.text import WordSubstitution
+from matlib.choices import Choices
 from matlib.models.dual_encoder import DualEncoder
 from matlib.training.defence import Defence
 from matlib.training.reference import Unnormalised, reference_image, reference_text
@@ -91,6 +92,10 @@ class OwnLossAttack:
         )
 
 
+OWN_ATTACKS: Choices[type[OwnLossAttack]] = Choices({"reference-distance": OwnLossAttack})
+"""By the family of the defence's loss; the others' loss is ascended by a row of the suite."""
+
+
 def own_attack(how: Defence, reference: DualEncoder | None) -> OwnLossAttack | None:
     """The attack of a defence's own loss; None where a row of the suite has it already.
 
@@ -100,8 +105,8 @@ def own_attack(how: Defence, reference: DualEncoder | None) -> OwnLossAttack | N
     Raises:
         ValueError: a defence by distances without its reference.
     """
-    if how.kind != "reference-distance":
+    if how.kind not in OWN_ATTACKS:
         return None
     if reference is None:
         raise ValueError(f"{how.name} is measured from the model before fine-tuning: pass it")
-    return OwnLossAttack(how, reference)
+    return OWN_ATTACKS[how.kind](how, reference)

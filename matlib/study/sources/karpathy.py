@@ -16,6 +16,7 @@ from matlib.attacks.typos import one_letter_edits
 from matlib.augmentations.human import with_captions
 from matlib.augmentations.image import RandAugmented
 from matlib.augmentations.thesaurus import synonyms_in_wordnet
+from matlib.choices import Choices
 from matlib.config import Dataset, Run
 from matlib.data.file_hashes import FileHashes
 from matlib.data.karpathy import KarpathyFormatError, find_json, image_files, read_karpathy
@@ -104,32 +105,36 @@ class KarpathySource:
         return list(self._read("train", wanted).captions[:n_captions])
 
     def variants(self, run: Run, n: int, seed: int) -> OneToMany:
-        pairs, name = self.pairs("train"), run.augmentation
-
-        def captions() -> OneToMany:
-            every = OneToMany.from_pairs(self._train).captions
-            extra = [
-                tuple(c for c in own if c != first)[: n - 1] or (first,)
-                for own, first in zip(every, pairs.captions, strict=True)
-            ]
-            return with_captions(pairs, extra, "captions")
-
-        def augmented(captions: OneToMany, technique: str) -> OneToMany:
-            images = RandAugmented(pairs.images, n, seed, magnitude=self._magnitude(run))
-            found = replace(captions, technique=technique, images=images, made_from=None)
-            return found.held(image_budget())
-
-        if name == "captions":
-            return captions()
-        if name == "randaugment":
-            return augmented(OneToMany.from_pairs(pairs), name)
-        if name == "captions+renderings":  # other photographs of a scene do not exist
-            return augmented(captions(), "captions+randaugment")
+        if run.augmentation in ON_DISK:
+            return ON_DISK[run.augmentation](self, run, n, seed)
+        pairs = self.pairs("train")
         return variants_of_any_data(pairs, run, n, seed, self.synonyms, self.stop_words)
 
-    @staticmethod
-    def _magnitude(run: Run) -> int:
-        return round(strength_of(run)) if run.augmentation == "randaugment" else 9
+    def written(self, run: Run, n: int, seed: int) -> OneToMany:
+        """The other captions that people wrote for an image."""
+        pairs, every = self.pairs("train"), OneToMany.from_pairs(self._train).captions
+        extra = [
+            tuple(c for c in own if c != first)[: n - 1] or (first,)
+            for own, first in zip(every, pairs.captions, strict=True)
+        ]
+        return with_captions(pairs, extra, "captions")
+
+    def augmented(self, run: Run, n: int, seed: int) -> OneToMany:
+        """RandAugment of each image."""
+        captions = OneToMany.from_pairs(self.pairs("train"))
+        return self._augmented(captions, "randaugment", n, seed, round(strength_of(run)))
+
+    def both(self, run: Run, n: int, seed: int) -> OneToMany:
+        """Other captions, and RandAugment: other photographs of a scene do not exist."""
+        captions = self.written(run, n, seed)
+        return self._augmented(captions, "captions+randaugment", n, seed, magnitude=9)
+
+    def _augmented(
+        self, captions: OneToMany, technique: str, n: int, seed: int, magnitude: int
+    ) -> OneToMany:
+        images = RandAugmented(self.pairs("train").images, n, seed, magnitude=magnitude)
+        found = replace(captions, technique=technique, images=images, made_from=None)
+        return found.held(image_budget())
 
     def synonyms(self, word: str) -> Sequence[str]:
         return synonyms_in_wordnet(word)
@@ -151,3 +156,10 @@ class KarpathySource:
 
     def truth(self) -> Callable[[int, str], float] | None:
         return None
+
+
+ON_DISK: Choices[Callable[[KarpathySource, Run, int, int], OneToMany]] = Choices({
+    "captions": KarpathySource.written, "randaugment": KarpathySource.augmented,
+    "captions+renderings": KarpathySource.both,
+})  # fmt: skip
+"""The techniques that need what a data set on disk has: further captions, image files."""

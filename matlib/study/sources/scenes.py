@@ -10,7 +10,8 @@ import torch
 
 from matlib.augmentations.dialled import dialled_captions, dialled_images
 from matlib.augmentations.human import combine, with_captions, with_images
-from matlib.config import Dataset, Run, SetLevels
+from matlib.choices import Choices
+from matlib.config import Dataset, Run
 from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.data.scenes import (
     BASE_DIALS,
@@ -68,41 +69,55 @@ class ScenesSource:
         return self.world.masked_lm_corpus(n_captions)
 
     def variants(self, run: Run, n: int, seed: int) -> OneToMany:
-        pairs, rows, name = self.pairs("train"), range(self.config.n_train), run.augmentation
-
-        def captions() -> OneToMany:
-            extra = self.world.more_captions(rows, n - 1, draw(seed, "captions"))
-            return with_captions(pairs, extra, "captions")
-
-        def renderings(style: Style | None = None, technique: str = "renderings") -> OneToMany:
-            extra = self.world.more_renderings(rows, n - 1, draw(seed, technique), style=style)
-            return with_images(pairs, extra, technique)
-
-        if name == "captions":
-            return captions()
-        if name == "renderings":
-            return renderings()
-        if name == "captions+renderings":
-            return combine(captions(), renderings(), technique=name)
-        if name == "restyled":
-            return renderings(replace(self.world.style, palette_shift=strength_of(run)), name)
-        if name == "restated":
-            return with_captions(pairs, self._restated(n - 1, draw(seed, name)), name)
-        if run.dials is not None:
-            return self._dialled(run.dials, n - 1, draw(seed, str(run.dials)))
+        if run.augmentation in OF_SCENES:
+            return OF_SCENES[run.augmentation](self, run, n - 1, seed)
+        pairs = self.pairs("train")
         return variants_of_any_data(pairs, run, n, seed, self.synonyms, self.stop_words)
 
-    def _restated(self, n_added: int, generator: torch.Generator) -> list[tuple[str, ...]]:
+    def captioned(self, run: Run, n_added: int, seed: int) -> OneToMany:
+        """More sentences about the same scenes."""
+        extra = self.world.more_captions(self._rows, n_added, draw(seed, "captions"))
+        return with_captions(self.pairs("train"), extra, "captions")
+
+    def rendered(self, run: Run, n_added: int, seed: int) -> OneToMany:
+        """More pictures of the same scenes."""
+        return self._renderings(n_added, draw(seed, "renderings"), None, "renderings")
+
+    def both(self, run: Run, n_added: int, seed: int) -> OneToMany:
+        """More sentences and more pictures."""
+        captions, images = (make(run, n_added, seed) for make in (self.captioned, self.rendered))
+        return combine(captions, images, technique=run.augmentation)
+
+    def restyled(self, run: Run, n_added: int, seed: int) -> OneToMany:
+        """More pictures, in another style."""
+        style = replace(self.world.style, palette_shift=strength_of(run))
+        return self._renderings(n_added, draw(seed, "restyled"), style, "restyled")
+
+    @property
+    def _rows(self) -> range:
+        return range(self.config.n_train)
+
+    def _renderings(
+        self, n_added: int, generator: torch.Generator, style: Style | None, technique: str
+    ) -> OneToMany:
+        extra = self.world.more_renderings(self._rows, n_added, generator, style=style)
+        return with_images(self.pairs("train"), extra, technique)
+
+    def restated(self, run: Run, n_added: int, seed: int) -> OneToMany:
         """Other sentences with the facts of each training caption and no others."""
-        found = []
-        for caption in self.pairs("train").captions:
+        pairs, generator, found = self.pairs("train"), draw(seed, "restated"), []
+        for caption in pairs.captions:
             reading = read(caption)
             assert reading is not None, "the grammar writes what the reader reads"
             told = restate(reading, generator, n_added) or (caption,)
             found.append(tuple(told[i % len(told)] for i in range(n_added)))
-        return found
+        return with_captions(pairs, found, "restated")
 
-    def _dialled(self, dials: SetLevels, n_added: int, generator: torch.Generator) -> OneToMany:
+    def dialled(self, run: Run, n_added: int, seed: int) -> OneToMany:
+        """One point of the controlled experiment."""
+        dials = run.dials
+        assert dials is not None, "a row of augmentation dialled has dials"
+        generator = draw(seed, str(dials))
         pairs, scenes = self.pairs("train"), self.world.train.scenes
         if dials.modality == "text":
             return dialled_captions(
@@ -154,6 +169,14 @@ class ScenesSource:
         """Whether an edited caption no longer describes its own scene."""
         own = int(self.pairs(split).image_of[caption])
         return own not in self.world.split(split).checker.described(edited)
+
+
+OF_SCENES: Choices[Callable[[ScenesSource, Run, int, int], OneToMany]] = Choices({
+    "captions": ScenesSource.captioned, "renderings": ScenesSource.rendered,
+    "captions+renderings": ScenesSource.both, "restyled": ScenesSource.restyled,
+    "restated": ScenesSource.restated, "dialled": ScenesSource.dialled,
+})  # fmt: skip
+"""The techniques that need the world: its grammar, its renderer, its truth."""
 
 
 def nuisance_style(strength: float) -> Style:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +15,7 @@ from matlib.augmentations.eda import Synonyms, eda
 from matlib.augmentations.image import randaugment
 from matlib.augmentations.similar import similar_images
 from matlib.augmentations.text import drop_and_swap, mismatched
+from matlib.choices import Choices
 from matlib.config import STRENGTHS, Run
 from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.data.scenes.typos import HELD_OUT_RULE
@@ -85,6 +87,80 @@ def typo_rules(held_out: bool) -> tuple[str, ...]:
     return tuple(rule for rule in RULES if (rule == HELD_OUT_RULE) == held_out)
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a technique is asked for.
+
+    Attributes:
+        pairs: that it adds to.
+        run: the row, with its options.
+        added: variants per pair beside the original.
+        seed: of its draws.
+        synonyms, stop_words: of the data's language.
+    """
+
+    pairs: ImageTextPairs
+    run: Run
+    added: int
+    seed: int
+    synonyms: Synonyms
+    stop_words: frozenset[str]
+
+    def drawn(self) -> torch.Generator:
+        """The technique's own generator."""
+        return draw(self.seed, self.run.augmentation)
+
+    def strength(self) -> float:
+        """Of the technique."""
+        return strength_of(self.run)
+
+
+def _none(w: Wanted) -> OneToMany:
+    return OneToMany.from_pairs(w.pairs)
+
+
+def _mismatched(w: Wanted) -> OneToMany:
+    return mismatched(w.pairs, w.added, w.drawn())
+
+
+def _similar_images(w: Wanted) -> OneToMany:
+    return similar_images(w.pairs, w.added)
+
+
+def _randaugment(w: Wanted) -> OneToMany:
+    return randaugment(w.pairs, w.added, w.drawn(), magnitude=round(w.strength()))
+
+
+def _crop_flip_jitter(w: Wanted) -> OneToMany:
+    return crop_flip_jitter(w.pairs, w.added, w.drawn(), strength=w.strength())
+
+
+def _augmix(w: Wanted) -> OneToMany:
+    return augmix(w.pairs, w.added, w.drawn(), severity=round(w.strength()))
+
+
+def _drop_swap(w: Wanted) -> OneToMany:
+    rate = w.strength()
+    return drop_and_swap(w.pairs, w.added, w.drawn(), drop_rate=rate, swap_rate=rate)
+
+
+def _characters(w: Wanted) -> OneToMany:
+    return character_noise(w.pairs, w.added, w.drawn(), rate=w.strength())
+
+
+def _eda(w: Wanted) -> OneToMany:
+    return eda(w.pairs, w.added, w.drawn(), synonyms=w.synonyms, rate=w.strength(),
+               stop_words=w.stop_words)  # fmt: skip
+
+
+ANY_DATA: Choices[Callable[[Wanted], OneToMany]] = Choices({
+    "none": _none, "mismatched": _mismatched, "similar-images": _similar_images,
+    "randaugment": _randaugment, "crop-flip-jitter": _crop_flip_jitter, "augmix": _augmix,
+    "drop-swap": _drop_swap, "characters": _characters, "eda": _eda,
+})  # fmt: skip
+"""The techniques that need nothing but pairs."""
+
+
 def variants_of_any_data(
     pairs: ImageTextPairs,
     run: Run,
@@ -93,30 +169,12 @@ def variants_of_any_data(
     synonyms: Synonyms,
     stop_words: frozenset[str],
 ) -> OneToMany:
-    """The techniques that need nothing but pairs.
+    """The variants of a technique of `ANY_DATA`, `n` per pair with the original.
 
     Raises:
-        ValueError: a technique that needs more.
+        ValueError: a technique that needs more than pairs.
     """
-    generator, name, added = draw(seed, run.augmentation), run.augmentation, n - 1
-    if name == "none":
-        return OneToMany.from_pairs(pairs)
-    if name == "mismatched":
-        return mismatched(pairs, added, generator)
-    if name == "similar-images":
-        return similar_images(pairs, added)
-    strength = strength_of(run) if name in STRENGTHS else 0.0
-    if name == "randaugment":
-        return randaugment(pairs, added, generator, magnitude=round(strength))
-    if name == "crop-flip-jitter":
-        return crop_flip_jitter(pairs, added, generator, strength=strength)
-    if name == "augmix":
-        return augmix(pairs, added, generator, severity=round(strength))
-    if name == "drop-swap":
-        return drop_and_swap(pairs, added, generator, drop_rate=strength, swap_rate=strength)
-    if name == "characters":
-        return character_noise(pairs, added, generator, rate=strength)
-    if name == "eda":
-        return eda(pairs, added, generator, synonyms=synonyms, rate=strength,
-                   stop_words=stop_words)  # fmt: skip
-    raise ValueError(f"{name} cannot be made from pairs alone")
+    if run.augmentation not in ANY_DATA:
+        raise ValueError(f"{run.augmentation} cannot be made from pairs alone")
+    wanted = Wanted(pairs, run, n - 1, seed, synonyms, stop_words)
+    return ANY_DATA[run.augmentation](wanted)

@@ -1,0 +1,250 @@
+"""Results are tied to the code that made them: edits of the package's own files, on a copy."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from matlib.config import AUGMENTATIONS, REAL_ONLY, SCENES_ONLY, Run, load_profile, profile_names
+from matlib.study.provenance import PACKAGE, code_hash
+from matlib.study.reached import Code
+from matlib.study.specs import Specs
+from matlib.study.tasks import all_rows
+
+VALIDATED = ("validated", "joint")
+PANEL: dict[str, tuple[str, tuple[str, ...]]] = {
+    "masked-lm": ("masked-lm", ()),
+    "tables": ("tables", ()),
+    "words": ("training-tables", ("none",)),
+    "mat": ("defended", ("mat", "none")),
+    "mat-best": ("defended", ("mat", "none", *VALIDATED)),
+    "pmg-aft": ("defended", ("pmg-aft", "none")),
+    "augmix": ("defended", ("mat+", "augmix")),
+    "captions": ("defended", ("mat+", "captions")),
+    "vendi": ("defended", ("mat+", "captions", "vendi")),
+    "judged": ("judged", ("joint",)),
+    "judged-sga": ("judged", ("joint", "sga")),
+    "judged-apgd": ("judged", ("apgd",)),
+    "judged-fare": ("judged", ("joint", "reference-distance")),
+    "rewritten": ("pairs", ("rewritten",)),
+    "measures": ("measures", ("augmix",)),
+    "sanity": ("sanity", ()),
+    "alignment": ("validation", ("alignment",)),
+}
+"""Some artefacts: their maker, and what is chosen in tables."""
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tie") / "matlib"
+    shutil.copytree(PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.fixture
+def package(copy: Path) -> Iterator[Path]:
+    """A copy of the package whose edited files are put back afterwards."""
+    yield copy
+    for path in copy.rglob("*.py"):
+        original = PACKAGE / path.relative_to(copy)
+        if not original.exists():
+            path.unlink()
+        elif path.stat().st_mtime_ns != original.stat().st_mtime_ns:
+            shutil.copy2(original, path)
+
+
+def edit(package: Path, file: str, old: str, new: str) -> None:
+    path = package / file
+    text = path.read_text()
+    assert text.count(old) == 1, f"{file} is expected to hold once: {old}"
+    path.write_text(text.replace(old, new))
+
+
+def hashes(package: Path, names: str) -> dict[str, str]:
+    code = Code(package)
+    return {name: code.hash(*PANEL[name]) for name in names.split()}
+
+
+@pytest.fixture(scope="module")
+def before() -> dict[str, str]:
+    return {name: code_hash(*how) for name, how in PANEL.items()}
+
+
+RENDERED = "out = torch.empty(len(scenes), 3, size, size, dtype=torch.uint8)"
+
+CHANGES = [
+    # eight edits that change results and once changed no hash
+    ("study/judgings.py", "PGD(how.eps_255, e.pgd_steps, step)", "PGD(how.eps_255, 1, step)",
+     "judged mat-best", "mat tables words masked-lm"),
+    ("study/models.py", "PGD(config.eps_255, config.pgd_steps,", "PGD(config.eps_255, 1,",
+     "mat mat-best augmix", "judged tables words"),
+    ("study/words.py", "return keeps_truth(i, edited)", "return True", "words", "judged mat"),
+    ("study/sources/scenes.py", "return EditChecker(self.world.split(split).checker, captions, own)",
+     "return lambda i, edited: True", "tables words mat-best", "masked-lm judged"),
+    ("study/sources/source.py", "seed * 2**31 + words", "seed * 2**31 + words + 1",
+     "augmix captions words rewritten", "masked-lm"),
+    ("study/sources/scenes.py", 'more_captions(self._rows, n_added, draw(seed, "captions"))',
+     'more_captions(self._rows, n_added + 1, draw(seed, "captions"))', "captions",
+     "augmix mat judged"),
+    ("study/runs.py", "encoder, pairs, tables, suite, seed=0,",
+     "encoder, pairs, tables, suite, seed=1,", "judged", "mat-best tables"),
+    ("study/runs.py", "keep_best=True", "keep_best=False", "mat-best", "mat judged"),
+    # one technique, filter, defence or attack, and what depends on it
+    ("augmentations/basic.py", "v2.AugMix(severity)", "v2.AugMix(1 + severity)",
+     "augmix measures", "captions mat judged"),
+    ("study/sources/source.py", "severity=round(w.strength())", "severity=1", "augmix", "captions"),
+    ("config/rows.py", '"augmix": ("severity of 10", 3.0,', '"augmix": ("severity of 10", 4.0,',
+     "augmix", "captions mat"),
+    ("study/variants.py", 'draw(seed, "vendi")', 'draw(seed, "other")', "vendi", "captions mat"),
+    ("training/families.py", "weight * contrastive_loss(", "2 * weight * contrastive_loss(",
+     "mat augmix", "pmg-aft judged"),
+    ("training/families.py", "+ self.clean_weight * div", "- self.clean_weight * div",
+     "pmg-aft", "mat judged"),
+    ("training/defences.py", 'Contrastive("mat", _MAT, "symmetric", "contrastive")',
+     'Contrastive("mat", _MAT, "symmetric", "unimodal")', "mat", "augmix pmg-aft"),
+    ("training/own_attack.py", 'search="exhaustive"', 'search="greedy"',
+     "judged-fare", "judged mat"),
+    ("evaluation/suite.py", "return sga(*target, suite.guided()", "return dra(*target, suite.guided()",
+     "judged-sga", "judged mat-best"),
+    ("attacks/apgd.py", "rho: float = 0.75", "rho: float = 0.76", "judged-apgd", "judged mat"),
+    # what all share
+    ("training/inner.py", "caption_contrastive(", "-caption_contrastive(", "mat augmix",
+     "tables words"),
+    ("training/schedule.py", "math.cos(math.pi * way)", "math.cos(2 * way)", "mat", "judged"),
+    ("training/resume.py", 'stepper.averages.load(_part(found, "averages"))', "pass", "mat",
+     "judged"),
+    ("training/loop.py", "from matlib.training.schedule import Schedule",
+     "from matlib.training.mine import Schedule", "mat", "judged"),
+    ("models/open_clip.py", "- self.mean) / self.std", "- self.mean)", "mat judged", "tables"),
+    ("models/masked_lm_training.py", "(fate < 0.6)", "(fate < 0.8)", "masked-lm", "judged mat"),
+    ("evaluation/retrieval.py", "(score >= best - tolerance)", "(score > best - tolerance)",
+     "judged mat-best", "mat tables"),
+    ("data/scenes/render.py", RENDERED, RENDERED.replace("empty", "zeros"), "mat judged",
+     "masked-lm"),
+    ("attacks/balls.py", "MAX_EPS_255 =", "MAX_EPS_255 = 1 +", "mat judged", "tables"),
+    ("study/sources/scenes.py", "Style(*[strength] * 7)", "Style(*[strength / 2] * 7)",
+     "mat judged captions", ""),
+    ("study/threats.py", "seed * 1_000_003 + i", "seed * 1_000_003", "tables words", "judged"),
+    ("study/validation_data.py", "WRONG = (0.0, 0.1,", "WRONG = (0.0, 0.2,", "alignment", "measures"),
+    ("evaluation/sanity.py", "def sanity(", "@staticmethod\ndef sanity(", "sanity", "judged"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "old", "new", "changed", "same"), CHANGES)
+def test_an_edit_changes_the_hashes_of_what_it_can_change(
+    package: Path, before: dict[str, str], file: str, old: str, new: str, changed: str, same: str
+) -> None:
+    edit(package, file, old, new)
+    after = hashes(package, f"{changed} {same}")
+    assert [name for name in after if after[name] != before[name]] == changed.split()
+
+
+NOTHING = [
+    ("study/runs.py", '"""Per-query outcomes, adversarial captions and a few images of one model.',
+     '"""Outcomes.'),
+    ("training/inner.py", "image: PGD\n", "image: 'PGD'  # of the image step\n"),
+    ("analysis/figures/style.py", "_DEFENCES: dict", "MORE = 1\n_DEFENCES: dict"),
+    ("study/readme.py", "def origin_markdown(", "MORE = 1\n\n\ndef origin_markdown("),
+    ("study/plan.py", "def ", "MORE = 1\n\n\ndef "),
+    ("study/ledger.py", "def ", "MORE = 1\n\n\ndef "),
+    ("study/store.py", 'if fault:\n', 'if bool(fault):\n'),
+    ("progress.py", "def ", "MORE = 1\n\n\ndef "),
+]  # fmt: skip
+
+
+def test_what_decides_no_result_changes_no_hash(package: Path, before: dict[str, str]) -> None:
+    for file, old, new in NOTHING:
+        path = package / file
+        text = path.read_text()
+        assert old in text, file
+        path.write_text(text.replace(old, new, 1))
+    assert hashes(package, " ".join(PANEL)) == before
+
+
+def test_definitions_that_move_change_no_hash(package: Path, before: dict[str, str]) -> None:
+    text = (package / "study/words.py").read_text()
+    body = text[text.index("def validity(") :]
+    (package / "study/truth_of_words.py").write_text(text)
+    (package / "study/words.py").write_text('"""Moved."""\n')
+    for file in ("study/models.py", "study/runs.py"):
+        edit(package, file, "from matlib.study.words import validity\n",
+             "from matlib.study import truth_of_words\n")  # fmt: skip
+        path = package / file
+        path.write_text(path.read_text().replace("=validity(", "=truth_of_words.validity("))
+    text = (package / "attacks/eight_bit.py").read_text()
+    body = text[text.index("_ROUNDING") :]
+    imports = text[text.index("import torch") : text.index("_ROUNDING")]
+    balls = (package / "attacks/balls.py").read_text()
+    imports = "\n".join(line for line in imports.splitlines() if "matlib.attacks.balls" not in line)
+    first = balls.index("import ")
+    (package / "attacks/balls.py").write_text(
+        f"{balls[:first]}{imports}\n{balls[first:]}\n\n{body}"
+    )
+    (package / "attacks/eight_bit.py").write_text("from matlib.attacks.balls import to_8bit\n")
+    assert hashes(package, " ".join(PANEL)) == before
+
+
+def test_every_artefact_of_every_profile_has_code() -> None:
+    for name in profile_names():
+        profile = load_profile(name)
+        specs = Specs(profile, {"name": profile.dataset.name}, "cpu")
+        for run in profile.every_run:
+            assert len(specs.defended(run, 0).hash) == 64
+        for row, seed in all_rows(profile).main[:3]:
+            how = validating_of(profile)
+            assert specs.judged(row, seed, how).code != specs.tables("val", how.threats).code
+
+
+def validating_of(profile):  # type: ignore[no-untyped-def]
+    from matlib.study.judgings import validating
+
+    return validating(profile.evaluation)
+
+
+@pytest.mark.parametrize("data", ["smoke", "flickr30k-small"])
+def test_every_technique_has_code(data: str) -> None:
+    found = {}
+    profile = load_profile(data)
+    for name in AUGMENTATIONS:
+        is_scenes = profile.dataset.name == "scenes"
+        if name in (REAL_ONLY if is_scenes else SCENES_ONLY) or name in ("none", "dialled"):
+            continue
+        specs = Specs(profile, {}, "cpu")
+        run = Run(defence="mat+", augmentation=name)
+        own = specs.pairs(run, 0) or specs.defended(run, 0)
+        found[name] = own.code
+    assert len({*found.values()}) == len(found) > 10, "each technique's code is its own"
+
+
+def test_a_technique_without_code_is_refused(package: Path) -> None:
+    edit(package, "study/sources/source.py", '"augmix": _augmix,', "")
+    edit(package, "config/rows.py", '    "augmix": ("severity of 10", 3.0, 10.0),\n', "")
+    with pytest.raises(ValueError, match="augmix: in no table of choices"):
+        Code(package).hash(*PANEL["augmix"])
+
+
+HANDED = [
+    ("study/models.py", 'validated="matlib.study.runs:Study.validation"', "mat-best",
+     "study/runs.py", "keep_best=True", "keep_best=False"),
+    ("study/models.py", ', "Models.variants"', "words",
+     "augmentations/human.py", "def with_captions(", "@staticmethod\ndef with_captions("),
+    ("study/generators.py", ', "matlib.study.models:Models.masked_lm"', "rewritten",
+     "models/masked_lm.py", "def load(", "@property\n    def load("),
+    ("study/validation.py", 'alignment="alignment_validation", ', "alignment",
+     "study/validation_data.py", "WRONG = (0.0, 0.1,", "WRONG = (0.0, 0.2,"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "root", "name", "where", "old", "new"), HANDED)
+def test_what_a_maker_is_handed_would_be_missed_without_its_name(
+    package: Path, file: str, root: str, name: str, where: str, old: str, new: str
+) -> None:
+    maker, chosen = PANEL[name]
+    chosen = tuple({*chosen} - {"validated", "alignment", "joint"})
+    edit(package, file, root, "")
+    without = Code(package).hash(maker, chosen)
+    edit(package, where, old, new)
+    assert Code(package).hash(maker, chosen) == without, "the name beside the maker is not needed"
