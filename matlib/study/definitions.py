@@ -13,6 +13,9 @@ Unit = tuple[str, str]
 table of choices (`DEFENCES[mat]`), or what a module does besides defining names (``)."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+MAKES, HANDS_OVER = MARKS = ("makes", "hands_over")
+"""Decorators that mark (`matlib.study.makers`)."""
+
 TABLE = "Choices"
 """The class whose tables are followed only for the entries that were chosen."""
 
@@ -31,13 +34,18 @@ class Found:
 
 @dataclass
 class Module:
-    """One file: its definitions by name, its imports (name -> dotted name), and the rest."""
+    """One file: its definitions by name, its imports (name -> dotted name), and the rest.
+
+    Attributes:
+        registered: definitions under a decorator of the package, which may keep them in a table.
+    """
 
     name: str
     package: str
     definitions: dict[str, list[ast.stmt]] = field(default_factory=dict)
     imports: dict[str, str] = field(default_factory=dict)
     loose: list[ast.stmt] = field(default_factory=list)
+    registered: list[str] = field(default_factory=list)
 
     def take(self, body: Iterable[ast.stmt]) -> None:
         """Sort the statements of the file's top."""
@@ -137,6 +145,9 @@ class Package:
             self.modules[name] = module
         self.find = cache(self._find)
         self.mro = cache(self._mro)
+        self.changed_by: dict[Unit, list[Unit]] = {}
+        for module in self.modules.values():
+            self._note_registers(module)
         self.foreign_bases = frozenset(
             base.rpartition(".")[2]
             for module in self.modules.values()
@@ -144,6 +155,19 @@ class Package:
             for base in self._bases((module.name, name))
             if isinstance(base, str)
         )
+
+    def _note_registers(self, module: Module) -> None:
+        """What a module enters into tables: by decorators, or from outside their module."""
+        for name, nodes in module.definitions.items():
+            for decorator in (d for n in nodes for d in getattr(n, "decorator_list", ())):
+                chain = chain_of(decorator.func if isinstance(decorator, ast.Call) else decorator)
+                found = self.find(module.name, chain) if chain else None
+                if found and found.unit and chain[-1] not in MARKS:
+                    module.registered.append(name)
+        for name in (name for node in module.loose for name in _changed(node)):
+            found = self.find(module.name, (name,))
+            if found and found.unit:
+                self.changed_by.setdefault(found.unit, []).append((module.name, ""))
 
     def _find(self, module: str, chain: tuple[str, ...]) -> Found | None:
         """Where the name `chain[0].chain[1]…`, as a module writes it, is defined.

@@ -15,13 +15,12 @@ from functools import cache
 from pathlib import Path
 
 from matlib.study.definitions import Package, Unit
-from matlib.study.reading import Access, Reader, Reading, is_mark
+from matlib.study.reading import ANY, Access, Reader, Reading, is_mark
 
 INERT = (
     "matlib.progress",  # lines for who waits
     "matlib.study.store", "matlib.study.artefacts", "matlib.study.durable",
     "matlib.study.provenance",  # keep what was made, under a hash that holds all else
-    "matlib.study.makers",  # marks, which do nothing
     "matlib.study.specs",  # its values are hashed: configuration and inputs of every artefact
 )  # fmt: skip
 """Modules whose code can change no result but through a value that is hashed as well."""
@@ -190,9 +189,9 @@ class _Walk:
         self.found.readings[unit] = reading
         self.met |= reading.met
         self.accesses |= reading.accesses
-        more = [*reading.units]
-        if self.package.modules[unit[0]].loose:
-            more.append((unit[0], ""))
+        module = self.package.modules[unit[0]]
+        more = [*reading.units, *self.package.changed_by.get(unit, ())]
+        more += [(unit[0], name) for name in ("", *module.registered) if name or module.loose]
         if self.package.class_of(unit):
             self.met |= {*self.package.mro(unit)}
             more += self._always(unit)
@@ -222,7 +221,8 @@ class _Walk:
             touched = unit in owned
             for own in above:
                 for name in self.package.methods(own):
-                    if any(o is None or o in above or o in loose for o in by_name.get(name, ())):
+                    if any(o is None or o in above or o in loose
+                           for o in (*by_name.get(name, ()), *by_name.get(ANY, ()))):  # fmt: skip
                         touched = True
                         yield own[0], f"{own[1]}.{name}"
             if touched:

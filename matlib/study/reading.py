@@ -11,17 +11,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from matlib.study.definitions import Function, Package, Unit, chain_of
+from matlib.study.definitions import HANDS_OVER, MAKES, Function, Package, Unit, chain_of
 from matlib.study.receivers import Receivers
 from matlib.study.scopes import Scope, own_nodes
 
 Access = tuple[Unit | None, str]
 """`x.name` for an object of a class, or of a class that is not known (None)."""
 
-MARK = "makes"
-"""The decorator of what makes an artefact; see `matlib.study.makers`."""
-HANDS_OVER = "hands_over"
-"""The decorator of what hands its methods to others."""
+ANY = "*"
+"""In place of a name that the text does not say."""
+
+BY_TEXT = frozenset({"operator.methodcaller", "operator.attrgetter"})
+
 MAKE = "make"
 """The function inside, which the store calls only where the artefact is not there."""
 
@@ -94,8 +95,8 @@ class _Text:
                 return ["Assign", parts]
             case ast.Name() | ast.Attribute():
                 return self._name(node, scope)
-            case ast.Call(func=ast.Name(id="getattr"), args=[of, ast.Constant(value=str(n)), *_]):
-                self._access(of, n, scope)
+            case ast.Call():
+                self._by_text(node, scope)
                 return self._fields(node, scope)
             case ast.Constant():
                 return [type(node.value).__name__, repr(node.value)]
@@ -123,12 +124,13 @@ class _Text:
         if isinstance(node, ast.Lambda):
             return ["Lambda", names, more, defaults, self.plain(node.body, inner)]
         self._meet(node.returns, scope)
-        marks = [d for d in node.decorator_list if not is_mark(d)]
-        hands_over = any(chain_of(d)[-1:] == (HANDS_OVER,) for d in marks)
+        decorators = node.decorator_list
+        hands_over = any(chain_of(d) == (HANDS_OVER,) for d in decorators)
+        kept = [d for d in decorators if not is_mark(d) and chain_of(d) != (HANDS_OVER,)]
         body: Sequence[ast.stmt] = node.body
-        if len(marks) < len(node.decorator_list) and not self.as_root:
+        if any(map(is_mark, decorators)) and not self.as_root:
             body = [n for n in body if not (isinstance(n, Function) and n.name == MAKE)]
-        parts = [self.plain(marks, scope), names, more, defaults, self.plain([*body], inner)]
+        parts = [self.plain(kept, scope), names, more, defaults, self.plain([*body], inner)]
         if hands_over:
             self.found.accesses.clear()
         return [type(node).__name__, node.name, *parts]
@@ -155,10 +157,29 @@ class _Text:
             return ["Attribute", self.plain(node.value, scope), node.attr]
         return ["Name", node.id]
 
+    def _by_text(self, node: ast.Call, scope: Scope) -> None:
+        """`getattr(x, "name")`, and `getattr(x, name)`, which may be any method of x's class."""
+        found = self.receivers.follow(node.func, scope)
+        match node.func, node.args:
+            case ast.Name(id="getattr"), [of, ast.Constant(value=str(name)), *_]:
+                self._access(of, name, scope)
+            case ast.Name(id="getattr"), [of, *_]:
+                owners = self.receivers.classes(of, scope) or ()
+                self.found.accesses |= {(owner, ANY) for owner in owners}
+            case _, [*names] if found is not None and found.foreign in BY_TEXT:
+                texts = {n.value for n in names if isinstance(n, ast.Constant)}
+                self.found.accesses |= {(None, str(text)) for text in texts}
+            case _:
+                pass
+
     def _access(self, value: ast.expr, name: str, scope: Scope) -> None:
         classes = self.receivers.classes(value, scope)
         owners: Iterable[Unit | None] = (None,) if classes is None else classes
         self.found.accesses |= {(owner, name) for owner in owners}
+        for owner in classes or ():
+            methods = {m for own in self.package.mro(owner) for m in self.package.methods(own)}
+            if "__getattr__" in methods and name not in methods:
+                self.found.accesses.add((None, name))  # handed on to another object
 
     def _meet(self, annotation: ast.expr | None, scope: Scope) -> None:
         for node in ast.walk(annotation) if annotation else ():
@@ -172,7 +193,7 @@ class _Text:
 
 def is_mark(decorator: ast.expr) -> bool:
     """Whether it is `@makes(…)`."""
-    return isinstance(decorator, ast.Call) and chain_of(decorator.func)[-1:] == (MARK,)
+    return isinstance(decorator, ast.Call) and chain_of(decorator.func)[-1:] == (MAKES,)
 
 
 def _is_nothing(node: Any) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from pkg.models import STEP, Model, scale as scaled  # why
 from pkg import tools
+from pkg.proxy import proxied
 from pkg.choices import Choices
 
 
@@ -35,7 +36,7 @@ class Study:
         """What it does."""
         def make(folder: str) -> int:
             """Inside."""
-            return model.step(STEP) + scaled(2)
+            return model.step(STEP) + scaled(2) + proxied(folder)
         return TABLE.choose(how)(make("x"))
 
     @makes("other")
@@ -110,9 +111,47 @@ def one(rate):
 
 
 BY_NAME = {"one": partial(one, RATE)}
+
+
+def register(function):
+    BY_NAME[function.__name__] = function
+    return function
+
+
+@register
+def twice(x):
+    return x * 4
 '''
+PROXY = """from operator import methodcaller
+
+
+class Inner:
+    def told(self, name):
+        return name
+
+    def by_name(self):
+        return 'by name'
+
+    def called(self):
+        return 'called'
+
+
+class Outer:
+    def __init__(self, inner: Inner) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+
+def proxied(name):
+    outer = Outer(Inner())
+    return outer.told(name), methodcaller("called")(outer)
+"""
+ENTERS = "from pkg.tools import BY_NAME\n\nBY_NAME['mine'] = lambda: 3\n"
 FILES = {
     "__init__": "", "maker": MAKER, "models": MODELS, "tools": TOOLS,
+    "proxy": PROXY, "enters": ENTERS,
     "choices": "class Choices(dict):\n    def choose(self, name):\n        return self[name]\n",
 }  # fmt: skip
 
@@ -145,7 +184,7 @@ def made(package: Path, *chosen: str, maker: str = "made") -> str:
         ("maker", '"""What it does."""', '"""Otherwise."""'),
         ("maker", '"""Inside."""\n            ', ""),
         ("maker", "  # why", ""),
-        ("maker", "STEP) + scaled(2)", "STEP)  +  (scaled( 2 ))"),
+        ("maker", "STEP) + scaled(2)", "STEP)  +  scaled( 2 )"),
         ("maker", "how: str, model: Model) -> int", "how: 'str', model: Model) -> float"),
         ("models", "x: int, by: int = 3) -> int", "x, by=3)"),
         ("maker", 'return "red"', 'return "blue"'),
@@ -186,6 +225,12 @@ def test_what_decides_nothing_does_not_count(
         ("models", "def helper(x):", "STEP = 7\n\n\ndef helper(x):"),
         ("tools", 'partial(one, RATE)}', 'partial(one, RATE)}\nBY_NAME["one"] = add'),
         ("tools", 'partial(one, RATE)}', 'partial(one, RATE)}\nBY_NAME.update(one=add)'),
+        ("tools", 'BY_NAME["one"]()', '(BY_NAME["one"](), twice(2))'),
+        ("tools", "return x * 4", "return x * 5"),  # entered into a table by its decorator
+        ("enters", "lambda: 3", "lambda: 4"),  # changes the table of another file
+        ("proxy", "return name", "return str(name)"),  # through `__getattr__`
+        ("proxy", "return 'by name'", "return 'other'"),  # through `getattr` with a name
+        ("proxy", "return 'called'", "return 'otherwise'"),  # through `methodcaller`
     ],
 )  # fmt: skip
 def test_what_the_maker_reaches_counts(package: Path, name: str, old: str, new: str) -> None:
