@@ -25,8 +25,8 @@ from matlib.evaluation.suite import MOVES
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.progress import Progress
 from matlib.study.durable import write_durably
-from matlib.study.model_checks import check_images, check_size
 from matlib.study.makers import makes
+from matlib.study.model_checks import check_images, check_size
 from matlib.study.runs import Study
 from matlib.study.session import open_study
 from matlib.study.store import ArtefactSpec

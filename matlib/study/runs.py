@@ -26,8 +26,8 @@ from matlib.study.identity import identified
 from matlib.study.judged import Judged, load_evaluation, save_curve, save_evaluation
 from matlib.study.judgings import Gallery, Judging
 from matlib.study.makers import hands_over, makes
-from matlib.study.models import Models, about_tables
 from matlib.study.model_checks import check_models
+from matlib.study.models import Models, about_tables
 from matlib.study.recipes import (
     as_run,
     defence_of,

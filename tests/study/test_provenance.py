@@ -1,95 +1,41 @@
-"""The hash of code: what changes it and what does not."""
+"""What is written beside an artefact; the hash of its code is tested in test_reached."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from matlib.study.provenance import canonical_json, code_hash, named_weights, stale_kinds
 
-ATTACK = '''"""Docstring."""
-from pkg.models import base  # why
+MAKER = """
+def makes(name):
+    return lambda function: function
 
 
-def attack(x: int) -> int:
-    """What it does."""
-    return x + 1
-'''
+@makes("model")
+def train():
+    return 1
 
 
-@pytest.fixture
-def package(tmp_path: Path) -> Path:
-    for folder in ("pkg", "pkg/models"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "__init__.py").touch()
-    (tmp_path / "pkg/attack.py").write_text(ATTACK)
-    (tmp_path / "pkg/models/base.py").write_text("from . import deep\nN = 1\n")
-    (tmp_path / "pkg/models/deep.py").write_text("import torch\nM = 1\n")
-    (tmp_path / "pkg/figures.py").write_text("from pkg import attack\n")
-    return tmp_path
+@makes("robustness")
+def judge():
+    return 2
+"""
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [('"""What it does."""', '"""Otherwise."""'), ("  # why", ""), ("x + 1", "(x  +  1)")],
-)
-def test_comments_docstrings_and_layout_do_not_change_the_hash(
-    package: Path, old: str, new: str
-) -> None:
-    before = code_hash(["pkg.attack"], package)
-    (package / "pkg/attack.py").write_text(ATTACK.replace(old, new))
-    assert code_hash(["pkg.attack"], package) == before
-
-
-@pytest.mark.parametrize(("old", "new"), [("+ 1", "+ 2"), ("+ 1", "+ 1.0"), ("x: int", "y: int")])
-def test_a_changed_line_changes_the_hash(package: Path, old: str, new: str) -> None:
-    before = code_hash(["pkg.attack"], package)
-    (package / "pkg/attack.py").write_text(ATTACK.replace(old, new))
-    assert code_hash(["pkg.attack"], package) != before
-
-
-def test_a_docstring_that_is_used_as_a_value_counts(package: Path) -> None:
-    (package / "pkg/attack.py").write_text('NAME = "a"\n')
-    before = code_hash(["pkg.attack"], package)
-    (package / "pkg/attack.py").write_text('NAME = "b"\n')
-    assert code_hash(["pkg.attack"], package) != before
-
-
-@pytest.mark.parametrize("imported", ["pkg/models/base.py", "pkg/models/deep.py"])
-def test_what_a_module_imports_counts_relative_imports_included(
-    package: Path, imported: str
-) -> None:
-    before = code_hash(["pkg.attack"], package)
-    (package / imported).write_text((package / imported).read_text() + "MORE = 2\n")
-    assert code_hash(["pkg.attack"], package) != before
-
-
-def test_a_module_that_is_not_imported_does_not_count(package: Path) -> None:
-    before = code_hash(["pkg.attack"], package)
-    (package / "pkg/figures.py").write_text("COLOUR = 'red'\n")
-    assert code_hash(["pkg.attack"], package) == before
-
-
-def test_a_package_stands_for_its_files(package: Path) -> None:
-    before = code_hash(["pkg.models"], package)
-    (package / "pkg/models/new.py").write_text("X = 1\n")
-    assert code_hash(["pkg.models"], package) != before
-
-
-def test_an_unknown_module_is_refused(package: Path) -> None:
-    with pytest.raises(ValueError, match=r"pkg\.nosuch"):
-        code_hash(["pkg.nosuch"], package)
-
-
-def test_published_records_of_changed_code_are_found(package: Path) -> None:
+def test_published_records_of_changed_code_are_found(tmp_path: Path) -> None:
+    first, other = tmp_path / "first", tmp_path / "other"
+    for folder, text in ((first, MAKER), (other, MAKER.replace("return 2", "return 3"))):
+        folder.mkdir()
+        (folder / "maker.py").write_text(text)
     records = [
-        {"kind": kind, "modules": [module], "code": code_hash([module], package)}
-        for kind, module in (("model", "pkg.models"), ("robustness", "pkg.attack"))
+        {"kind": kind, "maker": kind, "chosen": [], "code": code_hash(kind, (), first)}
+        for kind in ("model", "robustness")
     ]
-    assert stale_kinds(records, package) == []
-    (package / "pkg/attack.py").write_text(ATTACK.replace("+ 1", "- 1"))
-    assert stale_kinds(records, package) == ["robustness"]
+    assert stale_kinds(records, first) == []
+    assert stale_kinds(records, other) == ["robustness"]
+    gone = [{**records[0], "maker": "nosuch"}]
+    older = [{"kind": "captioner", "modules": ["first.maker"], "code": "0" * 64}]
+    assert stale_kinds([*gone, *older], first) == ["captioner", "model"]
 
 
 def test_equal_values_have_one_text() -> None:
