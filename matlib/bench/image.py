@@ -171,6 +171,6 @@ def host_synchronisations(load: Load, text: Tensor) -> dict[str, float]:
     return {
         "pgd": per_step(lambda n: _pgd(few, text, replace(image, n_steps=n))),
         "apgd": per_step(apgd),
-        "sga": per_step(lambda n: _ours(few, text, replace(image, n_steps=n), IMAGES)),
+        "sga": per_step(lambda n: _ours(few, text, replace(image, n_steps=n))),
         "sga_peer": per_step(lambda n: _peers(few, text, replace(image, n_steps=n))),
     }
