@@ -196,6 +196,12 @@ class Store:
         except Timeout:
             self._say(f"waiting for another process that makes {name}")
             lock.acquire()
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{name} is still to be made and {self.root} cannot be written; make it writable, "
+                "or give another results folder",
+            ) from error
         try:
             yield
         finally:
