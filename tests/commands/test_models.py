@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-import open_clip.factory
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,28 +18,17 @@ from matlib.models.settings import Settings
 from matlib.models.small import save_small
 from matlib.training.checkpoint import save_weights
 from tests.commands.toy_data import Toy, make_toy
+from tests.models import named
 from tests.toys import TINY, random_pixels, tiny_encoder
 
 NAME = "matlib-test-tiny"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def registered() -> Iterator[None]:
     """A tiny model that open_clip knows by name, for the time of these tests."""
-    folder = tmp_path_factory.mktemp("configs")
-    shape = {
-        "embed_dim": 16,
-        "vision_cfg": {"layers": 1, "width": 32, "head_width": 16, "patch_size": 8,
-                       "image_size": 16},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2,
-                     "layers": 1},
-    }  # fmt: skip
-    (folder / f"{NAME}.json").write_text(json.dumps(shape))
-    paths = list(open_clip.factory._MODEL_CONFIG_PATHS)
-    open_clip.add_model_config(folder)
-    yield
-    open_clip.factory._MODEL_CONFIG_PATHS[:] = paths
-    open_clip.factory._rescan_model_configs()
+    with named.registered(name=NAME):
+        yield
 
 
 @pytest.fixture

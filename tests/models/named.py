@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -30,19 +28,10 @@ QUICK = {**PLAIN, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "interpolatio
 
 
 @contextmanager
-def registered(
-    folder: Path, shape: dict[str, Any] | None = None, name: str = NAME
-) -> Iterator[str]:
-    """open_clip knows the shape by this name; `folder` holds its configuration."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(shape or SHAPE))
-    paths = list(open_clip.factory._MODEL_CONFIG_PATHS)
-    open_clip.add_model_config(folder)
-    try:
+def registered(shape: dict[str, Any] | None = None, name: str = NAME) -> Iterator[str]:
+    """open_clip knows the shape by this name."""
+    with mock.patch.dict(open_clip.factory._MODEL_CONFIGS, {name: shape or SHAPE}):
         yield name
-    finally:
-        open_clip.factory._MODEL_CONFIG_PATHS[:] = paths
-        open_clip.factory._MODEL_CONFIGS.pop(name)
 
 
 @contextmanager

@@ -40,7 +40,7 @@ Wrap = Callable[[Mapping[str, Tensor]], Any]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A named model without tags, and other weights of it in `other.pt`."""
     found = tmp_path_factory.mktemp("named")
-    with registered(found / "configs"):
+    with registered():
         torch.save(flat(9).state_dict(), found / "other.pt")
         yield found
 

@@ -32,7 +32,7 @@ AS_PLAIN = Settings(False, (0.5,) * 3, (0.25,) * 3, "crop", "bicubic")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Two tags of one model with different settings, and their weights in files."""
     folder = tmp_path_factory.mktemp("named")
-    with registered(folder / "configs"):
+    with registered():
         for seed, tag in ((1, "quick"), (2, "plain")):
             torch.save(flat(seed).state_dict(), folder / f"{tag}.pt")
         tags = {"quick": {**QUICK, "file": str(folder / "quick.pt")},
@@ -205,11 +205,11 @@ def test_a_study_with_the_weights_interpolation_is_accepted() -> None:
     check_images(load_profile("smoke").dataset, AS_QUICK, "w")  # drawn, never resized
 
 
-def test_a_model_that_is_not_square_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_model_that_is_not_square_is_refused_in_one_line() -> None:
     shape = {**SHAPE, "vision_cfg": {**SHAPE["vision_cfg"], "image_size": [32, 16]}}
     expected = pytest.raises(ValueError, match="images of 32 x 16 pixels; only square")
-    with registered(tmp_path, shape, "matlib-test-oblong") as name, expected:
+    with registered(shape, "matlib-test-oblong") as name, expected:
         open_named(name, None)
     shape["vision_cfg"]["image_size"] = [16, 16]
-    with registered(tmp_path, shape, "matlib-test-square") as name:
+    with registered(shape, "matlib-test-square") as name:
         assert image_size_of(name) == 16 == open_named(name, None).image_size

@@ -39,7 +39,7 @@ CLIP = Settings()
 @pytest.fixture(scope="module", autouse=True)
 def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("named")
-    with registered(folder / "configs"), tagged({}):
+    with registered(), tagged({}):
         torch.save(flat(9, quick=True).state_dict(), folder / "other.pt")
         yield folder / "other.pt"
 
