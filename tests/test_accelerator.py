@@ -53,8 +53,10 @@ def attacked(
              "--images", str(toy.images), "--captions", str(toy.captions), "--out", str(out),
              "--device", device, *budget, *(more or ("--synonyms", str(toy.synonyms)))]  # fmt: skip
     assert main(asked) == 0
-    pixels = [load_file(str(path))["pixels"] for path in sorted((out / "batches").glob("*.safe*"))]
-    return json.loads((out / "pairs.json").read_text())["pairs"], torch.cat(pixels)
+    pairs = json.loads((out / "pairs.json").read_text())["pairs"]
+    places = [pair["adversarial_image"] for pair in pairs]
+    pixels = [load_file(str(out / place["file"]))["pixels"][place["row"]] for place in places]
+    return pairs, torch.stack(pixels)
 
 
 @pytest.mark.parametrize("attack", ATTACK_NAMES)
