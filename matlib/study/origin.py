@@ -17,6 +17,7 @@ KINDS = {
     "pairs": "generated pairs",
     "filtered": "the shares that filters keep",
     "coordinates": "measures of pairs",
+    "transfer": "the attacks sent from model to model",
 }
 """Kinds of artefacts, as a reader would call them."""
 
