@@ -165,9 +165,7 @@ class Generators:
         ask = both.writer(pairs.captions)
         return _written(ask, _sampling(both), run, pairs, n, generator)
 
-    def drawn(
-        self, run: Run, pairs: ImageTextPairs, n: int, generator: torch.Generator
-    ) -> Made:
+    def drawn(self, run: Run, pairs: ImageTextPairs, n: int, generator: torch.Generator) -> Made:
         """Images by a diffusion model, from the captions or from the images."""
         named, is_new = self.profile.generators, run.augmentation == "generated"
         what = "text_to_image" if is_new else "image_to_image"

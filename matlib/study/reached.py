@@ -149,7 +149,6 @@ class Code:
             }  # fmt: skip
         return sorted(labels.values())
 
-
     def _named(self, reading: Reading, reach: Reach) -> Iterator[Unit]:
         """The definitions that one names, among those reached; of a table, its chosen entries."""
         for unit in reading.units:

@@ -189,7 +189,9 @@ class Receivers:
                         for t, v in _pairs(target, value):
                             if isinstance(t, ast.Attribute) and chain_of(t.value) == ("self",):
                                 found.setdefault(t.attr, []).append((("value", v), scope))
-                    case ast.AnnAssign(target=ast.Attribute() as t) if chain_of(t.value) == ("self",):
+                    case ast.AnnAssign(target=ast.Attribute() as t) if chain_of(t.value) == (
+                        "self",
+                    ):
                         found.setdefault(t.attr, []).append((("said", part.annotation), scope))
         return found
 

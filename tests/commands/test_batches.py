@@ -16,7 +16,7 @@ NAMES = ("000000_x", "000001_y")
 
 
 def _open(out: Path, **changes: Any) -> AttackFolder:
-    return AttackFolder(out, {**SETTINGS, **changes}, 0, ("matlib.commands.batches",))
+    return AttackFolder(out, {**SETTINGS, **changes}, 0, ())
 
 
 def _batch(kind: torch.dtype = torch.uint8) -> tuple[Batch, Tensor]:

@@ -20,7 +20,7 @@ TABLE = [[Edit(1, "blue")], [Edit(0, "kein")]]
 
 def _attack(out: Path) -> dict[str, Any]:
     """Two finished batches, one as PNG files, one as an array; and what they say."""
-    folder = AttackFolder(out, {"eps_255": 2.0}, 0, ("matlib.commands.batches",))
+    folder = AttackFolder(out, {"eps_255": 2.0}, 0, ())
     table = folder.table(CAPTIONS, lambda: TABLE)
     found: dict[str, Any] = {"table": table, "batches": []}
     for number, kind in enumerate((torch.uint8, torch.float32)):

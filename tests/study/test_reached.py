@@ -46,7 +46,7 @@ class Study:
     def figure(self) -> str:
         return "red"
 '''
-MODELS = '''from pkg.tools import wrapped
+MODELS = """from pkg.tools import wrapped
 
 STEP = 1
 
@@ -80,8 +80,8 @@ class Model(Base):
 class Fast(Model):
     def hook(self, n):
         return 2 * n
-'''
-TOOLS = '''from functools import partial
+"""
+TOOLS = """from functools import partial
 
 RATE = 5
 
@@ -121,7 +121,7 @@ def register(function):
 @register
 def twice(x):
     return x * 4
-'''
+"""
 PROXY = """from operator import methodcaller
 
 
@@ -194,9 +194,7 @@ def made(package: Path, *chosen: str, maker: str = "made") -> str:
         ("maker", "self.unused.missing", "0"),  # another maker
     ],
 )
-def test_what_decides_nothing_does_not_count(
-    package: Path, name: str, old: str, new: str
-) -> None:
+def test_what_decides_nothing_does_not_count(package: Path, name: str, old: str, new: str) -> None:
     before = made(package)
     edit(package, name, old, new)
     assert made(package) == before
@@ -282,12 +280,17 @@ def test_a_definition_that_moves_keeps_the_hash(package: Path) -> None:
     edit(package, "models", "STEP = 1\n", "from pkg.moved import STEP\n")
     (package / "moved.py").write_text((package / "moved.py").read_text() + "STEP = 1\n")
     edit(package, "maker", "import STEP, Model,", "import Model,")
-    edit(package, "maker", "from pkg import tools", "from pkg import tools\nfrom pkg.moved import STEP")
+    edit(
+        package,
+        "maker",
+        "from pkg import tools",
+        "from pkg import tools\nfrom pkg.moved import STEP",
+    )
     assert made(package) == before
 
 
 def test_unknown_names_are_refused(package: Path) -> None:
-    with pytest.raises(ValueError, match="nothing is marked as maker 'nosuch'.*made"):
+    with pytest.raises(ValueError, match=r"nothing is marked as maker 'nosuch'.*made"):
         Code(package).hash("nosuch")
     with pytest.raises(ValueError, match="triple: in no table of choices"):
         made(package, "triple")
@@ -298,5 +301,5 @@ def test_unknown_names_are_refused(package: Path) -> None:
 
 def test_a_table_that_cannot_be_read_is_refused(package: Path) -> None:
     edit(package, "maker", '"double": tools.double}', '"dou" + "ble": tools.double}')
-    with pytest.raises(ValueError, match="TABLE .* in one piece"):
+    with pytest.raises(ValueError, match=r"TABLE .* in one piece"):
         made(package)
