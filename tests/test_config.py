@@ -163,12 +163,19 @@ def test_models_at_relative_paths_are_found_from_any_folder(
     (tmp_path / "work" / "w.pt").touch()
     monkeypatch.chdir(tmp_path / "work")
     mask = {"kind": "pretrained", "name": "./lm"}
-    model = {"kind": "open_clip", "name": "ViT-B-16", "pretrained": "w.pt"}
+    (tmp_path / "mine" / "hub" / "clip").mkdir(parents=True)
+    (tmp_path / "mine" / "openai").mkdir()  # not the tag
+    model = {"kind": "open_clip", "name": "ViT-B-16", "pretrained": "w.pt", "rest": "openai"}
+    folder = {**model, "pretrained": "hub/clip", "rest": "./w.pt"}
     generators = {"captioner": "Salesforce/blip-image-captioning-base"}
-    path = written(tmp_path / "mine", masked_lm=mask, model=model, generators=generators)
+    path = written(tmp_path / "mine", masked_lm=mask, model=model, generators=generators,
+                   architectures={"other": folder})  # fmt: skip
     profile = load_profile("../mine/p.yaml")
     assert profile.masked_lm.name == str(tmp_path / "mine" / "lm")
     assert profile.model.pretrained == str(tmp_path / "work" / "w.pt")
+    assert profile.model.rest == "openai"
+    assert profile.architectures["other"].pretrained == str(tmp_path / "mine" / "hub" / "clip")
+    assert profile.architectures["other"].rest == profile.model.pretrained
     assert profile.generators.captioner == generators["captioner"]
     monkeypatch.chdir(tmp_path / "else")
     with pytest.raises(ProfileError, match=r"model\.pretrained: there is no 'w\.pt' \(looked in"):

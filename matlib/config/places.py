@@ -32,7 +32,7 @@ def map_places(profile: Profile, change: Callable[[str, str], str]) -> Profile:
         )
 
     def model(part: Model, key: str) -> Model:
-        return with_names(part, key, "pretrained")
+        return with_names(part, key, "pretrained", "rest")
 
     generators = with_names(profile.generators, "generators", *GENERATORS)
     there = (change("generators.translators", name) for name in generators.translators)
@@ -62,9 +62,10 @@ def with_places(profile: Profile, folder: Path) -> Profile:
     def place(key: str, name: str) -> str:
         path = Path(name).expanduser()
         places = [path] if path.is_absolute() else [folder / path, Path.cwd() / path]
-        is_weights = key.endswith(".pretrained")  # of open_clip: a tag or a file
+        # of open_clip: a tag, a file or a folder; no tag has a separator in it
+        may_be_tag = key.endswith((".pretrained", ".rest")) and len(path.parts) == 1
         for found in places:
-            if found.is_file() or (found.is_dir() and not is_weights):
+            if found.is_file() or (found.is_dir() and not may_be_tag):
                 return str(found.resolve())
         if path.is_absolute() or name.startswith((".", "~")) or path.suffix in WEIGHTS:
             looked = " and in ".join(sorted({str(each.parent) for each in places}))
