@@ -21,6 +21,8 @@ from matlib.bench.text import UnequalOutputs
 from matlib.bench.timing import in_turns, repeated
 
 EPS_255 = 2.0
+VIEWS = ScaleViews(released=True)
+"""As SGA's code makes them, on both sides."""
 
 
 def bench_images(load: Load, n_repeats: int, n_steps: int = 10) -> dict[str, Any]:
@@ -69,7 +71,7 @@ def _in_batches(load: Load, text: Tensor, image: PGD) -> Tensor:
     parts = [
         image(
             load.encoder, load.pixels[rows], away_from_captions(text, own[rows]),
-            generator=drawn, views=ScaleViews(),
+            generator=drawn, views=VIEWS,
         )
         for rows in torch.arange(len(load.pixels)).split(IMAGES)
     ]  # fmt: skip
@@ -84,13 +86,13 @@ def _ours(load: Load, text: Tensor, image: PGD) -> Tensor:
         load.pixels,
         lambda rows: away_from_captions(text, own[rows.to(own.device)]),
         generator=torch.Generator().manual_seed(0),
-        views=ScaleViews(),
+        views=VIEWS,
     )
 
 
 def _peers(load: Load, text: Tensor, image: PGD) -> Tensor:
     return peer_sga_images(
-        load.encoder, load.pixels, text, load.own.to(text.device), image, ScaleViews(),
+        load.encoder, load.pixels, text, load.own.to(text.device), image, VIEWS,
         torch.Generator().manual_seed(0),
     )  # fmt: skip
 

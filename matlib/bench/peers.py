@@ -186,7 +186,7 @@ def _move_batch(
     moved = (clean + (2 * noise - 1) * eps).clamp(0, 1)
     for _ in range(image.n_steps):
         leaf = moved.detach().requires_grad_(True)
-        seen = [leaf, *(_view(leaf, scale, views.noise, generator) for scale in views.scales)]
+        seen = [leaf, *(_view(leaf, scale, views, generator) for scale in views.scales)]
         features = encoder.encode_image(torch.cat(seen)).chunk(len(seen))
         loss = torch.zeros((), dtype=clean.dtype, device=clean.device)
         for view in features:
@@ -203,10 +203,11 @@ def _move_batch(
     return moved
 
 
-def _view(leaf: Tensor, scale: float, noise: float, generator: torch.Generator) -> Tensor:
+def _view(leaf: Tensor, scale: float, views: ScaleViews, generator: torch.Generator) -> Tensor:
     drawn = torch.randn(leaf.shape, generator=generator, dtype=leaf.dtype).to(leaf.device)
-    side = leaf.shape[-1]
+    side, smooth = leaf.shape[-1], not views.released
     size = int(scale * side)
-    resized = F.interpolate(leaf + noise * drawn, size=size, mode="bicubic", antialias=True)
-    back = F.interpolate(resized.clamp(0, 1), size=side, mode="bicubic", antialias=True)
-    return back.clamp(0, 1)
+    noisy = leaf + views.noise * drawn
+    resized = F.interpolate(noisy, size=size, mode="bicubic", antialias=smooth).clamp(0, 1)
+    back = F.interpolate(resized, size=side, mode="bicubic", antialias=smooth)
+    return back if views.released else back.clamp(0, 1)
