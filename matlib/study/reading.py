@@ -184,7 +184,10 @@ class _Text:
     def _meet(self, annotation: ast.expr | None, scope: Scope) -> None:
         for node in ast.walk(annotation) if annotation else ():
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                node = ast.parse(node.value, mode="eval").body
+                try:
+                    node = ast.parse(node.value, mode="eval").body
+                except SyntaxError:  # not a type: a pattern inside `Annotated[…]`
+                    continue
             chain = chain_of(node) if isinstance(node, ast.expr) else ()
             found = self.package.find(scope.module.name, chain) if chain else None
             if found and found.unit and self.package.class_of(found.unit):
