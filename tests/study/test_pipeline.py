@@ -106,3 +106,16 @@ def test_disk_that_fills_up_in_the_middle_of_a_table_leaves_no_half_table(
     assert not list((tmp_path / "own").glob("*robustness.csv*"))
     assert main(arguments) == 0
     assert len(pd.read_csv(tmp_path / "own" / "robustness.csv")) > 0
+
+
+def test_records_that_are_not_their_provenances_stop_a_study_in_one_line(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published = tmp_path / "published" / "own"
+    published.mkdir(parents=True)
+    (published / "records.csv.gz").write_bytes(b"cut")
+    monkeypatch.setattr(pipeline, "PUBLISHED", tmp_path / "published")
+    arguments = ["study", "--profile", str(small), "--results", str(tmp_path), "--shard", "1/2"]
+    assert main(arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: published/own/records.csv.gz is not taken: its sha256 is")

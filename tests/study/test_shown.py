@@ -10,6 +10,7 @@ import pytest
 from matlib.config import ProfileError, load_profile
 from matlib.study import pipeline, shown
 from matlib.study.pipeline import write_report
+from matlib.study.runs import Study
 from matlib.study.shown import PROFILE, keep_profile, kept_profile
 from tests.study.toy_notebooks import toy_notebook, write_notebook
 
@@ -83,3 +84,10 @@ def test_a_claims_file_that_is_damaged_is_named(tmp_path: Path) -> None:
     (tmp_path / "claims.json").write_text(json.dumps([])[:1])
     with pytest.raises(ValueError, match=r"claims\.json"):
         write_report(SMOKE, tmp_path)
+
+
+def test_an_unfinished_study_on_a_disk_that_is_only_read_says_what_is_missing(
+    base_study: Study,
+) -> None:
+    with pytest.raises(OSError, match=r"cannot be written, and the study is not finished \("):
+        pipeline._show(base_study, lambda line: None)
