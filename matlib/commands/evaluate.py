@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -108,10 +110,12 @@ def run_evaluate(options: EvaluateOptions) -> Path:
     path = study.root / "extra" / f"{name}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
 
-    def make(folder: Path) -> None:
-        table = _table(options, study, name, _judge(options, study, encoder))
+    def make(folder: Path) -> Mapping[str, Any]:
+        found = _judge(options, study, encoder)
+        table = _table(options, study, name, found)
         text = table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
         write_durably(folder / TABLE, text)
+        return found.about_words()
 
     kept = study.store.get_or_make(spec, make).file(TABLE)
     write_durably(path, kept.read_bytes())

@@ -62,6 +62,13 @@ class Evaluation:
     n_embedded: int = 0
     n_edits: int = 0
 
+    def about_words(self) -> dict[str, dict[str, float]]:
+        """Per threat what its edits reach, for the record of an evaluation."""
+        return {
+            "n_unattackable": {**self.n_unattackable},
+            "attackable_words_per_caption": self.attackable_words,
+        }
+
 
 def evaluate(
     encoder: DualEncoder,

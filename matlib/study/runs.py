@@ -238,8 +238,7 @@ class Study:
             return {
                 "n_embedded": found.n_embedded,
                 "n_edits": found.n_edits,
-                "n_unattackable": found.n_unattackable,
-                "attackable_words_per_caption": found.attackable_words,
+                **found.about_words(),
                 "n_images_with_vanished_gradient": vanished,
             }
 
