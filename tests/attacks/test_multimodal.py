@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from matlib.attacks.dra import DiversifiedPGD, dra, draw_mixes
+from matlib.attacks.edits import n_attackable_words
 from matlib.attacks.gallery import searching
 from matlib.attacks.image import PGD, AttackReport
 from matlib.attacks.multimodal import (
@@ -166,6 +167,9 @@ def test_images_are_counted_in_the_report(attack) -> None:  # type: ignore[no-un
     )  # fmt: skip
     assert torch.equal(pixels, gallery.pixels)
     assert report.n_images == report.n_images_vanished == 5 and report.n_gradients == 10
+    words = sum(map(n_attackable_words, gallery.captions, table))
+    assert (report.n_captions, report.n_attackable_words) == (8, words)
+    assert f"{words / 8:.2f} attackable words per caption" in str(report)
 
 
 def test_text_attack_prepared_for_other_captions_is_refused() -> None:
