@@ -144,13 +144,15 @@ def test_the_studys_weights_are_attacked_with_images_made_as_they_want(
     encoder = open_named(NAME, None, settings=settings)
     save_weights(encoder, tmp_path / "model.safetensors")
     assert attack(toy, tmp_path / "model.safetensors", tmp_path / "out") == 0
-    found = load_file(next((tmp_path / "out" / "batches").glob("*.safetensors")))["image_clean"]
+    files = [load_file(path) for path in (tmp_path / "out").rglob("*.safetensors")]
+    found = next(file["image_clean"] for file in files if "image_clean" in file)
     names = sorted(path for path in toy.images.iterdir())
     for mode, is_same in (("squash", True), ("crop", False)):
         pixels = torch.stack([decode_image(p, 16, mode, "bilinear") for p in names]) / 255  # type: ignore[arg-type]
         with torch.no_grad():
             assert torch.allclose(encoder.encode_image(pixels), found, atol=1e-5) == is_same
-    assert "squash" in (tmp_path / "out" / "settings.json").read_text()
+    said = [path.read_text() for path in (tmp_path / "out").rglob("*.json")]
+    assert any("trained_with" in text and "squash" in text for text in said)
 
 
 def test_a_small_model_is_attacked_with_images_made_as_its_study_made_them(tmp_path: Path) -> None:
