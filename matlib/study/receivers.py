@@ -208,8 +208,9 @@ class Receivers:
                 return union(self.said(part, module, owner) for part in (node.left, node.right))
             case ast.Subscript():
                 head = chain_of(node.value)[-1:]
-                if head and head[0] in AROUND:
-                    return self.said(node.slice, module, owner)
+                if head and head[0] in AROUND:  # `Annotated` has notes behind the type
+                    inner = node.slice.elts[0] if isinstance(node.slice, ast.Tuple) else node.slice
+                    return self.said(inner, module, owner)
                 return self.said(node.value, module, owner)
         chain = chain_of(node) if node else ()
         if chain == ("Self",):

@@ -137,7 +137,7 @@ class Inner:
 
 
 class Outer:
-    def __init__(self, inner: Inner) -> None:
+    def __init__(self, inner: Annotated[Inner, '^[0-9]{0,9}$']) -> None:
         self.inner = inner
 
     def __getattr__(self, name):
