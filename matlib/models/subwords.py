@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 MOST_SUBTOKENS = 12
 TOP = 4
@@ -28,7 +29,7 @@ class Pieces:
         ValueError: it marks words in another way, or not those of a caption cut at its spaces.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         backend = getattr(tokenizer, "backend_tokenizer", None)
         self.goes_on = getattr(getattr(backend, "model", None), "continuing_subword_prefix", None)

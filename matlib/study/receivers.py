@@ -114,6 +114,9 @@ class Receivers:
         func = node.func
         if isinstance(func, ast.Name) and func.id == "super" and scope.owner:
             return frozenset(self.package.mro(scope.owner)[1:])
+        match func, node.args:
+            case ast.Name(id="getattr"), [of, ast.Constant(value=str(name)), *_]:
+                return self.classes(ast.Attribute(of, name, ast.Load()), scope)
         found = self.follow(func, scope)
         if found is not None and found.unit is None:
             if found.foreign in AS_FIRST and node.args:

@@ -150,7 +150,7 @@ NOTHING = [
      '"""Outcomes.'),
     ("training/inner.py", "image: PGD\n", "image: 'PGD'  # of the image step\n"),
     ("analysis/figures/style.py", "_DEFENCES: dict", "MORE = 1\n_DEFENCES: dict"),
-    ("study/readme.py", "def origin_markdown(", "MORE = 1\n\n\ndef origin_markdown("),
+    ("study/readme.py", "def ", "MORE = 1\n\n\ndef "),
     ("study/plan.py", "def ", "MORE = 1\n\n\ndef "),
     ("study/ledger.py", "def ", "MORE = 1\n\n\ndef "),
     ("study/store.py", 'if fault:\n', 'if bool(fault):\n'),
