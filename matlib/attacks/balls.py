@@ -93,6 +93,11 @@ class Ball:
     eps: float
     norm: Norm = "linf"
 
+    @property
+    def order(self) -> float:
+        """Of the norm, for `torch.linalg.vector_norm`."""
+        return math.inf if self.norm == "linf" else 2.0
+
     def draw(self, clean: Tensor, start: Start, generator: Generators) -> Tensor:
         """Perturbation to begin with, shaped like `clean`: drawn on the CPU, then moved.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -133,6 +133,21 @@ class PreparedSubstitution:
         """Numbers of the edits of a caption at some of its positions."""
         return [edit for position in positions for edit in self._span[caption][position]]
 
+    def positions(self, caption: int) -> list[int]:
+        """The positions of a caption that some edit changes."""
+        return list(self._span[caption])
+
+    def reaches(self, caption: int, sentence: str) -> bool:
+        """Whether at most `n_words` allowed edits make a caption this sentence."""
+        before, after = self.captions[caption].split(" "), sentence.split(" ")
+        if len(before) != len(after):
+            return False
+        changed = [p for p, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
+        allowed = {self._edits[n] for p in changed for n in self._span[caption].get(p, ())}
+        return len(changed) <= self.attack.n_words and all(
+            Edit(p, after[p]) in allowed for p in changed
+        )
+
     def edited(self, edit: int, text: str) -> str:
         """`text` with an edit applied, `text` being the edit's caption, perhaps edited already."""
         return apply_edit(text, self._edits[edit])
@@ -163,22 +178,43 @@ class PreparedSubstitution:
         Args:
             edits: int64 (R,), numbers of edits not kept so far.
         """
-        numbers, owner = edits.tolist(), self._owner[edits]
-        captions = [self.captions[i] for i in owner.tolist()]
+        owner = self._owner[edits]
+        scored = [
+            (rows, score(features, owner[rows].to(features.device)))
+            for rows, features in self._embed(edits)
+        ]
+        return gather_values(scored, len(edits))
+
+    def every_edit(self) -> tuple[list[int], Tensor]:
+        """Per edit the number of its caption, and (n_edits, D) embeddings of the captions with it.
+
+        What earlier passes kept is not embedded again.
+        """
+        found = self.clean.new_empty(self.n_edits, self.clean.shape[1])
+        known = torch.zeros(self.n_edits, dtype=torch.bool)
+        for edits, features in self._kept:
+            found[edits.to(found.device)], known[edits] = features, True
+        new = (~known).nonzero().flatten()
+        for rows, features in self._embed(new):
+            found[new[rows].to(found.device)] = features
+        return self._owner.tolist(), found
+
+    def _embed(self, edits: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows of `edits` and their embeddings, in chunks, each kept while the limit allows."""
+        numbers = edits.tolist()
+        captions = [self.captions[i] for i in self._owner[edits].tolist()]
         parts = embed_in_order(
             self.encoder,
             lambda row: self.edited(numbers[row], captions[row]),
             [len(caption) for caption in captions],
             self.attack.chunk,
         )
-        scored = []
         for rows, features in parts:
-            scored.append((rows, score(features, owner[rows].to(features.device))))
             if self.n_kept + len(rows) <= self.attack.max_kept:
                 self._kept.append((edits[rows], features))
                 self.n_kept += len(rows)
-        self.n_embedded += len(numbers)
-        return gather_values(scored, len(numbers))
+            self.n_embedded += len(rows)
+            yield rows, features
 
 
 class _Pass:

@@ -1,0 +1,246 @@
+"""Coordinate descent over words: every caption of a gallery at once, by exact margins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from matlib.attacks.margins import NOTHING, SEARCH_TIE, Aim, unit_of
+from matlib.attacks.word_choices import WordChoices
+
+Worth = Callable[[Tensor], Tensor]
+"""Margins -> how much of a query's worth the attacker counts as won, in [0, 1], rising."""
+
+TEMPERATURES = (1.0, 0.3, 0.1)
+"""Softness of the stages of a descent, in units of the model's margins; the last stage counts
+exactly."""
+
+LEAST_GAIN = 1e-6
+"""Of a changed word, as a share of all queries' worth: above rounding, below one query."""
+
+
+class WordDescent:
+    """Which sentence every caption becomes, so that as many queries as possible fail.
+
+    A caption matters threefold: as a query (its highest wrong image against its right ones), as
+    an own caption of its images (lower is better) and as a distractor of all other images
+    (higher is better). For one caption all its sentences are compared at once, the other
+    captions being what they are; then comes the next caption. Per image the two highest right
+    and wrong captions are kept, so the margins that hold *without* the caption at hand are known
+    without another look at the gallery: a sweep costs one pass over the similarities of all
+    sentences, which are made 64 captions at a time and forgotten.
+
+    Attributes:
+        choice: int64 (M,), rows of `choices` that are chosen.
+        similarity: float (M, N) of the chosen sentences.
+    """
+
+    block = 64
+
+    def __init__(self, choices: WordChoices, image: Tensor, relevant: Tensor, aim: Aim) -> None:
+        """
+        Args:
+            image: (N, D) unit embeddings of the gallery's images.
+            relevant: bool (N, M).
+        """
+        self.choices, self.image, self.aim = choices, image, aim.to(image)
+        self._right = relevant.T.to(image.device).contiguous()  # (M, N)
+        self.choose(torch.tensor(choices.start[:-1]))
+
+    def choose(self, choice: Tensor) -> None:
+        """Take int64 (M,) rows."""
+        self.choice = choice.clone()
+        features = self.choices.features[choice.to(self.image.device)]
+        self.similarity = features @ self.image.T
+        self._tops = _Tops(self.similarity, self._right)
+
+    def see(self, image: Tensor) -> None:
+        """The images have moved."""
+        self.image = image
+        self.choose(self.choice)
+
+    def margins(self) -> tuple[Tensor, Tensor]:
+        """(N,) and (M,) margins of the chosen sentences."""
+        return self._tops.tr(), _own_margins(self.similarity, self._right)
+
+    def failing(self) -> float:
+        """Worth of the queries that fail."""
+        return float(self.aim.failing(*self.margins()))
+
+    def descend(
+        self, generator: torch.Generator, *, n_kicks: int = 0, max_sweeps: int = 6
+    ) -> float:
+        """Sweep until nothing changes, ever harder; then from disturbed choices.
+
+        The best choice met is taken, the one at the beginning among them: never worse.
+
+        Args:
+            generator: for the order of the captions and for the disturbances.
+            n_kicks: descents from the best choice with a tenth of the captions set at random.
+
+        Returns:
+            the worth of the queries that fail.
+        """
+        unit = unit_of(*self.margins())
+        best, choice = self.failing(), self.choice.clone()
+        for kick in range(n_kicks + 1):
+            if kick:
+                self.choose(self._disturbed(choice, generator))
+            for temperature in TEMPERATURES[-1:] if kick else TEMPERATURES:
+                best, choice = self._settle(
+                    soft(temperature * unit), best, choice, generator, max_sweeps
+                )
+            best, choice = self._settle(
+                exact(TEMPERATURES[-1] * unit), best, choice, generator, max_sweeps
+            )
+        self.choose(choice)
+        return best
+
+    def _settle(
+        self,
+        worth: Worth,
+        best: float,
+        choice: Tensor,
+        generator: torch.Generator,
+        max_sweeps: int,
+    ) -> tuple[float, Tensor]:
+        for _ in range(max_sweeps):
+            n_changed = self.sweep(worth, torch.randperm(len(self.choice), generator=generator))
+            failing = self.failing()
+            if failing > best:
+                best, choice = failing, self.choice.clone()
+            if n_changed <= len(self.choice) // 200:
+                break
+        return best, choice
+
+    def sweep(self, worth: Worth, order: Tensor) -> int:
+        """Let each caption become its best sentence, one after the other.
+
+        Args:
+            order: int64, the captions to go through.
+
+        Returns:
+            how many changed.
+        """
+        start, n_changed = self.choices.start, 0
+        for part in order.split(self.block):
+            ranges = [range(start[m], start[m + 1]) for m in part.tolist()]
+            rows = torch.tensor([row for each in ranges for row in each], device=self.image.device)
+            similarity = self.choices.features[rows] @ self.image.T
+            counts = [len(each) for each in ranges]
+            for m, first, own in zip(
+                part.tolist(), (r.start for r in ranges), similarity.split(counts), strict=True
+            ):
+                if len(own) > 1:
+                    n_changed += self._improve(m, first, own, worth)
+        return n_changed
+
+    def _improve(self, m: int, first: int, own: Tensor, worth: Worth) -> bool:
+        """Caption m becomes the best of its sentences, of which (k, N) similarities are given."""
+        right = self._right[m]
+        tr = worth(self._tops.with_caption(m, own, right)) @ self.aim.tr
+        value = tr + self.aim.ir[m] * worth(_own_margins(own, right))
+        now = int(self.choice[m]) - first
+        top, row = value.max(0)
+        if not float(top - value[now]) > LEAST_GAIN:
+            return False
+        self.choice[m] = first + int(row)
+        self.similarity[m] = own[row]
+        self._tops.replace(m, own[row], self.similarity)
+        return True
+
+    def _disturbed(self, choice: Tensor, generator: torch.Generator) -> Tensor:
+        """A tenth of the captions, at least one, set at random."""
+        m, start = len(choice), torch.tensor(self.choices.start)
+        count = start[1:] - start[:-1]
+        picked = torch.randperm(m, generator=generator)[: max(m // 10, 1)]
+        drawn = (torch.rand(m, generator=generator) * count).long().clamp(max=count - 1)
+        found = choice.clone()
+        found[picked] = (start[:-1] + drawn)[picked]
+        return found
+
+
+def alone(choices: WordChoices, image: Tensor, relevant: Tensor, aim: Aim) -> Tensor:
+    """Every caption for itself against the clean rest of the gallery (the pairwise attacker).
+
+    A caption becomes the sentence of which its own query fails by the widest margin, and that
+    lets its own images, as queries, come nearest to failing if they had no other caption.
+
+    Returns:
+        int64 (M,) rows.
+    """
+    descent = WordDescent(choices, image, relevant, aim)
+    unit = unit_of(*descent.margins())
+    found = descent.choice.clone()
+    start = choices.start
+    for m in range(len(found)):
+        right = descent._right[m]
+        own = choices.features[start[m] : start[m + 1]] @ image.T
+        wrong = torch.where(descent._tops.at[1, 0] == m, *descent._tops.value[1].flip(0))
+        tr = torch.where(right, wrong - own, NOTHING)
+        value = soft(unit)(tr) @ descent.aim.tr
+        value = value + descent.aim.ir[m] * soft(unit)(_own_margins(own, right))
+        found[m] = start[m] + int(value.argmax())
+    return found
+
+
+def soft(width: float) -> Worth:
+    """A sigmoid: queries far from failing, or long failed, count little."""
+    return lambda margin: torch.sigmoid((margin + SEARCH_TIE) / width)
+
+
+def exact(width: float) -> Worth:
+    """Failing queries count; of choices with equally many, the one that comes nearest to more."""
+    near = soft(width)
+    return lambda margin: 0.98 * (margin >= -SEARCH_TIE).to(margin.dtype) + 0.02 * near(margin)
+
+
+def _own_margins(own: Tensor, right: Tensor) -> Tensor:
+    """(k,) margins of captions as queries, from (k, N) similarities and bool (N,) or (k, N)."""
+    wrong = own.masked_fill(right, NOTHING).amax(1)
+    return wrong - own.masked_fill(~right, NOTHING).amax(1)
+
+
+class _Tops:
+    """Per image its two highest right and its two highest wrong captions.
+
+    Attributes:
+        value: float (2, 2, N): right and wrong; first and second; `NOTHING` where there is none.
+        at: int64 (2, 2, N), which captions they are.
+    """
+
+    def __init__(self, similarity: Tensor, right: Tensor) -> None:
+        self._right = right
+        m, n = similarity.shape
+        self.value = similarity.new_full((2, 2, n), NOTHING)
+        self.at = torch.full((2, 2, n), -1, device=similarity.device)
+        self._look(similarity, torch.arange(n, device=similarity.device))
+
+    def _look(self, similarity: Tensor, images: Tensor) -> None:
+        part, right = similarity[:, images], self._right[:, images]
+        for side, other in ((0, ~right), (1, right)):
+            top = part.masked_fill(other, NOTHING).topk(min(2, len(part)), 0)
+            self.value[side, : len(top.values), images] = top.values
+            self.at[side, : len(top.values), images] = top.indices
+
+    def tr(self) -> Tensor:
+        """(N,) margins of the images as queries."""
+        return self.value[1, 0] - self.value[0, 0]
+
+    def with_caption(self, m: int, own: Tensor, right: Tensor) -> Tensor:
+        """(k, N) margins of the images if caption m had the similarities of each row of `own`."""
+        rest = torch.where(self.at[:, 0] == m, self.value[:, 1], self.value[:, 0])  # without m
+        highest_right = torch.where(right, torch.maximum(rest[0], own), rest[0])
+        highest_wrong = torch.where(right, rest[1], torch.maximum(rest[1], own))
+        return highest_wrong - highest_right
+
+    def replace(self, m: int, own: Tensor, similarity: Tensor) -> None:
+        """Caption m has new similarities (N,); `similarity` holds them already."""
+        mine = self._right[m]
+        second = torch.where(mine, self.value[0, 1], self.value[1, 1])
+        touched = (self.at == m).flatten(0, 1).any(0) | (own >= second)
+        images = touched.nonzero().flatten()
+        if len(images):
+            self._look(similarity, images)
