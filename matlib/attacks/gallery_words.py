@@ -151,6 +151,28 @@ class WordDescent:
         self._tops.replace(m, own[row], self.similarity)
         return True
 
+    def alone(self) -> Tensor:
+        """Every caption for itself against the rest as it is now (the pairwise attacker).
+
+        A caption becomes the sentence by which its own query comes nearest to failing, and its
+        own images would, as queries, if they had no other caption.
+
+        Returns:
+            int64 (M,) rows.
+        """
+        found, worth, start = (
+            self.choice.clone(),
+            soft(unit_of(*self.margins())),
+            self.choices.start,
+        )
+        for m in range(len(found)):
+            right = self._right[m]
+            own = self.choices.features[start[m] : start[m + 1]] @ self.image.T
+            tr = torch.where(right, self._tops.value[1, 0] - own, NOTHING)
+            value = worth(tr) @ self.aim.tr + self.aim.ir[m] * worth(_own_margins(own, right))
+            found[m] = start[m] + int(value.argmax())
+        return found
+
     def _disturbed(self, choice: Tensor, generator: torch.Generator) -> Tensor:
         """A tenth of the captions, at least one, set at random."""
         m, start = len(choice), torch.tensor(self.choices.start)
@@ -160,30 +182,6 @@ class WordDescent:
         found = choice.clone()
         found[picked] = (start[:-1] + drawn)[picked]
         return found
-
-
-def alone(choices: WordChoices, image: Tensor, relevant: Tensor, aim: Aim) -> Tensor:
-    """Every caption for itself against the clean rest of the gallery (the pairwise attacker).
-
-    A caption becomes the sentence of which its own query fails by the widest margin, and that
-    lets its own images, as queries, come nearest to failing if they had no other caption.
-
-    Returns:
-        int64 (M,) rows.
-    """
-    descent = WordDescent(choices, image, relevant, aim)
-    unit = unit_of(*descent.margins())
-    found = descent.choice.clone()
-    start = choices.start
-    for m in range(len(found)):
-        right = descent._right[m]
-        own = choices.features[start[m] : start[m + 1]] @ image.T
-        wrong = torch.where(descent._tops.at[1, 0] == m, *descent._tops.value[1].flip(0))
-        tr = torch.where(right, wrong - own, NOTHING)
-        value = soft(unit)(tr) @ descent.aim.tr
-        value = value + descent.aim.ir[m] * soft(unit)(_own_margins(own, right))
-        found[m] = start[m] + int(value.argmax())
-    return found
 
 
 def soft(width: float) -> Worth:
@@ -213,7 +211,7 @@ class _Tops:
 
     def __init__(self, similarity: Tensor, right: Tensor) -> None:
         self._right = right
-        m, n = similarity.shape
+        n = similarity.shape[1]
         self.value = similarity.new_full((2, 2, n), NOTHING)
         self.at = torch.full((2, 2, n), -1, device=similarity.device)
         self._look(similarity, torch.arange(n, device=similarity.device))

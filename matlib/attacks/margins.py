@@ -1,4 +1,4 @@
-"""How far every query of a gallery is from failing, in both directions, and what an attack wants."""
+"""How far every query of a gallery is from failing, and what its failing is worth."""
 
 from __future__ import annotations
 

@@ -137,17 +137,6 @@ class PreparedSubstitution:
         """The positions of a caption that some edit changes."""
         return list(self._span[caption])
 
-    def reaches(self, caption: int, sentence: str) -> bool:
-        """Whether at most `n_words` allowed edits make a caption this sentence."""
-        before, after = self.captions[caption].split(" "), sentence.split(" ")
-        if len(before) != len(after):
-            return False
-        changed = [p for p, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
-        allowed = {self._edits[n] for p in changed for n in self._span[caption].get(p, ())}
-        return len(changed) <= self.attack.n_words and all(
-            Edit(p, after[p]) in allowed for p in changed
-        )
-
     def edited(self, edit: int, text: str) -> str:
         """`text` with an edit applied, `text` being the edit's caption, perhaps edited already."""
         return apply_edit(text, self._edits[edit])

@@ -19,32 +19,22 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
 
 from matlib.attacks.ascent import AttackReport
+from matlib.attacks.attacked_gallery import Attacked, Case, margins_of
 from matlib.attacks.balls import Ball
 from matlib.attacks.edits import CandidateTable
-from matlib.attacks.gallery import Gallery, TextAttack, embed_images, prepared
+from matlib.attacks.gallery import Gallery, TextAttack, prepared
 from matlib.attacks.gallery_images import JointAscent
-from matlib.attacks.gallery_words import WordDescent, alone
-from matlib.attacks.margins import TIE, Aim, Target, margins
-from matlib.attacks.scoring import embed_texts
-from matlib.attacks.word_choices import WordChoices
+from matlib.attacks.margins import TIE, Aim, Target
 from matlib.models.dual_encoder import DualEncoder, check_evaluation_mode
 
+__all__ = [
+    "Attacked", "Attacker", "Budget", "JointAscent", "gallery_attack", "gallery_variants", "nested",
+    "words_attack",
+]  # fmt: skip
+
 Attacker = Literal["pairwise", "gallery"]
-
-
-class Attacked(NamedTuple):
-    """A fully adversarial gallery.
-
-    Attributes:
-        pixels: float (N, 3, H, W) in [0, 1].
-        captions: M captions.
-    """
-
-    pixels: Tensor
-    captions: list[str]
 
 
 def words_attack(
@@ -83,11 +73,11 @@ def words_attack(
     if attacker not in ("pairwise", "gallery"):
         raise ValueError(f"attacker must be 'pairwise' or 'gallery'; got {attacker!r}")
     check_evaluation_mode(encoder)
-    case = _Case(encoder, gallery, candidates, text, target)
+    case = Case(encoder, gallery, candidates, text, target)
     clean = Attacked(gallery.pixels, list(gallery.captions))
     best = clean if start is None else case.within(clean._replace(captions=list(start)), Ball(0.0))
     if attacker == "pairwise":
-        rows = alone(case.choices, case.seen(gallery.pixels), gallery.relevant, case.aim)
+        rows = case.descent(gallery.pixels, clean).alone()
         found = clean._replace(captions=case.choices.sentences(rows))
         return case.better(best, found).captions if start is not None else found.captions
     descent = case.descent(gallery.pixels, best)
@@ -131,7 +121,7 @@ def gallery_attack(
             pixels outside [0, 1], an encoder in training mode.
     """
     check_evaluation_mode(encoder)
-    case = _Case(encoder, gallery, candidates, text, target)
+    case = Case(encoder, gallery, candidates, text, target)
     seed = int(torch.randint(2**31, (1,), generator=generator))
     clean = Attacked(gallery.pixels, list(gallery.captions))
     best = clean if start is None else case.within(start, image.ball)
@@ -172,18 +162,17 @@ def gallery_variants(
     """
     away = prepared(encoder, gallery, candidates, text)
     found: dict[str, Attacked] = {}
-    right = (torch.ones(len(gallery.pixels)), torch.ones(len(gallery.captions)))
-    left = right[0].bool(), right[1].bool()
+    tr_left, ir_left = (torch.ones(n, dtype=torch.bool) for n in gallery.relevant.shape)
     for target in targets:
         aim = Aim.at(gallery.relevant, target)
-        aim = aim.among(*left) if found else aim
+        aim = aim.among(tr_left, ir_left) if found else aim
         first = next(iter(found.values()), None)
         found[target] = gallery_attack(
             encoder, gallery, candidates, image, away, generator=generator, target=aim,
             n_rounds=n_rounds, start=first, report=report,
         )  # fmt: skip
-        tr, ir = _margins(encoder, gallery, found[target])
-        left = left[0] & (tr < -TIE), left[1] & (ir < -TIE)
+        tr, ir = margins_of(encoder, gallery, found[target])
+        tr_left, ir_left = tr_left & (tr < -TIE), ir_left & (ir < -TIE)
     return found
 
 
@@ -216,91 +205,14 @@ def nested(
     for budget in budgets:
         found.append(
             gallery_attack(
-                encoder, gallery, *budget, generator=generator, target=target,
-                n_rounds=n_rounds, n_restarts=n_restarts, start=found[-1] if found else None,
-            )  # fmt: skip
+                encoder,
+                gallery,
+                *budget,
+                generator=generator,
+                target=target,
+                n_rounds=n_rounds,
+                n_restarts=n_restarts,
+                start=found[-1] if found else None,
+            )
         )
     return found
-
-
-class _Case:
-    """What an attack on one gallery needs at every step."""
-
-    def __init__(
-        self,
-        encoder: DualEncoder,
-        gallery: Gallery,
-        candidates: CandidateTable,
-        text: TextAttack,
-        target: Target | Aim,
-    ) -> None:
-        self.encoder, self.gallery = encoder, gallery
-        self.aim = target if isinstance(target, Aim) else Aim.at(gallery.relevant, target)
-        self.text = prepared(encoder, gallery, candidates, text)
-        self.choices = WordChoices(self.text)
-
-    def seen(self, pixels: Tensor) -> Tensor:
-        """(N, D) embeddings of the images."""
-        device = self.encoder.device
-        return embed_images(self.encoder, pixels.to(device), self.gallery.chunk)
-
-    def within(self, start: Attacked, ball: Ball) -> Attacked:
-        """The result of an earlier attack, once it is known to keep this budget.
-
-        Raises:
-            ValueError: images outside the ball, or captions that the edits do not lead to.
-        """
-        clean = self.gallery.pixels
-        offset = (start.pixels.to(clean) - clean).flatten(1)
-        far = float(torch.linalg.vector_norm(offset, ord=ball.order, dim=1).max())
-        if far > ball.eps * (1 + 1e-4) + 1e-6:
-            raise ValueError(
-                f"start lies {255 * far:.4g}/255 from the clean images, outside the budget of "
-                f"{255 * ball.eps:.4g}/255: begin at what a smaller budget found"
-            )
-        text = self.text
-        for i, (before, after) in enumerate(zip(text.captions, start.captions, strict=True)):
-            if not text.reaches(i, after):
-                raise ValueError(
-                    f"start's caption {i} is not within the budget of {text.attack.n_words} "
-                    f"allowed edits: {before!r} -> {after!r}"
-                )
-        return start
-
-    def descent(self, pixels: Tensor, begin: Attacked | None) -> WordDescent:
-        """The words as they were in `begin`, as far as they are to be had."""
-        found = WordDescent(self.choices, self.seen(pixels), self.gallery.relevant, self.aim)
-        if begin is not None:
-            rows = self.choices.rows_of(begin.captions)
-            found.choose(torch.where(rows < 0, found.choice, rows))
-        return found
-
-    def choose_words(
-        self, descent: WordDescent, generator: torch.Generator, n_kicks: int = 0
-    ) -> None:
-        """Descend; with more than one word, again with one word more, up to the budget."""
-        descent.descend(generator, n_kicks=n_kicks)
-        for _ in range(self.text.attack.n_words - 1):
-            descent.choose(self.choices.grow(descent.choice))
-            descent.descend(generator, n_kicks=n_kicks)
-
-    def captions(self, descent: WordDescent) -> list[str]:
-        return self.choices.sentences(descent.choice)
-
-    def better(self, kept: Attacked, found: Attacked) -> Attacked:
-        """The one of which more is worth failing; `kept` of two equal ones."""
-        return found if self._worth(found) > self._worth(kept) else kept
-
-    def _worth(self, attacked: Attacked) -> float:
-        tr, ir = _margins(self.encoder, self.gallery, attacked)
-        return float(self.aim.to(tr).failing(tr, ir, TIE))
-
-
-def _margins(
-    encoder: DualEncoder, gallery: Gallery, attacked: Attacked
-) -> tuple[Tensor, Tensor]:
-    """Margins as the evaluation computes them: from sentences, not from kept embeddings."""
-    image = embed_images(encoder, attacked.pixels.to(encoder.device), gallery.chunk)
-    text = embed_texts(encoder, attacked.captions)
-    tr, ir = margins(image.float() @ text.float().T, gallery.relevant.to(image.device))
-    return tr.cpu(), ir.cpu()

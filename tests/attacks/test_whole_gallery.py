@@ -64,7 +64,7 @@ def clean(gallery: Gallery) -> Attacked:
     return Attacked(gallery.pixels, list(gallery.captions))
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(counts=counts, seed=seeds, n_words=st.integers(0, 3), eps=st.sampled_from([0.0, 4.0]))
 def test_the_budget_holds(counts: list[int], seed: int, n_words: int, eps: float) -> None:
     gallery, table = case(counts, seed)
@@ -73,7 +73,7 @@ def test_the_budget_holds(counts: list[int], seed: int, n_words: int, eps: float
         generator=generator(), n_rounds=1,
     )  # fmt: skip
     assert float((found.pixels - gallery.pixels).abs().max()) <= eps / 255 + 1e-6
-    assert 0 <= float(found.pixels.min()) and float(found.pixels.max()) <= 1
+    assert float(found.pixels.min()) >= 0 and float(found.pixels.max()) <= 1
     for before, after, row in zip(gallery.captions, found.captions, table, strict=True):
         assert n_changed_words(before, after) <= n_words
         for position, (a, b) in enumerate(zip(before.split(), after.split(), strict=True)):
@@ -81,7 +81,7 @@ def test_the_budget_holds(counts: list[int], seed: int, n_words: int, eps: float
     assert recall(gallery, found) <= recall(gallery, clean(gallery))
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(counts=counts, seed=seeds, n_words=st.integers(1, 2))
 def test_more_edits_and_a_larger_eps_never_leave_more(
     counts: list[int], seed: int, n_words: int
@@ -98,7 +98,7 @@ def test_more_edits_and_a_larger_eps_never_leave_more(
     assert left == sorted(left, reverse=True)
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(counts=counts, seed=seeds)
 def test_more_rounds_and_restarts_never_leave_more(counts: list[int], seed: int) -> None:
     gallery, table = case(counts, seed)
@@ -110,13 +110,13 @@ def test_more_rounds_and_restarts_never_leave_more(counts: list[int], seed: int)
         )  # fmt: skip
         return recall(gallery, found)
 
-    by_rounds = [left(n, 2) for n in (0, 1, 3)]
-    by_restarts = [left(1, n) for n in (1, 2, 3)]
+    by_rounds = [left(n, 1) for n in (0, 1, 2)]
+    by_restarts = [left(1, n) for n in (1, 2)]
     assert by_rounds == sorted(by_rounds, reverse=True)
     assert by_restarts == sorted(by_restarts, reverse=True)
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(counts=counts, seed=seeds)
 def test_more_words_more_edits_and_restarts_of_words_alone_never_leave_more(
     counts: list[int], seed: int
@@ -156,8 +156,8 @@ def least(gallery: Gallery, table: CandidateTable) -> tuple[float, int]:
 
 
 def test_words_equal_the_best_combination_nearly_always_and_never_beat_it() -> None:
-    """The oracle tries every combination: up to 3 ** 5 of them, in 60 random galleries."""
-    n_equal, n_cases, n_useful = 0, 60, 0
+    """The oracle tries every combination: up to 3 ** 5 of them, in 40 random galleries."""
+    n_equal, n_cases, n_useful = 0, 40, 0
     for seed in range(n_cases):
         sizes = [[1, 2, 2], [2, 1, 1, 1], [3, 2]][seed % 3]
         gallery, table = case(sizes, seed)
@@ -174,7 +174,7 @@ def test_words_equal_the_best_combination_nearly_always_and_never_beat_it() -> N
     assert n_useful >= n_cases // 3
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(counts=counts, seed=seeds)
 def test_bookkeeping_equals_margins_made_from_nothing(counts: list[int], seed: int) -> None:
     gallery, table = case(counts, seed)
@@ -226,7 +226,12 @@ def test_each_target_leaves_least_of_its_own_direction() -> None:
 
     def left(target: str) -> tuple[float, float]:
         captions = words_attack(
-            encoder(), gallery, table, ONE, generator=generator(), target=target  # type: ignore[arg-type]
+            encoder(),
+            gallery,
+            table,
+            ONE,
+            generator=generator(),
+            target=target,  # type: ignore[arg-type]
         )
         outcomes = judged(gallery, Attacked(gallery.pixels, captions))
         return outcomes.recall("TR", 1), outcomes.recall("IR", 1)
@@ -239,8 +244,9 @@ def test_pairwise_words_lower_each_captions_own_query_in_a_clean_gallery() -> No
     captions = words_attack(
         encoder(), gallery, table, ONE, generator=generator(), attacker="pairwise", target="ir"
     )
-    before, after = judged(gallery, clean(gallery)), judged(
-        gallery, Attacked(gallery.pixels, captions)
+    before, after = (
+        judged(gallery, clean(gallery)),
+        judged(gallery, Attacked(gallery.pixels, captions)),
     )
     assert after.recall("IR", 1) <= before.recall("IR", 1)
 
