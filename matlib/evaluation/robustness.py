@@ -19,8 +19,9 @@ from matlib.attacks.multimodal import pgd
 from matlib.attacks.prepared import PreparedSubstitution
 from matlib.attacks.scoring import embed_texts
 from matlib.data.pairs import ImageTextPairs
-from matlib.evaluation.retrieval import Outcomes, retrieve, worst_of
+from matlib.evaluation.retrieval import Outcomes, retrieve
 from matlib.evaluation.suite import Key, Suite
+from matlib.evaluation.worst import WORST, worst_under
 from matlib.models.dual_encoder import DualEncoder, check_evaluation_mode
 
 __all__ = [
@@ -112,8 +113,7 @@ def evaluate(
         if on_attack is not None:
             on_attack(f"{attack} {threat}".strip())
     for threat in tables:
-        parts = [o for key, o in found.outcomes.items() if key[1] in ("", threat)]
-        found.outcomes[("worst", threat)] = worst_of(parts)
+        found.outcomes[WORST, threat] = worst_under(found.outcomes, threat)
     texts = attacks.n_unattackable, attacks.n_embedded, attacks.n_edits
     found.n_unattackable, found.n_embedded, found.n_edits = texts
     found.attackable_words = attacks.attackable_words

@@ -51,7 +51,8 @@ class Suite:
     Rows: `clean`, `pgd` (image alone), and per text threat `bert` (text alone), `sep` (both,
     independently), `co-attack`, `sga`, `joint` (contrastive loss on both sides with an
     exhaustive text search), `apgd` (the same with APGD at three times the steps), and `worst`
-    (per query the minimum over all that attack: a pessimistic bound). On request `dra`.
+    (`matlib.evaluation.worst`: per query the minimum over all of these, a pessimistic bound). On
+    request `dra`.
 
     A defence's own training loss is among them: `pgd` ascends TeCoA's and PMG-AFT's (captions
     as classes), `bert` MMCoA's on text, `joint` that of contrastive training on both sides, each
@@ -62,7 +63,7 @@ class Suite:
         image: budget of the image attack.
         text: budget of the text attack.
         views: SGA's scales.
-        attacks: rows to compute; `worst` is the minimum over those that attack.
+        attacks: rows to compute; `worst` is the minimum over them.
         n_restarts: of APGD; PGD has its own.
         slow_under: the text threats under which the `SLOW` attacks run; all if None. Under the
             others `worst` is the minimum over fewer attacks.

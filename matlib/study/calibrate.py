@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from matlib.config import Profile, Run
-from matlib.evaluation.retrieval import worst_of
 from matlib.evaluation.statistics import primary_difference
+from matlib.evaluation.worst import worst_under
 from matlib.study.durable import write_durably
 from matlib.study.recipes import row_name
 from matlib.study.runs import Study
@@ -89,7 +89,7 @@ def _row(study: Study, run: Run) -> list[object]:
     profile, e = study.profile, study.profile.evaluation
     assert profile.finetune is not None
     outcomes = study.judged(row_name(run), 0, study.inside_judging()).outcomes
-    worst = worst_of([found for (attack, _), found in outcomes.items() if attack != "worst"])
+    worst = worst_under(outcomes, e.primary_threat)
     own = study.pairs("test").image_of
     robust = primary_difference(worst, None, own, n_boot=e.n_boot)
     clean = primary_difference(outcomes["clean", ""], None, own, n_boot=e.n_boot)

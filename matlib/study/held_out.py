@@ -6,15 +6,15 @@ from typing import Any
 
 import pandas as pd
 
-from matlib.evaluation.retrieval import worst_of
-from matlib.evaluation.robustness import Key
 from matlib.evaluation.statistics import (
     MIN_SEEDS_FOR_INTERVAL,
     primary_difference,
     primary_endpoint,
     t_interval,
 )
+from matlib.evaluation.worst import WORST, worst_under
 from matlib.study.endpoints import row_names
+from matlib.study.judgings import HELD_OUT_ATTACKS
 from matlib.study.runs import Study
 
 KNOWN = {"true_held_out": "bert_true", "typo_held_out": "typo"}
@@ -24,7 +24,7 @@ COLUMNS = ("row", "attack", "text_threat", "is_held_out", "recall", "low", "high
 
 
 def held_out_table(study: Study) -> pd.DataFrame:
-    """Text alone (`bert`), and the worse of text alone and both sides (`worst`), per threat.
+    """Text alone (`bert`), and the worst of text alone and both sides (`worst`), per threat.
 
     Returns:
         `COLUMNS`, one row per model, attack and threat, held out or known: the primary
@@ -43,12 +43,13 @@ def held_out_table(study: Study) -> pd.DataFrame:
                 continue
             how = study.held_out_judging() if is_held_out else study.main_judging("test")
             found = [study.judged(name, seed, how).outcomes for seed in seeds]
-            keys: dict[str, list[Key]] = {
-                "bert": [("bert", threat)],
-                "worst": [("bert", threat), ("joint", threat)],
-            }
-            for attack, parts in keys.items():
-                outcomes = [worst_of([each[key] for key in parts]) for each in found]
+            for attack in ("bert", WORST):
+                outcomes = [
+                    worst_under(each, threat, HELD_OUT_ATTACKS)
+                    if attack == WORST
+                    else each[attack, threat]
+                    for each in found
+                ]
                 if len(outcomes) >= MIN_SEEDS_FOR_INTERVAL:
                     estimate = t_interval([primary_endpoint(each) for each in outcomes])
                 else:

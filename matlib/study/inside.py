@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from matlib.config import Run
-from matlib.evaluation.retrieval import Outcomes, worst_of
+from matlib.evaluation.retrieval import Outcomes
 from matlib.evaluation.statistics import (
     MIN_SEEDS_FOR_INTERVAL,
     Estimate,
@@ -16,6 +16,7 @@ from matlib.evaluation.statistics import (
     primary_endpoint,
     t_interval,
 )
+from matlib.evaluation.worst import worst_under
 from matlib.study.judgings import INSIDE_ATTACKS
 from matlib.study.recipes import inside_seeds_of, row_name, schedule_of
 from matlib.study.runs import Study
@@ -71,7 +72,7 @@ def inside_table(study: Study) -> pd.DataFrame:
 
     Returns:
         `COLUMNS`, one row per variation and attack (`clean`, `pgd`, `bert`, and `worst` of
-        pgd, bert, sga and joint with the primary threat): the primary endpoint with its
+        `INSIDE_ATTACKS` with the primary threat): the primary endpoint with its
         interval, and its difference from the unvaried defence, paired by seed and query. From
         three seeds on intervals are t-intervals over seeds; below, over images.
     """
@@ -121,7 +122,7 @@ def _per_seed(study: Study, name: str, attack: str) -> list[Outcomes]:
         by_attack = {
             a: outcomes[a, "" if a in ("clean", "pgd") else threat] for a in INSIDE_ATTACKS
         }
-        by_attack["worst"] = worst_of([by_attack[a] for a in INSIDE_ATTACKS])
+        by_attack["worst"] = worst_under(outcomes, threat, INSIDE_ATTACKS)
         found.append(by_attack[attack])
     return found
 

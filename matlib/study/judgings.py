@@ -19,6 +19,9 @@ INSIDE_ATTACKS = ("clean", "pgd", "bert", "sga", "joint")
 PAIRS_ATTACKS = ("clean", "pgd", "bert", "co-attack", "sga", "joint")
 """What techniques of augmentation are compared under: the paper's four attacks, and `joint`."""
 
+HELD_OUT_ATTACKS = ("clean", "bert", "joint")
+"""Edits of kinds that no defence trains on: text alone, and with the images."""
+
 TRANSFER_ATTACKS = ("pgd", "sga", "joint")
 """Image alone, the attack that is made to transfer, and the strongest one (on its own model)."""
 
@@ -41,7 +44,7 @@ def full(e: Evaluation, gallery: Gallery) -> Judging:
 
 def held_out(e: Evaluation) -> Judging:
     """Edits of kinds that no defence trains on: text alone, and with the images."""
-    return Judging("test", e.held_out, e.eps_255, ("clean", "bert", "joint"))
+    return Judging("test", e.held_out, e.eps_255, HELD_OUT_ATTACKS)
 
 
 def inside(e: Evaluation) -> Judging:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pandas as pd
 
 from matlib.evaluation.ranking import MIN_ROWS, rank_agreement
-from matlib.evaluation.retrieval import Outcomes, worst_of
+from matlib.evaluation.retrieval import Outcomes
 from matlib.evaluation.statistics import (
     MIN_SEEDS_FOR_INTERVAL,
     primary_difference,
     primary_endpoint,
     t_interval,
 )
+from matlib.evaluation.worst import worst_under
 from matlib.study.contrasts import Contrast, is_near_chance
 from matlib.study.runs import Study
 from matlib.study.transfer import Subject, judged_in_short
@@ -31,8 +32,9 @@ def architectures(study: Study) -> list[str]:
 
 
 def worst_in_short(study: Study, subject: Subject, seed: int) -> Outcomes:
-    """Worst of PGD, BERT-Attack, SGA and the joint attack, primary threat."""
-    return worst_of(list(judged_in_short(study, subject, seed).values()))
+    """Worst of `INSIDE_ATTACKS`, primary threat."""
+    threat = study.profile.evaluation.primary_threat
+    return worst_under(judged_in_short(study, subject, seed), threat)
 
 
 def transfer_of_ranking(study: Study) -> list[Contrast]:

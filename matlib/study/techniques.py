@@ -10,13 +10,14 @@ import pandas as pd
 
 from matlib.config import STRENGTHS, Run
 from matlib.evaluation.bootstrap import Estimate
-from matlib.evaluation.retrieval import Outcomes, worst_of
+from matlib.evaluation.retrieval import Outcomes
 from matlib.evaluation.statistics import (
     MIN_SEEDS_FOR_INTERVAL,
     primary_difference,
     primary_endpoint,
     t_interval,
 )
+from matlib.evaluation.worst import worst_under
 from matlib.study import judgings
 from matlib.study.coordinates import coordinates
 from matlib.study.judgings import PAIRS_ATTACKS, Judging
@@ -39,17 +40,25 @@ something: a likeliest caption, a new rendering, a mirror image, RandAugment's o
 have no strength."""
 
 
-def found_by(study: Study, name: str, seed: int, how: Judging | None = None) -> dict[str, Outcomes]:
-    """Outcomes of one row by attack under the primary threat, `worst` over those that attack.
+def found_by(
+    study: Study,
+    name: str,
+    seed: int,
+    how: Judging | None = None,
+    attacks: Sequence[str] | None = None,
+) -> dict[str, Outcomes]:
+    """Outcomes of one row by attack under the primary threat, and `worst` over them.
 
     Args:
         how: `judgings.pairs` on the test gallery by default.
+        attacks: of that judging, those that count; all by default.
     """
     e = study.profile.evaluation
     how = how or judgings.pairs(e)
     found = study.outcomes(name, seed, how)
-    by = {a: found[a, "" if a in ("clean", "pgd") else e.primary_threat] for a in how.attacks}
-    return {**by, "worst": worst_of([by[a] for a in how.attacks if a != "clean"])}
+    counted = how.attacks if attacks is None else attacks
+    by = {a: found[a, "" if a in ("clean", "pgd") else e.primary_threat] for a in counted}
+    return {**by, "worst": worst_under(found, e.primary_threat, counted)}
 
 
 def technique_table(study: Study) -> pd.DataFrame:
@@ -114,10 +123,8 @@ def gain_of(
     """
     profile = study.profile
     own = found_by(study, name, seed, how)
-    reference = found_by(study, profile.reference, seed)
-    if how is not None:
-        attacks = [a for a in how.attacks if a != "clean"]
-        reference = {**reference, "worst": worst_of([reference[a] for a in attacks])}
+    attacks = None if how is None else how.attacks
+    reference = found_by(study, profile.reference, seed, attacks=attacks)
     images, n_boot = study.pairs("test").image_of, profile.evaluation.n_boot
     return primary_difference(own[attack], reference[attack], images, n_boot=n_boot)
 

@@ -116,7 +116,7 @@ def test_gains_of_the_experiment_are_under_the_same_attacks_as_the_reference(stu
               and [getattr(r.dials, d) for d in DIALS] == [row[d] for d in DIALS]]  # fmt: skip
     own = found_by(study, name, 0, inside(e))
     reference = found_by(study, "mat", 0)
-    same = worst_of([reference[a] for a in ("pgd", "bert", "sga", "joint")])
+    same = worst_of([reference[a] for a in ("clean", "pgd", "bert", "sga", "joint")])
     expected = primary_endpoint(own["worst"]) - primary_endpoint(same)
     assert row["gain"] == pytest.approx(expected)
     true = table.set_index(list(DIALS))["true_fraction"]
