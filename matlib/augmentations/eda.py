@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 
+from matlib.attacks.marks import in_place, marks
 from matlib.augmentations.text import originals_of
 from matlib.data.pairs import ImageTextPairs, OneToMany
 
@@ -71,24 +72,31 @@ class _Edit:
         operation = self._rng.choice((self._replace, self._insert, self._swap, self._delete))
         return " ".join(operation(words, n))
 
+    def _listed(self, token: str) -> list[str]:
+        """Synonyms of a token without the marks around it; none of a stop word."""
+        before, after = marks(token)
+        word = token[len(before) : len(token) - len(after)]
+        return [] if word.lower() in self._stop else list(self._synonyms(word))
+
     def _known(self, words: list[str]) -> list[int]:
         """Positions of the words that have synonyms."""
-        return [i for i, w in enumerate(words) if w.lower() not in self._stop and self._synonyms(w)]
+        return [i for i, word in enumerate(words) if self._listed(word)]
 
     def _replace(self, words: list[str], n: int) -> list[str]:
         known = self._known(words)
         if not known:
             return self._swap(words, n)
         for i in self._rng.sample(known, min(n, len(known))):
-            words[i] = self._rng.choice(list(self._synonyms(words[i])))
+            words[i] = in_place(words[i], self._rng.choice(self._listed(words[i])))
         return words
 
     def _insert(self, words: list[str], n: int) -> list[str]:
         known = self._known(words)
         if not known:
             return self._swap(words, n)
-        found = [self._rng.choice(list(self._synonyms(words[self._rng.choice(known)])))
-                 for _ in range(n)]  # fmt: skip
+        found = [
+            self._rng.choice(self._listed(words[self._rng.choice(known)])) for _ in range(n)
+        ]
         for word in found:
             words.insert(self._rng.randint(0, len(words)), word)
         return words

@@ -220,8 +220,10 @@ class Budget(Part):
 
 
 class TrainAttack(Budget):
-    """The attack inside training."""
+    """The attack inside training; one of size zero would leave its inputs clean unseen."""
 
+    pgd_steps: int = Field(ge=1, le=100_000)
+    n_words: int = Field(default=1, ge=1, le=1000)
     threats: Annotated[tuple[Threat, ...], Distinct, Field(min_length=1)] = ("bert_true", "typo")
     search: Literal["importance", "exhaustive"] = "importance"
     max_edits: int | None = Field(
@@ -229,6 +231,12 @@ class TrainAttack(Budget):
         ge=1,
         description="edits tried per caption and step, drawn afresh; null: all",
     )
+
+    @model_validator(mode="after")
+    def _attacks(self) -> TrainAttack:
+        if self.eps_255 == 0:
+            raise ValueError("eps_255 0 would train without an attack; give a budget above 0")
+        return self
 
 
 class Evaluation(Budget):

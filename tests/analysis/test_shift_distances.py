@@ -88,6 +88,11 @@ def test_frechet_interval_is_about_as_wide_as_the_spread_of_samples() -> None:
     assert moved.value == pytest.approx(found.value - 0.2)
 
 
+def test_frechet_interval_of_too_few_rows_has_no_limits() -> None:
+    found = frechet_interval(sample(3, 0), sample(40, 1))
+    assert math.isfinite(found.value) and math.isnan(found.low) and math.isnan(found.high)
+
+
 def test_kernel_distance_is_the_double_loop() -> None:
     x, y = sample(6, 0), sample(5, 1, shift=0.5)
     a, b = (r / r.norm(dim=1, keepdim=True) for r in (x, y))

@@ -53,6 +53,17 @@ def test_eda_replaces_no_stop_word_and_needs_no_thesaurus() -> None:
         eda(toy_pairs(), 1, generator(), synonyms=thesaurus, rate=2)
 
 
+def test_eda_finds_words_beside_marks_and_keeps_the_marks() -> None:
+    pairs = toy_pairs(["small dogs."])
+    found = eda(pairs, 40, generator(), synonyms=thesaurus, rate=0.5).captions[0][1:]
+    replaced = {
+        c for c in found if c.startswith("small ") and c.endswith(".") and len(c.split()) == 2
+    }
+    assert {"small hounds.", "small puppies."} <= replaced
+    plain = eda(pairs, 40, generator(), synonyms=thesaurus, rate=0.5, stop_words={"dogs"})
+    assert not any("hounds" in c or "puppies" in c for c in plain.captions[0])
+
+
 def levenshtein(a: str, b: str) -> int:
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
@@ -108,6 +119,6 @@ def test_wordnet_is_asked_and_its_absence_said(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(FileNotFoundError, match=r"nltk.downloader wordnet"):
         synonyms_in_wordnet("small")
     monkeypatch.setitem(sys.modules, "nltk.corpus", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'matlib\[generative\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[generative\]'"):
         synonyms_in_wordnet("tiny")
     synonyms_in_wordnet.cache_clear()

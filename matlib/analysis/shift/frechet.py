@@ -8,6 +8,7 @@ beyond that.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -86,11 +87,16 @@ def frechet_interval(
     Args:
         x, y: (n, D) and (m, D), independent rows in random order.
         without_shift: `FrechetTest.without_shift`, subtracted from value and limits.
-        n_blocks: blocks per side, at most as many as rows.
+        n_blocks: blocks per side, at most half as many as rows.
         z: half-width in standard errors.
+
+    Returns:
+        nan as limits where a side has less than four rows: too few to leave a block out.
     """
     a, b = two_samples(x, y)
     value = _distance(a, b) - without_shift
+    if min(len(a), len(b)) < 4:
+        return Estimate(value, math.nan, math.nan, len(a))
     variance = sum(
         _jackknife_variance(torch.tensor([_distance(*kept) for kept in parts]))
         for parts in (
