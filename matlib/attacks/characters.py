@@ -125,7 +125,7 @@ class CharacterEdits:
         ]
         tests = [[probed(t, s) for s in own] for t, own in zip(before, slots, strict=True)]
         values = search.values(tests)
-        best = [first_best(own) if own else -1 for own in values]
+        best = [first_best(own, search.dtype) if own else -1 for own in values]
         options = []
         for n, (text, g) in enumerate(zip(before, draws, strict=True)):
             picks = _sample(len(self.symbols), self.n_symbols, g)
@@ -139,7 +139,7 @@ class CharacterEdits:
                     found[n].insert(0, values[n][at])
         for n, own in enumerate(found):
             if own:
-                at = first_best(own)
+                at = first_best(own, search.dtype)
                 search.move(n, options[n][at], own[at], always=not self.keeps_best)
 
     def _validity(self, before: str) -> Callable[[str], bool]:

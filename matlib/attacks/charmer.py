@@ -92,5 +92,5 @@ class Charmer:
             slots = sorted(range(len(values)), key=lambda s, v=values: -v[s])[: self.n_slots]  # type: ignore[misc]
             options.append([put(text, slot, symbol) for slot in slots for symbol in self.symbols])
         for n, values in enumerate(search.values(options)):
-            at = first_best(values)
+            at = first_best(values, search.dtype)
             search.move(n, options[n][at], values[at])

@@ -104,9 +104,10 @@ class SlotSearch:
             self.current[n], self.value[n] = text, value
 
 
-def first_best(values: Sequence[float]) -> int:
-    """Index of the highest value, the first of equal ones."""
-    return max(range(len(values)), key=lambda i: (values[i], -i))
+def first_best(values: Sequence[float], dtype: torch.dtype) -> int:
+    """Index of the highest value, the first of those that are equal but for rounding."""
+    best = max(values)
+    return next(i for i, value in enumerate(values) if not is_better(best, value, dtype))
 
 
 def blocks(

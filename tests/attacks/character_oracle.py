@@ -6,7 +6,9 @@ from collections.abc import Sequence, Set
 
 import torch
 
+from matlib.attacks.characters import n_dictionary_words
 from matlib.attacks.objectives import TextObjective
+from matlib.attacks.scoring import is_better
 from matlib.models.open_clip import OpenClipEncoder
 from tests.attacks.text_oracle import value_of
 
@@ -23,11 +25,6 @@ def one_edit(text: str, slot: int, symbol: str) -> str:
 def sentence_of_slot(text: str, slot: int) -> str:
     is_space = slot % 2 == 1 and text[slot // 2] == " "
     return one_edit(text, slot, "" if is_space else " ")
-
-
-def n_known(text: str, dictionary: Set[str]) -> int:
-    letters = "".join(c if c.isalpha() else " " for c in text.lower())
-    return sum(word in dictionary for word in letters.split())
 
 
 def character_edits(
@@ -50,7 +47,9 @@ def character_edits(
         current = caption
 
         def valid(text: str, before: str) -> bool:
-            return dictionary is None or n_known(text, dictionary) < n_known(before, dictionary)
+            return dictionary is None or n_dictionary_words(text, dictionary) < n_dictionary_words(
+                before, dictionary
+            )
 
         for _ in range(n_edits):
             slots = torch.randperm(2 * len(current) + 1, generator=own)[:n_slots].tolist()
@@ -59,7 +58,7 @@ def character_edits(
                 text = sentence_of_slot(current, slot)
                 if valid(text, current):
                     value = value_of(encoder, text, i, score)
-                    if best_slot < 0 or value > best_value:
+                    if best_slot < 0 or is_better(value, best_value, torch.float64):
                         best_slot, best_test, best_value = slot, text, value
             picks = torch.randperm(len(symbols), generator=own)[:n_symbols].tolist()
             if best_slot < 0:
@@ -67,13 +66,13 @@ def character_edits(
             found, found_value = "", float("-inf")
             if keeps_best:
                 found, found_value = current, value_of(encoder, current, i, score)
-                if best_value > found_value:
+                if is_better(best_value, found_value, torch.float64):
                     found, found_value = best_test, best_value
             for pick in picks:
                 text = one_edit(current, best_slot, symbols[pick])
                 if text != current and valid(text, current):
                     value = value_of(encoder, text, i, score)
-                    if value > found_value:
+                    if not found or is_better(value, found_value, torch.float64):
                         found, found_value = text, value
             current = found or current
         out.append(current)
@@ -103,7 +102,7 @@ def charmer(
                 for symbol in symbols:
                     text = one_edit(current, slot, symbol)
                     value = value_of(encoder, text, i, score)
-                    if value > best_value:
+                    if is_better(value, best_value, torch.float64):
                         best, best_value = text, value
             current = best
         out.append(current)

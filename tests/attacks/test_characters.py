@@ -148,7 +148,9 @@ def test_captions_after_a_caption_do_not_change_its_edits() -> None:
 
 
 def test_words_of_a_text_are_counted_in_any_case() -> None:
-    assert n_dictionary_words("A red-Red redd 3red, circle", {"red", "a", "circle"}) == 5
+    words = {"red", "a", "circle"}
+    assert n_dictionary_words("A red, red (RED!) circle's", words) == 3  # each counts once
+    assert n_dictionary_words("A red-Red redd 3red, circle", words) == 2  # a hyphen parts nothing
 
 
 def test_symbols_of_several_characters_are_refused() -> None:

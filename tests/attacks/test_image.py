@@ -88,7 +88,7 @@ def test_attack_raises_its_objective_far_above_noise_of_the_same_size() -> None:
     encoder, pixels = tiny_encoder(), random_pixels(4)
     score = objective(encoder, 4)
     attacked = PGD(8.0, 10)(encoder, pixels, score, generator=generator())
-    noise = PGD(8.0, 1, step_255=0.0)(encoder, pixels, score, generator=generator())
+    noise = PGD(8.0, 0)(encoder, pixels, score, generator=generator())
     with torch.no_grad():
         clean, noisy, worst = (
             score(encoder.encode_image(x)).mean() for x in (pixels, noise, attacked)

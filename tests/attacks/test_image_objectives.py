@@ -156,10 +156,7 @@ def test_pgd_raises_every_objective_above_its_value_at_the_start(name: str) -> N
         clean = encoder.encode_image(pixels)
         text = encoder.encode_text(["red circle", "blue star", "large square"])
     score = every_objective(clean, text, torch.eye(3, dtype=torch.bool))[name]
-    ends = [
-        PGD(8.0, 5, step_255=step)(encoder, pixels, score, generator=generator())
-        for step in (0.0, None)
-    ]
+    ends = [PGD(8.0, n_steps)(encoder, pixels, score, generator=generator()) for n_steps in (0, 5)]
     with torch.no_grad():
         start, end = (score(encoder.encode_image(x)) for x in ends)
     assert (end > start).all()
