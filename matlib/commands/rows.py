@@ -106,7 +106,7 @@ def read_rows(path: Path) -> pd.DataFrame:
         if tuple(table.columns) != COLUMNS or not len(table):
             raise ValueError("its columns are other ones, or it has no rows")
         for column in (*_NUMBERS, *_COUNTS):
-            table[column] = pd.to_numeric(table[column].replace("", "nan"))
+            table[column] = pd.to_numeric(table[column].mask(table[column] == ""))
         needed = table[[*_COUNTS, "recall"]]
         if needed.isna().any().any() or not table["recall"].between(0, 1).all():
             raise ValueError("a row is cut, or a recall is not in [0, 1]")

@@ -9,6 +9,7 @@ import pytest
 from matlib.cli import main
 from matlib.commands import evaluate as evaluate_module
 from matlib.config import load_profile
+from matlib.evaluation.robustness import Evaluation
 from matlib.models.small import SmallModel, build_small
 from matlib.study.tables import COLUMNS
 from matlib.training.checkpoint import save_weights
@@ -153,7 +154,12 @@ def test_damage_is_mended_from_the_store_or_judged_again(
     sound, judged = own.read_bytes(), pd.read_csv(kept / "table.csv", keep_default_na=False)
     (results / "smoke" / "robustness.csv").unlink(missing_ok=True)
     n_judged = []
-    monkeypatch.setattr(evaluate_module, "_judge", lambda *_: n_judged.append(1))
+
+    def judge(*_: object) -> Evaluation:
+        n_judged.append(1)
+        return Evaluation()
+
+    monkeypatch.setattr(evaluate_module, "_judge", judge)
     monkeypatch.setattr(evaluate_module, "_table", lambda *_: judged)
     for content in (sound[: len(sound) // 2], b"", sound.replace(b"0.0", b"0.9", 1), None):
         own.unlink()
@@ -170,6 +176,22 @@ def test_damage_is_mended_from_the_store_or_judged_again(
             assert main(_arguments(weights, results)) == 0
             assert "it is made again" in capsys.readouterr().out
             assert own.read_bytes() == sound and n_judged.pop()
+
+
+def test_a_row_without_a_budget_of_training_is_shown(
+    results: Path,
+    weights: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    judged = pd.read_csv(results / "smoke" / "extra" / "own.csv", keep_default_na=False)
+    judged = judged.assign(defence="bare", train_eps_255=float("nan"))
+    monkeypatch.setattr(evaluate_module, "_judge", lambda *_: Evaluation())
+    monkeypatch.setattr(evaluate_module, "_table", lambda *_: judged)
+    given = _arguments(weights, results, **{"--name": "bare"})
+    at = given.index("--train-eps")
+    assert main([*given[:at], *given[at + 2 :]]) == 0
+    assert "bare" in capsys.readouterr().out.split()
 
 
 @pytest.mark.parametrize("damaged", ["cut", "emptied", "other columns", "half of its rows"])
@@ -197,7 +219,7 @@ def test_names_stay_text(
 ) -> None:
     """`NA` and `007` are what pandas would read as nothing and as a number."""
     judged = pd.read_csv(results / "smoke" / "extra" / "own.csv", keep_default_na=False)
-    monkeypatch.setattr(evaluate_module, "_judge", lambda *_: None)
+    monkeypatch.setattr(evaluate_module, "_judge", lambda *_: Evaluation())
     monkeypatch.setattr(
         evaluate_module, "_table", lambda _o, _s, name, _f: judged.assign(defence=name)
     )
