@@ -67,18 +67,22 @@ def masked_token(token: str, replacements: Sequence[str]) -> str:
     return MASK
 
 
-def check_replacement(word: Any, where: str) -> None:
+def check_replacement(word: Any, where: str, token: str = "") -> None:
     """Refuse what is not one word: positions would shift, or files could not hold it.
 
     Args:
         where: what it is, for the message.
+        token: the caption's own token in its place; characters that it holds may stay.
 
     Raises:
         ValueError: not a string, empty, or with white space or characters that cannot be seen.
     """
     if not isinstance(word, str):
         raise ValueError(f"{where}: expected a word as a string; got {word!r:.60}")
-    seen = word.replace(_NON_JOINER, "").replace(_JOINER, "")
+    if word.isprintable() and word and " " not in word:
+        return
+    kept = {*token, _NON_JOINER, _JOINER}
+    seen = "".join(c for c in word if c.isprintable() or c not in kept)
     if not seen or " " in seen or not seen.isprintable():
         raise ValueError(
             f"{where}: a replacement must be one word, so that positions stay: not empty, no "
@@ -101,7 +105,8 @@ def check_table(captions: Sequence[str], candidates: CandidateTable) -> None:
             f"for {len(captions)} captions"
         )
     for i, (caption, row) in enumerate(zip(captions, candidates, strict=True)):
-        n = caption.count(" ") + 1
+        tokens = caption.split(" ")
+        n = len(tokens)
         for position, replacement in row:
             if isinstance(position, bool) or not isinstance(position, int):
                 raise ValueError(f"caption {i}: expected a position, a number; got {position!r}")
@@ -109,4 +114,4 @@ def check_table(captions: Sequence[str], candidates: CandidateTable) -> None:
                 raise ValueError(
                     f"caption {i} has {n} words; {Edit(position, replacement)} lies outside it"
                 )
-            check_replacement(replacement, f"caption {i}, position {position}")
+            check_replacement(replacement, f"caption {i}, position {position}", tokens[position])

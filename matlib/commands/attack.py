@@ -107,6 +107,8 @@ class AttackOptions:
         check_positive("--eps", self.eps_255, " in 1/255 of the pixel range")
         check_count("--steps", self.n_steps, 1)
         check_count("--n-words", self.n_words, 1)
+        if not 0 <= self.seed < 2**31:  # every batch derives a seed of 64 bits from it
+            raise ValueError(f"--seed is a whole number from 0 to 2^31 - 1; got {self.seed}")
         if self.device:
             checked_device(self.device)
         if self.batch < 1:

@@ -79,7 +79,7 @@ def read_yaml(path: Path) -> Any:
 
     Raises:
         UnreadableError: no YAML; a mapping with two equal keys; several documents; a tag that
-            asks for an object of Python.
+            asks for an object of Python; half a surrogate pair.
     """
     text = read_text(path)
     try:
@@ -96,7 +96,12 @@ def read_yaml(path: Path) -> Any:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """A safe loader that refuses a key which is there twice."""
+    """A safe loader that refuses a key which is there twice, and half a surrogate pair."""
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        check_whole(node.value, f"line {node.start_mark.line + 1}")
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)

@@ -267,7 +267,14 @@ def _shared_owner(names: Iterable[str]) -> str | None:
 
 def _fits(stored: Tensor, expected: Tensor) -> bool:
     alike = stored.is_floating_point() == expected.is_floating_point()
-    return stored.shape == expected.shape and alike
+    return stored.shape == expected.shape and alike and not _kind(stored)
+
+
+def _kind(stored: Tensor) -> str:
+    """What a tensor is instead of an array of numbers; empty for one that is."""
+    if stored.is_meta:
+        return "without values"
+    return "" if stored.layout == torch.strided else str(stored.layout)
 
 
 def _difference(name: str, stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
@@ -275,6 +282,8 @@ def _difference(name: str, stored: Mapping[str, Tensor], expected: Mapping[str, 
         return f"{name} (missing)"
     if name not in expected:
         return f"{name} (not in this model)"
+    if kind := _kind(stored[name]):
+        return f"{name} ({kind}, an array of numbers is expected)"
     if stored[name].shape == expected[name].shape:
         return f"{name} {stored[name].dtype} instead of {expected[name].dtype}"
     return f"{name} {tuple(stored[name].shape)} instead of {tuple(expected[name].shape)}"

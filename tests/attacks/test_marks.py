@@ -13,7 +13,7 @@ from matlib.attacks.candidates import (
     from_table,
     normalise_caption,
 )
-from matlib.attacks.edits import MASK, Edit, apply_edit, masked_token
+from matlib.attacks.edits import MASK, Edit, apply_edit, check_table, masked_token
 from matlib.attacks.importance import order_by_gradient
 from matlib.attacks.marks import apart, in_place, marks, pieces
 from matlib.attacks.stop_words import RELEASED, english_stop_words
@@ -121,6 +121,18 @@ def test_synonyms_reach_words_beside_marks_and_compounds() -> None:
         [Edit(1, "girl’s")],
         [Edit(1, "(well-clad)"), Edit(1, "(chic)")],
     ]
+
+
+@pytest.mark.parametrize("mark", ["\u200b", "\u00ad", "\u200e", "\ufeff", "\x00", "\u2028", "\t"])
+def test_what_cannot_be_seen_in_a_caption_stays_and_does_not_stop_an_attack(mark: str) -> None:
+    captions = [f"a dog{mark}house", f"a dog{mark}"]
+    table = from_synonyms(captions, {"dog": ["cat"]})
+    check_table(captions, table)
+    assert [row[0].replacement for row in table] == [f"cat{mark}house", f"cat{mark}"]
+    with pytest.raises(ValueError, match="caption 0, position 1: a replacement must be one word"):
+        check_table(["a dog"], [[Edit(1, f"cat{mark}")]])
+    with pytest.raises(ValueError, match="one word"):
+        check_table(captions[1:], [[Edit(1, f"cat {mark}")]])
 
 
 def test_given_replacements_keep_the_marks_unless_they_bring_their_own() -> None:

@@ -228,7 +228,8 @@ def test_positions_that_released_conventions_shift_are_refused(shell: Shell) -> 
 @pytest.mark.parametrize(
     "budget",
     ["--eps=-1", "--eps=nan", "--eps=inf", "--eps=0", "--steps=-1", "--steps=0", "--step-size=-2",
-     "--step-size=0", "--step-size=nan", "--step-size=inf", "--n-words=-1", "--n-words=0", "--k=0"],
+     "--step-size=0", "--step-size=nan", "--step-size=inf", "--n-words=-1", "--n-words=0", "--k=0",
+     "--seed=-1", "--seed=2147483648", "--seed=18446744073709551616"],
 )  # fmt: skip
 def test_no_budget_helps_the_model(shell: Shell, attack: str, budget: str) -> None:
     words = shell.write("words.json", SYNONYMS)

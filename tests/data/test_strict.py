@@ -49,6 +49,8 @@ def test_text_in_another_encoding_is_refused_with_the_remedy(tmp_path: Path, rea
     [
         ("a: 1\nb: 2\na: 3\n", "line 3: the key 'a' is there twice"),
         ("x: {k: 1, k: 2}\n", "line 1: the key 'k' is there twice"),
+        ('a: 1\nb: "\\ud83d"\n', "line 2: .* half a surrogate pair"),
+        ('a: 1\n"\\ud83d": 2\n', "line 2: .* half a surrogate pair"),
         ("a: 1\n---\nb: 2\n", "line 2: but found another document"),
         ("a:\n\t- 1\n", "line 2: found character '\\\\t'"),
         ("a: !!python/object/apply:os.getcwd []\n", "could not determine a constructor"),

@@ -176,6 +176,9 @@ BROKEN: dict[str, tuple[Wrap, str]] = {
     "another shape": (lambda s: {**s, "visual.proj": torch.ones(3, 3)}, r"\(3, 3\) instead of"),
     "quantised": (
         lambda s: {**s, "visual.proj": s["visual.proj"].to(torch.int8)}, "int8 instead of"),
+    "sparse": (
+        lambda s: {**s, "visual.proj": s["visual.proj"].to_sparse()}, "sparse_coo, an array"),
+    "without values": (lambda s: {k: v.to("meta") for k, v in s.items()}, "without values, an arr"),
     "of something else": (lambda s: {"layer.weight": torch.ones(2)}, "none of its 1 tensors"),
     "two models": (lambda s: {"model": s, "model_ema": s}, r"several states \(model, model_ema\)"),
     "an optimiser": (lambda s: {"state": {0: {"m": torch.ones(2)}}}, "names to tensors"),
