@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +56,10 @@ class JointAscent:
                 "expected 0 < last_step <= first_step, and width and softness above 0; got "
                 f"{self.last_step}, {self.first_step}, {self.width} and {self.softness}"
             )
+
+    def narrowed(self) -> JointAscent:
+        """The same with harder counts: for points from which an ascent has already come."""
+        return replace(self, width=self.width / 3, softness=self.softness / 2)
 
     @property
     def ball(self) -> Ball:

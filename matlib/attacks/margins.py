@@ -50,21 +50,17 @@ class Aim:
         ir = torch.full((m,), (aside if target == "tr" else 1.0) / m)
         return cls(tr, ir)._scaled()
 
-    def among(self, tr: Tensor, ir: Tensor, aside: float = 0.02) -> Aim:
+    def among(self, tr: Tensor, ir: Tensor) -> Aim:
         """The same aim at some queries only: those that no earlier gallery made fail.
 
         Args:
             tr, ir: bool (N,) and (M,).
-            aside: worth of the other queries, as a share of what they were worth.
         """
-        rest = torch.tensor(aside), torch.tensor(1.0)
-        return Aim(
-            self.tr * torch.where(tr.cpu(), *rest[::-1]),
-            self.ir * torch.where(ir.cpu(), *rest[::-1]),
-        )._scaled()
+        return Aim(self.tr * tr.to(self.tr), self.ir * ir.to(self.ir))._scaled()
 
     def _scaled(self) -> Aim:
-        total = self.tr.sum() + self.ir.sum()
+        """All together 1, or nothing where nothing is aimed at."""
+        total = (self.tr.sum() + self.ir.sum()).clamp_min(torch.finfo(self.tr.dtype).tiny)
         return Aim(self.tr / total, self.ir / total)
 
     def to(self, like: Tensor) -> Aim:

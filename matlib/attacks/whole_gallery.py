@@ -24,13 +24,13 @@ from matlib.attacks.ascent import AttackReport
 from matlib.attacks.attacked_gallery import Attacked, Case, margins_of
 from matlib.attacks.balls import Ball
 from matlib.attacks.edits import CandidateTable
-from matlib.attacks.gallery import Gallery, TextAttack, prepared
+from matlib.attacks.gallery import Gallery, TextAttack
 from matlib.attacks.gallery_images import JointAscent
 from matlib.attacks.margins import TIE, Aim, Target
 from matlib.models.dual_encoder import DualEncoder, check_evaluation_mode
 
 __all__ = [
-    "Attacked", "Attacker", "Budget", "JointAscent", "gallery_attack", "gallery_variants", "nested",
+    "Attacked", "Attacker", "Budget", "JointAscent", "aimed_at_rest", "gallery_attack", "nested",
     "words_attack",
 ]  # fmt: skip
 
@@ -111,7 +111,7 @@ def gallery_attack(
         text: what may change: its `n_words`; every allowed edit is tried, whatever its search.
         generator: every restart and round has a generator of its own, seeded from this one.
         target: recall that the attacker lowers; an `Aim` gives each query a worth of its own.
-        n_rounds: alternations of images and words.
+        n_rounds: alternations of images and words; from the second on, ascents are narrower.
         n_restarts: runs in all, each from other starts.
         start: what an earlier attack with no larger budget found; the first run begins there.
         report: counts the gradients that vanish.
@@ -136,44 +136,50 @@ def gallery_attack(
         for round_ in range(n_rounds):
             own = torch.Generator().manual_seed(seed + 1009 * restart + 1 + round_)
             words = case.choices.features[descent.choice.to(encoder.device)]
-            point = image(encoder, gallery, point, words, case.aim, report=report)
+            how = image.narrowed() if round_ else image
+            point = how(encoder, gallery, point, words, case.aim, report=report)
             descent.see(case.seen(point))
             case.choose_words(descent, own)
             best = case.better(best, Attacked(point, case.captions(descent)))
     return best
 
 
-def gallery_variants(
+def aimed_at_rest(
     encoder: DualEncoder,
     gallery: Gallery,
     candidates: CandidateTable,
     image: JointAscent,
     text: TextAttack,
+    earlier: Sequence[Attacked],
     *,
     generator: torch.Generator,
-    targets: Sequence[Target] = ("both", "tr", "ir"),
-    n_rounds: int = 2,
+    target: Target,
+    n_rounds: int = 1,
     report: AttackReport | None = None,
-) -> dict[str, Attacked]:
-    """One fully adversarial gallery per target, for a minimum per query over them.
+) -> Attacked:
+    """One more gallery, aimed at the queries that no earlier one made fail.
 
-    Each after the first is aimed at the queries that all galleries before it left right, and
-    begins where the first ended.
+    For a minimum per query over several galleries: there each query needs to fail in one of
+    them only, so this one gives up all others. It begins where the first ended.
+
+    Args:
+        earlier: one gallery or more, as `gallery_attack` made them under the same budget.
+        target: of the queries that are left, those of both directions or of one.
+
+    Raises:
+        ValueError: no earlier gallery; else as `gallery_attack`.
     """
-    away = prepared(encoder, gallery, candidates, text)
-    found: dict[str, Attacked] = {}
+    if not earlier:
+        raise ValueError("aimed_at_rest needs the galleries made before; got none")
     tr_left, ir_left = (torch.ones(n, dtype=torch.bool) for n in gallery.relevant.shape)
-    for target in targets:
-        aim = Aim.at(gallery.relevant, target)
-        aim = aim.among(tr_left, ir_left) if found else aim
-        first = next(iter(found.values()), None)
-        found[target] = gallery_attack(
-            encoder, gallery, candidates, image, away, generator=generator, target=aim,
-            n_rounds=n_rounds, start=first, report=report,
-        )  # fmt: skip
-        tr, ir = margins_of(encoder, gallery, found[target])
+    for each in earlier:
+        tr, ir = margins_of(encoder, gallery, each)
         tr_left, ir_left = tr_left & (tr < -TIE), ir_left & (ir < -TIE)
-    return found
+    aim = Aim.at(gallery.relevant, target, aside=0.0).among(tr_left, ir_left)
+    return gallery_attack(
+        encoder, gallery, candidates, image.narrowed(), text, generator=generator, target=aim,
+        n_rounds=n_rounds, start=earlier[0], report=report,
+    )  # fmt: skip
 
 
 class Budget(NamedTuple):

@@ -21,8 +21,8 @@ from matlib.attacks.text import WordSubstitution
 from matlib.attacks.whole_gallery import (
     Attacked,
     Budget,
+    aimed_at_rest,
     gallery_attack,
-    gallery_variants,
     nested,
     words_attack,
 )
@@ -211,14 +211,30 @@ def test_a_caption_becomes_a_distractor_of_other_images() -> None:
     assert descent.failing() == pytest.approx(1 / 6)
 
 
-def test_variants_are_aimed_at_what_is_left() -> None:
-    gallery, table = case([2, 2, 2, 2], 3)
-    found = gallery_variants(
-        encoder(), gallery, table, JointAscent(2.0, 3), ONE, generator=generator(), n_rounds=1
-    )
-    assert list(found) == ["both", "tr", "ir"]
-    for each in found.values():
-        assert float((each.pixels - gallery.pixels).abs().max()) <= 2 / 255 + 1e-6
+@settings(max_examples=5)
+@given(counts=counts, seed=seeds, target=st.sampled_from(["both", "tr", "ir"]))
+def test_one_more_gallery_keeps_the_budget_and_rests_where_nothing_is_left(
+    counts: list[int],
+    seed: int,
+    target: str,
+) -> None:
+    gallery, table = case(counts, seed)
+    given = encoder(), gallery, table, JointAscent(2.0, 2), ONE
+    first = gallery_attack(*given, generator=generator(), n_rounds=1)
+    more = aimed_at_rest(*given, [first], generator=generator(), target=target)  # type: ignore[arg-type]
+    assert float((more.pixels - gallery.pixels).abs().max()) <= 2 / 255 + 1e-6
+    left = judged(gallery, first)
+    if not (left.hits("TR", 1).any() or left.hits("IR", 1).any()):
+        assert more.captions == first.captions  # nothing to aim at: nothing is better
+
+
+def test_one_more_gallery_needs_an_earlier_one() -> None:
+    gallery, table = case([1, 1], 0)
+    with pytest.raises(ValueError, match="made before"):
+        aimed_at_rest(
+            encoder(), gallery, table, JointAscent(2.0, 1), ONE, [], generator=generator(),
+            target="tr",
+        )  # fmt: skip
 
 
 def test_each_target_leaves_least_of_its_own_direction() -> None:
