@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from matlib.attacks.ascent import AttackReport
 from matlib.attacks.balls import Ball
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.gallery import Gallery, TextAttack, embed_images, prepared
@@ -40,10 +41,11 @@ class Case:
         candidates: CandidateTable,
         text: TextAttack,
         target: Target | Aim,
+        report: AttackReport | None,
     ) -> None:
         self.encoder, self.gallery = encoder, gallery
         self.aim = target if isinstance(target, Aim) else Aim.at(gallery.relevant, target)
-        self.text = prepared(encoder, gallery, candidates, text)
+        self.text = prepared(encoder, gallery, candidates, text, report)
         self.choices = WordChoices(self.text)
 
     def seen(self, pixels: Tensor) -> Tensor:

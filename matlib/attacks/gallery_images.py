@@ -11,6 +11,7 @@ from torch import Tensor
 
 from matlib.attacks.ascent import AttackReport, Vanished, checked
 from matlib.attacks.balls import Ball, Norm, check_eps, largest
+from matlib.attacks.forwards import images_per_forward
 from matlib.attacks.gallery import Gallery
 from matlib.attacks.margins import Aim, margins, soft_margins, unit_of
 from matlib.models.dual_encoder import DualEncoder, frozen
@@ -92,12 +93,17 @@ class JointAscent:
         """
         clean = checked(encoder, gallery.pixels, self.eps_255, self.norm)
         with frozen(encoder):
-            run = _Run(self, encoder, gallery, clean, point.to(clean), text, aim.to(text))
-            return run.ascend(report)
+            run = _Run(self, encoder, gallery, clean, text, aim.to(text))
+            return run.ascend(point.to(clean), report)
 
 
 class _Run:
-    """One ascent; `similarity` (N, M) is that of the images where they were last seen."""
+    """One ascent.
+
+    The score needs the whole gallery, a forward holds a chunk of it: so its slope in the
+    embeddings is taken first, of all images at once, and then carried through the encoder chunk
+    by chunk. Where all images fit into one forward that forward serves both.
+    """
 
     def __init__(
         self,
@@ -105,66 +111,75 @@ class _Run:
         encoder: DualEncoder,
         gallery: Gallery,
         clean: Tensor,
-        point: Tensor,
         text: Tensor,
         aim: Aim,
     ) -> None:
         self.how, self.encoder, self.clean, self.text, self.aim = how, encoder, clean, text, aim
         self.relevant = gallery.relevant.to(clean.device)
-        self.point, self.velocity = point, torch.zeros_like(point)
-        self.parts = torch.arange(len(clean), device=clean.device).split(gallery.chunk)
-        self.similarity = torch.cat([self._seen(point[rows]) for rows in self.parts])
-        self.unit = unit_of(*margins(self.similarity, self.relevant))
+        size = gallery.chunk or images_per_forward(clean, device=clean.device)
+        self.parts = torch.arange(len(clean), device=clean.device).split(size)
+        self.vanished = [Vanished(len(rows), clean.device) for rows in self.parts]
+        self.unit = 1.0
 
-    def _seen(self, pixels: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self.encoder.encode_image(pixels) @ self.text.T
-
-    def ascend(self, report: AttackReport | None) -> Tensor:
-        best, kept = self._value(), self.point
-        vanished = [Vanished(len(rows), self.clean.device) for rows in self.parts]
-        for step in range(self.how.n_steps):
-            before = self.point
-            self.point = self._move(step, vanished)
-            if step:  # the similarities are now those of `before`, all of them
-                best, kept = max((best, kept), (self._value(), before), key=lambda x: x[0])
-        if self.how.n_steps:
-            self.similarity = torch.cat([self._seen(self.point[rows]) for rows in self.parts])
-            best, kept = max((best, kept), (self._value(), self.point), key=lambda x: x[0])
-        for each in vanished:
+    def ascend(self, point: Tensor, report: AttackReport | None) -> Tensor:
+        how, ball = self.how, self.how.ball
+        velocity, best, kept = torch.zeros_like(point), (-math.inf, -math.inf), point
+        for step in range(how.n_steps):
+            gradient, stays, value = self._look(point, first=step == 0)
+            best, kept = max((best, kept), (value, point), key=lambda each: each[0])
+            velocity = how.momentum * velocity + _at_mean_1(gradient)
+            direction = ball.direction(velocity).masked_fill(stays, 0)
+            falls = (1 + math.cos(math.pi * step / how.n_steps)) / 2
+            size = ball.eps * (how.last_step + (how.first_step - how.last_step) * falls)
+            point = ball.project(point + size * direction, self.clean)
+        if how.n_steps:
+            with torch.no_grad():
+                value, _ = self._value(self._features(point) @ self.text.T)
+            best, kept = max((best, kept), (value, point), key=lambda each: each[0])
+        for each in self.vanished:
             each.tell(report)
         return kept
 
-    def _value(self) -> tuple[float, float]:
-        """Worth of the failing queries; where equal, the softly counted one."""
-        failing = self.aim.failing(*margins(self.similarity, self.relevant))
-        return float(failing), float(self._score(self.similarity))
+    def _features(self, point: Tensor) -> Tensor:
+        return torch.cat([self.encoder.encode_image(point[rows]) for rows in self.parts])
 
-    def _score(self, similarity: Tensor) -> Tensor:
-        """Scalar to ascend: linear far below the point of failing, level far above it."""
-        unit, how = self.unit, self.how
-        tr, ir = soft_margins(similarity, self.relevant, how.width * unit)
-        width = how.softness * unit
+    def _look(self, point: Tensor, *, first: bool) -> tuple[Tensor, Tensor, tuple[float, float]]:
+        """Slope of the score in every image, which images stay, and what the point is worth."""
+        leaf = point.detach().requires_grad_(True)
+        at_once = len(self.parts) == 1
+        with torch.set_grad_enabled(at_once):
+            features = self._features(leaf)
+        seen = features.detach().requires_grad_(True)
+        with torch.enable_grad():
+            similarity = seen @ self.text.T
+            if first:
+                self.unit = unit_of(*margins(similarity.detach(), self.relevant))
+            value, score = self._value(similarity)
+            (slope,) = torch.autograd.grad(score, seen)
+            if at_once:
+                parts = [torch.autograd.grad(features, leaf, slope)[0]]
+            else:
+                parts = [self._carried(point[rows], slope[rows]) for rows in self.parts]
+        checked_parts = [c.check(part) for c, part in zip(self.vanished, parts, strict=True)]
+        gradients, stays = zip(*checked_parts, strict=True)
+        return torch.cat(gradients), torch.cat(stays), value
+
+    def _carried(self, pixels: Tensor, slope: Tensor) -> Tensor:
+        """The slope in embeddings through the encoder, to the pixels."""
+        leaf = pixels.detach().requires_grad_(True)
+        return torch.autograd.grad(self.encoder.encode_image(leaf), leaf, slope)[0]
+
+    def _value(self, similarity: Tensor) -> tuple[tuple[float, float], Tensor]:
+        """Worth of the failing queries, then where equal the score; and the score to ascend.
+
+        The score is linear in a margin far below the point of failing, and level far above it.
+        """
+        failing = self.aim.failing(*margins(similarity.detach(), self.relevant))
+        tr, ir = soft_margins(similarity, self.relevant, self.how.width * self.unit)
+        width = self.how.softness * self.unit
         lost = (self.aim.tr * F.softplus(-tr / width)).sum()
-        return -lost - (self.aim.ir * F.softplus(-ir / width)).sum()
-
-    def _move(self, step: int, vanished: list[Vanished]) -> Tensor:
-        """Every image one step on, chunk by chunk, each against the others as last seen."""
-        how, ball, moved = self.how, self.how.ball, []
-        falls = (1 + math.cos(math.pi * step / max(how.n_steps, 1))) / 2
-        size = ball.eps * (how.last_step + (how.first_step - how.last_step) * falls)
-        for rows, counts in zip(self.parts, vanished, strict=True):
-            leaf = self.point[rows].requires_grad_(True)
-            with torch.enable_grad():
-                own = self.encoder.encode_image(leaf) @ self.text.T
-                score = self._score(self.similarity.index_copy(0, rows, own))
-                (gradient,) = torch.autograd.grad(score, leaf)
-            self.similarity[rows] = own.detach()
-            gradient, stays = counts.check(gradient)
-            self.velocity[rows] = how.momentum * self.velocity[rows] + _at_mean_1(gradient)
-            direction = ball.direction(self.velocity[rows]).masked_fill(stays, 0)
-            moved.append(ball.project(self.point[rows] + size * direction, self.clean[rows]))
-        return torch.cat(moved)
+        score = -lost - (self.aim.ir * F.softplus(-ir / width)).sum()
+        return (float(failing), float(score.detach())), score
 
 
 def _at_mean_1(gradient: Tensor) -> Tensor:

@@ -48,6 +48,7 @@ def words_attack(
     target: Target | Aim = "both",
     n_restarts: int = 2,
     start: Sequence[str] | None = None,
+    report: AttackReport | None = None,
 ) -> list[str]:
     """Words alone, the images being clean.
 
@@ -62,6 +63,7 @@ def words_attack(
             of it disturbed. More never leave more recall.
         start: the captions of an earlier attack with no larger budget; what comes back leaves
             no more recall than they.
+        report: counts captions and what can be attacked in them.
 
     Returns:
         M captions.
@@ -73,7 +75,7 @@ def words_attack(
     if attacker not in ("pairwise", "gallery"):
         raise ValueError(f"attacker must be 'pairwise' or 'gallery'; got {attacker!r}")
     check_evaluation_mode(encoder)
-    case = Case(encoder, gallery, candidates, text, target)
+    case = Case(encoder, gallery, candidates, text, target, report)
     clean = Attacked(gallery.pixels, list(gallery.captions))
     best = clean if start is None else case.within(clean._replace(captions=list(start)), Ball(0.0))
     if attacker == "pairwise":
@@ -121,7 +123,7 @@ def gallery_attack(
             pixels outside [0, 1], an encoder in training mode.
     """
     check_evaluation_mode(encoder)
-    case = Case(encoder, gallery, candidates, text, target)
+    case = Case(encoder, gallery, candidates, text, target, report)
     seed = int(torch.randint(2**31, (1,), generator=generator))
     clean = Attacked(gallery.pixels, list(gallery.captions))
     best = clean if start is None else case.within(start, image.ball)

@@ -292,3 +292,31 @@ def test_unknown_words_of_the_call_are_refused() -> None:
         words_attack(encoder(), gallery, table, ONE, generator=generator(), target="x")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="n_steps >= 0"):
         JointAscent(2.0, -1)
+
+
+def test_no_number_depends_on_the_images_of_a_forward() -> None:
+    gallery, table = case([2, 1, 2, 1], 2)
+    model, exactly = tiny_encoder().double(), gallery.pixels.double()
+    found = [
+        gallery_attack(
+            model,
+            Gallery(exactly, gallery.captions, gallery.relevant, gallery.own, chunk),
+            table, JointAscent(4.0, 3), ONE, generator=generator(), n_rounds=1,
+        )
+        for chunk in (1, 3, 4)
+    ]  # fmt: skip
+    for other in found[1:]:
+        assert torch.equal(found[0].pixels, other.pixels) and found[0].captions == other.captions
+
+
+def test_the_images_ascend_both_directions() -> None:
+    """Words stay: images alone lower the recall of images and of captions as queries."""
+    gallery, table = case([2, 2, 1, 2], 4)
+    found = gallery_attack(
+        encoder(), gallery, [[] for _ in table], JointAscent(16.0, 10), ONE,
+        generator=generator(), n_rounds=1,
+    )  # fmt: skip
+    before, after = judged(gallery, clean(gallery)), judged(gallery, found)
+    assert found.captions == list(gallery.captions)
+    assert after.recall("TR", 1) < before.recall("TR", 1)
+    assert after.recall("IR", 1) < before.recall("IR", 1)
