@@ -204,26 +204,26 @@ class Training(Part):
 
 
 class Budget(Part):
-    """What an attacker may do."""
+    """What an attacker may do: something on either side, or a row is not what it says."""
 
     eps_255: float
-    pgd_steps: int = Field(ge=0, le=100_000)
+    pgd_steps: int = Field(ge=1, le=100_000)
     step_255: float | None = Field(
         default=None, gt=0, le=255, description="null: from eps_255 and pgd_steps"
     )
-    n_words: int = Field(default=1, ge=0, le=1000)
+    n_words: int = Field(default=1, ge=1, le=1000)
 
     @model_validator(mode="after")
     def _unit(self) -> Budget:
         check_eps(self.eps_255)
+        if self.eps_255 == 0:
+            raise ValueError("eps_255 0 is no attack; give a budget above 0")
         return self
 
 
 class TrainAttack(Budget):
-    """The attack inside training; one of size zero would leave its inputs clean unseen."""
+    """The attack inside training."""
 
-    pgd_steps: int = Field(ge=1, le=100_000)
-    n_words: int = Field(default=1, ge=1, le=1000)
     threats: Annotated[tuple[Threat, ...], Distinct, Field(min_length=1)] = ("bert_true", "typo")
     search: Literal["importance", "exhaustive"] = "importance"
     max_edits: int | None = Field(
@@ -231,12 +231,6 @@ class TrainAttack(Budget):
         ge=1,
         description="edits tried per caption and step, drawn afresh; null: all",
     )
-
-    @model_validator(mode="after")
-    def _attacks(self) -> TrainAttack:
-        if self.eps_255 == 0:
-            raise ValueError("eps_255 0 would train without an attack; give a budget above 0")
-        return self
 
 
 class Evaluation(Budget):

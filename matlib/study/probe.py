@@ -132,7 +132,7 @@ def training_steps(
     how, phase = defence_of(run), profile.finetune or profile.base
     assert phase is not None
     attack = train_attack_of(profile, run)
-    pairs = made_pairs(batch, 1, encoder.image_size)
+    pairs = made_pairs(batch, 2 if how.uses_one_to_many else 1, encoder.image_size)
     data = OneToMany.from_pairs(pairs)
     table = edits_for(pairs.captions, profile, attack.threats)
     schedule = Schedule(
