@@ -23,7 +23,14 @@ from matlib.commands.outcomes import write_outcomes
 from matlib.commands.user_data import check_images, file_hashes, identity, read_user_data, sized
 from matlib.commands.words import Words, attackable
 from matlib.data.pairs import ImageTextPairs
-from matlib.evaluation.suite import ATTACKS, MOVES, ON_REQUEST, TEXT_ATTACKS, Suite
+from matlib.evaluation.suite import (
+    ATTACKS,
+    MOVES,
+    ON_REQUEST,
+    TEXT_ATTACKS,
+    WORDS_ALONE,
+    Suite,
+)
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.opening import checked_device
 from matlib.progress import Progress
@@ -113,7 +120,7 @@ class AttackOptions:
             checked_device(self.device)
         if self.batch < 1:
             raise ValueError(f"--batch is the number of images, 1 or more; got {self.batch}")
-        if self.form == "png" and self.attack != "bert" and 0 < self.eps_255 < 1:
+        if self.form == "png" and self.attack not in WORDS_ALONE and 0 < self.eps_255 < 1:
             raise ValueError(
                 f"8-bit files cannot hold changes below 1/255, eps is {self.eps_255}/255: "
                 "take --format float"

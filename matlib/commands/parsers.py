@@ -6,7 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-ATTACK_NAMES = ("pgd", "bert", "sep", "co-attack", "sga", "dra", "joint", "apgd")
+ATTACK_NAMES = (
+    "pgd", "bert", "words-pairwise", "words", "sep", "co-attack", "sga", "dra", "joint", "apgd",
+    "gallery", "gallery-tr", "gallery-ir",
+)  # fmt: skip
 
 
 def count(text: str) -> int:

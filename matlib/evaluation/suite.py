@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -16,17 +16,32 @@ from matlib.attacks.gallery import Gallery, TextAttack
 from matlib.attacks.image import PGD, AttackReport, ImageAttack, ScaleViews
 from matlib.attacks.multimodal import co_attack, contrastive_attack, feature_pgd, pgd, sga
 from matlib.attacks.text import WordSubstitution
+from matlib.attacks.whole_gallery import (
+    Attacked,
+    JointAscent,
+    aimed_at_rest,
+    gallery_attack,
+    words_attack,
+)
 from matlib.choices import Choices
 from matlib.models.dual_encoder import DualEncoder
 
 Key = tuple[str, str]
 """(attack, text threat); the threat is "" where no text is attacked."""
 
-TEXT_ATTACKS = ("bert", "sep", "co-attack", "sga", "joint", "apgd")
+WORDS_ALONE = ("bert", "words-pairwise", "words")
+"""Rows whose images are clean."""
+
+GALLERY_AT_REST = ("gallery-tr", "gallery-ir")
+"""Further galleries, aimed at the queries that those before them left right."""
+
+TEXT_ATTACKS = (
+    *WORDS_ALONE, "sep", "co-attack", "sga", "joint", "apgd", "gallery", *GALLERY_AT_REST,
+)  # fmt: skip
 ATTACKS = ("clean", "pgd", *TEXT_ATTACKS)
 """The rows of a suite unless it names its own."""
 
-SLOW = ("co-attack", "apgd", "own")
+SLOW = ("co-attack", "apgd", "own", "gallery", *GALLERY_AT_REST)
 """Attacks that a study may keep for the threats that decide (`Suite.slow_under`)."""
 
 OWN = "own"
@@ -48,9 +63,13 @@ ON_REQUEST = ("dra",)
 class Suite:
     """The attacks and their budgets.
 
-    Rows: `clean`, `pgd` (image alone), and per text threat `bert` (text alone), `sep` (both,
-    independently), `co-attack`, `sga`, `joint` (contrastive loss on both sides with an
-    exhaustive text search), `apgd` (the same with APGD at three times the steps), and `worst`
+    Rows of the pairwise attacker, who attacks each image and each caption for itself against the
+    clean rest of the gallery: `clean`, `pgd` (image alone), and per text threat `bert` and
+    `words-pairwise` (text alone, by importance and every edit), `sep` (both, independently),
+    `co-attack`, `sga`, `joint` (contrastive loss on both sides with an exhaustive text search),
+    `apgd` (the same with APGD at three times the steps). Rows of the gallery attacker, who
+    chooses all images and all words together: `words` (text alone), `gallery`, and `gallery-tr`
+    and `gallery-ir`, aimed at what is left (`matlib.attacks.whole_gallery`). And `worst`
     (`matlib.evaluation.worst`: per query the minimum over all of these, a pessimistic bound). On
     request `dra`.
 
@@ -126,17 +145,27 @@ class Suite:
         text: TextAttack,
         seed: int,
         report: AttackReport,
+        earlier: Sequence[Attacked] = (),
     ) -> tuple[Tensor, list[str]]:
         """A multimodal attack by its row; each has a generator of its own.
 
         Args:
             text: `self.text`, or what it prepared for these captions, to be shared.
+            earlier: the galleries of the gallery attacker under this threat so far, for the
+                rows that are aimed at what they leave; without any, `gallery` is made first.
         """
         if attack == OWN and self.own is not None:
             drawn_from = _generator(seed)
             return self.own(encoder, gallery, table, self.image, self.text, drawn_from, report)
-        drawn = {"generator": _generator(seed), "report": report}
+        drawn: dict[str, Any] = {"generator": _generator(seed), "report": report}
+        if attack in GALLERY_AT_REST:
+            drawn["earlier"] = earlier
         return MOVES.choose(attack)(self, (encoder, gallery, table), text, drawn)
+
+    def together(self) -> JointAscent:
+        """The image step of the gallery attacker: three times the steps, in each round."""
+        image = self.image
+        return JointAscent(image.eps_255, 3 * max(image.n_steps, 1), image.norm)
 
     def stronger(self) -> APGD:
         """APGD with the budget of the image attack, three times its steps, and restarts."""
@@ -196,10 +225,41 @@ def _apgd(suite: Suite, target: Target, text: TextAttack, drawn: Drawn) -> Moved
     return contrastive_attack(*target, suite.stronger(), text, **drawn)
 
 
+def _words_pairwise(suite: Suite, target: Target, text: TextAttack, drawn: Drawn) -> Moved:
+    return target[1].pixels, words_attack(*target, text, attacker="pairwise", **drawn)
+
+
+def _words(suite: Suite, target: Target, text: TextAttack, drawn: Drawn) -> Moved:
+    return target[1].pixels, words_attack(*target, text, **drawn)
+
+
+def _gallery(suite: Suite, target: Target, text: TextAttack, drawn: Drawn) -> Moved:
+    return gallery_attack(*target, suite.together(), text, **drawn)
+
+
+def _gallery_tr(suite: Suite, target: Target, text: TextAttack, drawn: Drawn) -> Moved:
+    return _at_rest(suite, target, text, drawn, "tr")
+
+
+def _gallery_ir(suite: Suite, target: Target, text: TextAttack, drawn: Drawn) -> Moved:
+    return _at_rest(suite, target, text, drawn, "ir")
+
+
+def _at_rest(
+    suite: Suite, target: Target, text: TextAttack, drawn: Drawn, direction: Literal["tr", "ir"]
+) -> Moved:
+    own = {key: value for key, value in drawn.items() if key != "earlier"}
+    image = suite.together()
+    earlier = drawn["earlier"] or [gallery_attack(*target, image, text, **own)]
+    return aimed_at_rest(*target, image, text, earlier, target=direction, **own)
+
+
 MOVES: Choices[Callable[[Suite, Target, TextAttack, Drawn], Moved]] = Choices({
     "co-attack": _co_attack, "sga": _sga, "dra": _dra, "joint": _joint, "apgd": _apgd,
-}, what="attack on both sides")  # fmt: skip
-"""The rows that attack images and captions in one; `pgd`, `bert` and `sep` are made of parts."""
+    "words-pairwise": _words_pairwise, "words": _words, "gallery": _gallery,
+    "gallery-tr": _gallery_tr, "gallery-ir": _gallery_ir,
+}, what="attack with words")  # fmt: skip
+"""The rows that are one function; `pgd`, `bert` and `sep` are made of parts."""
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -23,8 +23,7 @@ def worst_under(
     Args:
         outcomes: per (attack, threat), the threat "" where no text is attacked.
         attacks: only these and `clean`, so that rows judged by different suites are compared
-            under the same attacks; the parts of an attack (`gallery-tr`) belong to it. All by
-            default.
+            under the same attacks. All by default.
 
     Raises:
         ValueError: nothing is legal.
@@ -34,11 +33,6 @@ def worst_under(
         for (attack, own), found in outcomes.items()
         if attack != WORST
         and own in ("", threat)
-        and (attacks is None or attack == "clean" or _row(attack) in attacks)
+        and (attacks is None or attack == "clean" or attack in attacks)
     ]
     return worst_of(parts)
-
-
-def _row(attack: str) -> str:
-    """The row of a suite that an attack is a part of."""
-    return "gallery" if attack.startswith("gallery-") else attack

@@ -22,6 +22,8 @@ ATTACKS: dict[str, Key] = {
     "Sep": ("sep", PRIMARY),
     "Co-Attack": ("co-attack", PRIMARY),
     "SGA": ("sga", PRIMARY),
+    "text, whole gallery": ("words", PRIMARY),
+    "both, whole gallery": ("gallery", PRIMARY),
     "worst (primary threat)": ("worst", PRIMARY),
 }
 """Column -> attack and text threat."""

@@ -14,12 +14,13 @@ Gallery = Literal["test", "val", "train-1", "test-1"]
 """`test` and `val` with all captions; `train-1` and `test-1` with one caption per image and
 the same number of images, to compare training with held-out pairs."""
 
-INSIDE_ATTACKS = ("clean", "pgd", "bert", "sga", "joint")
+INSIDE_ATTACKS = ("clean", "pgd", "bert", "words", "sga", "joint", "gallery")
 
-PAIRS_ATTACKS = ("clean", "pgd", "bert", "co-attack", "sga", "joint")
-"""What techniques of augmentation are compared under: the paper's four attacks, and `joint`."""
+PAIRS_ATTACKS = ("clean", "pgd", "bert", "words", "co-attack", "sga", "joint", "gallery")
+"""What techniques of augmentation are compared under: the paper's four attacks, `joint`, and the
+gallery attacker."""
 
-HELD_OUT_ATTACKS = ("clean", "bert", "joint")
+HELD_OUT_ATTACKS = ("clean", "bert", "words", "joint", "gallery")
 """Edits of kinds that no defence trains on: text alone, and with the images."""
 
 TRANSFER_ATTACKS = ("pgd", "sga", "joint")

@@ -14,6 +14,7 @@ from matlib.config import Run
 from matlib.evaluation.retrieval import Direction
 from matlib.evaluation.robustness import Key
 from matlib.evaluation.statistics import MIN_SEEDS_FOR_INTERVAL, recall_estimate, t_interval
+from matlib.evaluation.suite import WORDS_ALONE
 from matlib.study.durable import write_durably
 from matlib.study.endpoints import endpoint_table
 from matlib.study.held_out import held_out_table
@@ -93,7 +94,7 @@ def about_attack(study: Study, key: Key, source_model: str = "self") -> dict[str
     return {
         "attack": attack,
         "text_threat": threat,
-        "eps_255": 0.0 if attack in ("clean", "bert") else budget.eps_255,
+        "eps_255": 0.0 if attack in ("clean", *WORDS_ALONE) else budget.eps_255,
         "n_words": 0 if attack in ("clean", "pgd") else budget.n_words,
         "source_model": source_model,
     }

@@ -17,7 +17,7 @@ from matlib.evaluation.statistics import Estimate, primary_endpoint
 from matlib.study.coordinates import coordinates
 from matlib.study.good_pairs import pair_study
 from matlib.study.intervention import intervention_table
-from matlib.study.judgings import inside
+from matlib.study.judgings import INSIDE_ATTACKS, inside
 from matlib.study.ledger import CONTRAST_COLUMNS, ledger
 from matlib.study.pairs_claims import _turned, failed_checks, pairs_contrasts
 from matlib.study.recipes import as_run
@@ -116,7 +116,7 @@ def test_gains_of_the_experiment_are_under_the_same_attacks_as_the_reference(stu
               and [getattr(r.dials, d) for d in DIALS] == [row[d] for d in DIALS]]  # fmt: skip
     own = found_by(study, name, 0, inside(e))
     reference = found_by(study, "mat", 0)
-    same = worst_of([reference[a] for a in ("clean", "pgd", "bert", "sga", "joint")])
+    same = worst_of([reference[a] for a in INSIDE_ATTACKS])
     expected = primary_endpoint(own["worst"]) - primary_endpoint(same)
     assert row["gain"] == pytest.approx(expected)
     true = table.set_index(list(DIALS))["true_fraction"]

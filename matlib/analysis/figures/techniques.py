@@ -34,6 +34,8 @@ _ATTACKS = {
     "bert": (PURPLE, "^", "-."),
     "co-attack": (ORANGE, "v", ":"),
     "sga": (BLUE, "D", "--"),
+    "words": (PURPLE, "<", ":"),
+    "gallery": (BLUE, "P", "-."),
     "worst": (VERMILLION, "o", "-"),
 }
 
