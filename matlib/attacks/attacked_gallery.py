@@ -97,12 +97,13 @@ class Case:
         return self.choices.sentences(descent.choice)
 
     def better(self, kept: Attacked, found: Attacked) -> Attacked:
-        """The one of which more is worth failing; `kept` of two equal ones."""
+        """The one of which more fails, or as much by wider margins; `kept` of two equal ones."""
         return found if self._worth(found) > self._worth(kept) else kept
 
-    def _worth(self, attacked: Attacked) -> float:
+    def _worth(self, attacked: Attacked) -> tuple[float, float]:
         tr, ir = margins_of(self.encoder, self.gallery, attacked)
-        return float(self.aim.to(tr).failing(tr, ir, TIE))
+        aim = self.aim.to(tr)
+        return float(aim.failing(tr, ir, TIE)), float(aim.tr @ tr + aim.ir @ ir)
 
 
 def margins_of(encoder: DualEncoder, gallery: Gallery, attacked: Attacked) -> tuple[Tensor, Tensor]:

@@ -105,7 +105,8 @@ def gallery_attack(
 
     The words are chosen on the exact margins of every query (`WordDescent`), the images ascend
     a soft margin over the whole gallery in both directions (`JointAscent`). After every step
-    the gallery that leaves least recall so far is kept, the clean one among them: more rounds
+    the gallery that leaves least recall so far is kept, the clean one among them (of equal ones
+    that of the wider margins): more rounds
     and more restarts never leave more, nor does a larger budget that is given the result of a
     smaller one as `start` (`nested`).
 
