@@ -72,7 +72,7 @@ def character_edits(
                 text = one_edit(current, best_slot, symbols[pick])
                 if text != current and valid(text, current):
                     value = value_of(encoder, text, i, score)
-                    if not found or is_better(value, found_value, torch.float64):
+                    if found_value == float("-inf") or is_better(value, found_value, torch.float64):
                         found, found_value = text, value
             current = found or current
         out.append(current)
