@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -118,30 +119,48 @@ class WordDescent:
     def sweep(self, worth: Worth, order: Tensor) -> int:
         """Let each caption become its best sentence, one after the other.
 
+        64 captions are looked at together; those that have a better sentence are then looked at
+        again, one by one, as the others have become by then.
+
         Args:
             order: int64, the captions to go through.
 
         Returns:
             how many changed.
         """
-        start, n_changed = self.choices.start, 0
+        start, n_changed = torch.tensor(self.choices.start), 0
         for part in order.split(self.block):
-            ranges = [range(start[m], start[m + 1]) for m in part.tolist()]
-            rows = torch.tensor([row for each in ranges for row in each], device=self.image.device)
-            similarity = self.choices.features[rows] @ self.image.T
-            counts = [len(each) for each in ranges]
-            for m, first, own in zip(
-                part.tolist(), (r.start for r in ranges), similarity.split(counts), strict=True
-            ):
-                if len(own) > 1:
-                    n_changed += self._improve(m, first, own, worth)
+            first, count = start[part], start[part + 1] - start[part]
+            owner = torch.repeat_interleave(torch.arange(len(part)), count)
+            offset = count.cumsum(0) - count
+            rows = torch.arange(len(owner)) - (offset - first)[owner]
+            device = self.image.device
+            similarity = self.choices.features[rows.to(device)] @ self.image.T
+            value = self._values(part.to(device), owner.to(device), similarity, worth)
+            best = value.new_full((len(part),), -math.inf)
+            best = best.scatter_reduce(0, owner.to(device), value, "amax")
+            gain = best - value[(self.choice[part] - first + offset).to(device)]
+            for i in (gain > LEAST_GAIN).nonzero().flatten().tolist():
+                own = similarity[int(offset[i]) : int(offset[i] + count[i])]
+                n_changed += self._improve(int(part[i]), int(first[i]), own, worth)
         return n_changed
+
+    def _values(self, part: Tensor, owner: Tensor, similarity: Tensor, worth: Worth) -> Tensor:
+        """(R,) worth of what fails if a caption becomes a sentence, as far as it changes that.
+
+        Args:
+            part: int64 (B,), captions.
+            owner: int64 (R,), of each sentence the caption in `part`.
+            similarity: float (R, N), of the sentences.
+        """
+        right = self._right[part][owner]
+        tr = worth(self._tops.with_sentences(part, owner, similarity, right)) @ self.aim.tr
+        return tr + self.aim.ir[part][owner] * worth(_own_margins(similarity, right))
 
     def _improve(self, m: int, first: int, own: Tensor, worth: Worth) -> bool:
         """Caption m becomes the best of its sentences, of which (k, N) similarities are given."""
-        right = self._right[m]
-        tr = worth(self._tops.with_caption(m, own, right)) @ self.aim.tr
-        value = tr + self.aim.ir[m] * worth(_own_margins(own, right))
+        one = torch.tensor([m], device=own.device)
+        value = self._values(one, one.new_zeros(len(own)), own, worth)
         now = int(self.choice[m]) - first
         top, row = value.max(0)
         if not float(top - value[now]) > LEAST_GAIN:
@@ -227,9 +246,13 @@ class _Tops:
         """(N,) margins of the images as queries."""
         return self.value[1, 0] - self.value[0, 0]
 
-    def with_caption(self, m: int, own: Tensor, right: Tensor) -> Tensor:
-        """(k, N) margins of the images if caption m had the similarities of each row of `own`."""
-        rest = torch.where(self.at[:, 0] == m, self.value[:, 1], self.value[:, 0])  # without m
+    def with_sentences(self, part: Tensor, owner: Tensor, own: Tensor, right: Tensor) -> Tensor:
+        """(R, N) margins of the images if one caption became a sentence, for each sentence.
+
+        Args: as of `WordDescent._values`, and bool (R, N) `right`.
+        """
+        is_top = self.at[:, 0, None] == part[:, None]  # (2, B, N)
+        rest = torch.where(is_top, self.value[:, 1, None], self.value[:, 0, None])[:, owner]
         highest_right = torch.where(right, torch.maximum(rest[0], own), rest[0])
         highest_wrong = torch.where(right, rest[1], torch.maximum(rest[1], own))
         return highest_wrong - highest_right

@@ -21,7 +21,7 @@ from matlib.attacks.scoring import embed_texts
 from matlib.attacks.whole_gallery import Attacked
 from matlib.data.pairs import ImageTextPairs
 from matlib.evaluation.retrieval import Outcomes, retrieve
-from matlib.evaluation.suite import GALLERY_AT_REST, WORDS_ALONE, Key, Suite
+from matlib.evaluation.suite import WORDS_ALONE, Key, Suite
 from matlib.evaluation.worst import WORST, worst_under
 from matlib.models.dual_encoder import DualEncoder, check_evaluation_mode
 
@@ -151,7 +151,7 @@ class Attacks:
         self.n_edits = 0
         self._n_embedded, self._threat = 0, ""
         self._text: PreparedSubstitution | None = None
-        self._galleries: list[Attacked] = []  # the gallery attacker's, under this threat
+        self._first: Attacked | None = None  # what `gallery` found under this threat
 
     def run(self, attack: str, threat: str) -> tuple[Tensor | None, list[str] | None, AttackReport]:
         """Adversarial images and captions, None for what is not attacked; vanished gradients."""
@@ -167,9 +167,9 @@ class Attacks:
             return pixels, text(), report
         report, table = AttackReport(), self.tables[threat]
         target = self.encoder, self.gallery, table
-        moved = self.suite.move_both(attack, *target, text, self.seed, report, self._galleries)
-        if attack == "gallery" or attack in GALLERY_AT_REST:
-            self._galleries.append(Attacked(*moved))
+        moved = self.suite.move_both(attack, *target, text, self.seed, report, self._first)
+        if attack == "gallery":
+            self._first = Attacked(*moved)
         pixels, captions = moved
         return None if attack in WORDS_ALONE else pixels, captions, report
 
@@ -188,7 +188,7 @@ class Attacks:
             self._n_embedded = self.n_embedded
             table, captions = self.tables[threat], self.gallery.captions
             self._text = self.suite.text.prepare(self.encoder, captions, table)
-            self._threat, self._galleries = threat, []
+            self._threat, self._first = threat, None
             self.n_edits += self._text.n_edits
             self.n_unattackable[threat] = self._text.n_unattackable
             n_words = self._text.n_attackable_words

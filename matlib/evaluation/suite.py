@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -10,19 +10,14 @@ import torch
 from torch import Tensor
 
 from matlib.attacks.apgd import APGD
+from matlib.attacks.attacked_gallery import Attacked
 from matlib.attacks.dra import dra
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.gallery import Gallery, TextAttack
 from matlib.attacks.image import PGD, AttackReport, ImageAttack, ScaleViews
 from matlib.attacks.multimodal import co_attack, contrastive_attack, feature_pgd, pgd, sga
 from matlib.attacks.text import WordSubstitution
-from matlib.attacks.whole_gallery import (
-    Attacked,
-    JointAscent,
-    aimed_at_rest,
-    gallery_attack,
-    words_attack,
-)
+from matlib.attacks.whole_gallery import JointAscent, aimed_at_rest, gallery_attack, words_attack
 from matlib.choices import Choices
 from matlib.models.dual_encoder import DualEncoder
 
@@ -33,15 +28,15 @@ WORDS_ALONE = ("bert", "words-pairwise", "words")
 """Rows whose images are clean."""
 
 GALLERY_AT_REST = ("gallery-tr", "gallery-ir")
-"""Further galleries, aimed at the queries that those before them left right."""
+"""Further galleries, each aimed at the queries of one direction that `gallery` left right."""
 
 TEXT_ATTACKS = (
-    *WORDS_ALONE, "sep", "co-attack", "sga", "joint", "apgd", "gallery", *GALLERY_AT_REST,
+    *WORDS_ALONE, "sep", "co-attack", "sga", "joint", "gallery", *GALLERY_AT_REST,
 )  # fmt: skip
 ATTACKS = ("clean", "pgd", *TEXT_ATTACKS)
 """The rows of a suite unless it names its own."""
 
-SLOW = ("co-attack", "apgd", "own", "gallery", *GALLERY_AT_REST)
+SLOW = ("words-pairwise", "co-attack", "sga", "apgd", "own", "gallery", *GALLERY_AT_REST)
 """Attacks that a study may keep for the threats that decide (`Suite.slow_under`)."""
 
 OWN = "own"
@@ -55,8 +50,9 @@ OwnAttack = Callable[
 ]  # fmt: skip
 """An attack that ascends the judged defence's own training loss."""
 
-ON_REQUEST = ("dra",)
-"""Made to transfer, and no stronger than `sga` on the model that it is made on."""
+ON_REQUEST = ("dra", "apgd")
+"""DRA is made to transfer, and no stronger than `sga` on the model that it is made on; APGD costs
+as much as `gallery` and leaves twice as much."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +62,12 @@ class Suite:
     Rows of the pairwise attacker, who attacks each image and each caption for itself against the
     clean rest of the gallery: `clean`, `pgd` (image alone), and per text threat `bert` and
     `words-pairwise` (text alone, by importance and every edit), `sep` (both, independently),
-    `co-attack`, `sga`, `joint` (contrastive loss on both sides with an exhaustive text search),
-    `apgd` (the same with APGD at three times the steps). Rows of the gallery attacker, who
+    `co-attack`, `sga`, `joint` (contrastive loss on both sides with an exhaustive text search).
+    Rows of the gallery attacker, who
     chooses all images and all words together: `words` (text alone), `gallery`, and `gallery-tr`
     and `gallery-ir`, aimed at what is left (`matlib.attacks.whole_gallery`). And `worst`
     (`matlib.evaluation.worst`: per query the minimum over all of these, a pessimistic bound). On
-    request `dra`.
+    request `dra`, and `apgd` (`joint` with APGD at three times the steps).
 
     A defence's own training loss is among them: `pgd` ascends TeCoA's and PMG-AFT's (captions
     as classes), `bert` MMCoA's on text, `joint` that of contrastive training on both sides, each
@@ -83,7 +79,7 @@ class Suite:
         text: budget of the text attack.
         views: SGA's scales.
         attacks: rows to compute; `worst` is the minimum over them.
-        n_restarts: of APGD; PGD has its own.
+        n_restarts: of the gallery attacker and of APGD; PGD has its own.
         slow_under: the text threats under which the `SLOW` attacks run; all if None. Under the
             others `worst` is the minimum over fewer attacks.
         own: the attack of the judged defence's own training loss, where no row has it.
@@ -145,27 +141,29 @@ class Suite:
         text: TextAttack,
         seed: int,
         report: AttackReport,
-        earlier: Sequence[Attacked] = (),
+        first: Attacked | None = None,
     ) -> tuple[Tensor, list[str]]:
         """A multimodal attack by its row; each has a generator of its own.
 
         Args:
             text: `self.text`, or what it prepared for these captions, to be shared.
-            earlier: the galleries of the gallery attacker under this threat so far, for the
-                rows that are aimed at what they leave; without any, `gallery` is made first.
+            first: what `gallery` found, for the rows that are aimed at what it leaves; made
+                here if it is not given.
         """
         if attack == OWN and self.own is not None:
             drawn_from = _generator(seed)
             return self.own(encoder, gallery, table, self.image, self.text, drawn_from, report)
         drawn: dict[str, Any] = {"generator": _generator(seed), "report": report}
         if attack in GALLERY_AT_REST:
-            drawn["earlier"] = earlier
+            if first is None:
+                made = self.move_both("gallery", encoder, gallery, table, text, seed, report)
+                first = Attacked(*made)
+            drawn["earlier"] = [first]
         return MOVES.choose(attack)(self, (encoder, gallery, table), text, drawn)
 
     def together(self) -> JointAscent:
-        """The image step of the gallery attacker: three times the steps, in each round."""
-        image = self.image
-        return JointAscent(image.eps_255, 3 * max(image.n_steps, 1), image.norm)
+        """The image step of the gallery attacker: the image attack's steps, in each round."""
+        return JointAscent(self.image.eps_255, self.image.n_steps, self.image.norm)
 
     def stronger(self) -> APGD:
         """APGD with the budget of the image attack, three times its steps, and restarts."""
@@ -230,11 +228,11 @@ def _words_pairwise(suite: Suite, target: Target, text: TextAttack, drawn: Drawn
 
 
 def _words(suite: Suite, target: Target, text: TextAttack, drawn: Drawn) -> Moved:
-    return target[1].pixels, words_attack(*target, text, **drawn)
+    return target[1].pixels, words_attack(*target, text, n_restarts=suite.n_restarts, **drawn)
 
 
 def _gallery(suite: Suite, target: Target, text: TextAttack, drawn: Drawn) -> Moved:
-    return gallery_attack(*target, suite.together(), text, **drawn)
+    return gallery_attack(*target, suite.together(), text, n_restarts=suite.n_restarts, **drawn)
 
 
 def _gallery_tr(suite: Suite, target: Target, text: TextAttack, drawn: Drawn) -> Moved:
@@ -248,10 +246,7 @@ def _gallery_ir(suite: Suite, target: Target, text: TextAttack, drawn: Drawn) ->
 def _at_rest(
     suite: Suite, target: Target, text: TextAttack, drawn: Drawn, direction: Literal["tr", "ir"]
 ) -> Moved:
-    own = {key: value for key, value in drawn.items() if key != "earlier"}
-    image = suite.together()
-    earlier = drawn["earlier"] or [gallery_attack(*target, image, text, **own)]
-    return aimed_at_rest(*target, image, text, earlier, target=direction, **own)
+    return aimed_at_rest(*target, suite.together(), text, target=direction, **drawn)
 
 
 MOVES: Choices[Callable[[Suite, Target, TextAttack, Drawn], Moved]] = Choices({

@@ -221,7 +221,7 @@ def test_one_more_gallery_keeps_the_budget_and_rests_where_nothing_is_left(
     gallery, table = case(counts, seed)
     given = encoder(), gallery, table, JointAscent(2.0, 2), ONE
     first = gallery_attack(*given, generator=generator(), n_rounds=1)
-    more = aimed_at_rest(*given, [first], generator=generator(), target=target)  # type: ignore[arg-type]
+    more = aimed_at_rest(*given, earlier=[first], generator=generator(), target=target)  # type: ignore[arg-type]
     assert float((more.pixels - gallery.pixels).abs().max()) <= 2 / 255 + 1e-6
     left = judged(gallery, first)
     if not (left.hits("TR", 1).any() or left.hits("IR", 1).any()):
@@ -232,7 +232,7 @@ def test_one_more_gallery_needs_an_earlier_one() -> None:
     gallery, table = case([1, 1], 0)
     with pytest.raises(ValueError, match="made before"):
         aimed_at_rest(
-            encoder(), gallery, table, JointAscent(2.0, 1), ONE, [], generator=generator(),
+            encoder(), gallery, table, JointAscent(2.0, 1), ONE, earlier=[], generator=generator(),
             target="tr",
         )  # fmt: skip
 
