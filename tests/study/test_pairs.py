@@ -17,7 +17,7 @@ from matlib.evaluation.statistics import Estimate, primary_endpoint
 from matlib.study.coordinates import coordinates
 from matlib.study.good_pairs import pair_study
 from matlib.study.intervention import intervention_table
-from matlib.study.judgings import INSIDE_ATTACKS, inside
+from matlib.study.judgings import INSIDE_ATTACKS, PAIRS_ATTACKS, inside
 from matlib.study.ledger import CONTRAST_COLUMNS, ledger
 from matlib.study.pairs_claims import _turned, failed_checks, pairs_contrasts
 from matlib.study.recipes import as_run
@@ -64,7 +64,7 @@ def test_sweeps_hold_the_reference_the_usual_row_and_their_own(study: Study) -> 
     pairs = table[(table["dial"] == "pairs") & (table["attack"] == "sga")]
     plain = pairs[pairs["augmentation"] == "none"]
     assert plain.set_index("level")["row"].to_dict() == {12.0: "mat.t12", 24.0: "mat"}
-    attacks = {"clean", "pgd", "bert", "co-attack", "sga", "joint", "worst", "gain"}
+    attacks = {*PAIRS_ATTACKS, "worst", "gain"}
     assert set(table["attack"]) == attacks and set(table["n_seeds"]) == {1}
 
 
