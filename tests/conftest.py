@@ -10,7 +10,7 @@ from hypothesis import settings
 settings.register_profile("matlib", derandomize=True, deadline=None)
 settings.load_profile("matlib")
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 torch.set_flush_denormal(True)
 
 
