@@ -221,7 +221,9 @@ def _randomly_edited(
 
 def _with_eps(image: PGD, eps_255: float) -> PGD:
     """The attack with another budget; a given step keeps its share of it."""
-    step = None if image.step_255 is None else image.step_255 * eps_255 / image.eps_255
+    step = None  # a step of 0 is no step: without a budget the default is taken, to no effect
+    if image.step_255 is not None and eps_255 > 0:
+        step = image.step_255 * eps_255 / image.eps_255
     return replace(image, eps_255=eps_255, step_255=step)
 
 
