@@ -33,7 +33,8 @@ class WordChoices:
             rows[owner].append(number)
         m = len(text.captions)
         order = [row for i, own in enumerate(rows) for row in (i, *(m + n for n in own))]
-        self.features = torch.cat([text.clean, features])[order]
+        every = torch.cat([text.clean, features])
+        self.features = every[torch.tensor(order, device=every.device)]
         # per sentence, the numbers of the edits that made it
         self._made: list[tuple[int, ...]] = [() if row < m else (row - m,) for row in order]
         self.start = _starts([1 + len(own) for own in rows])
