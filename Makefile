@@ -33,7 +33,7 @@ help: ## show this list
 study: $(STAMP) ## run the study (PROFILE, default demo) and write its report
 	@$(STUDY)
 
-test: $(STAMP) ## style, types, every test, every notebook at toy size (10 minutes or less)
+test: $(STAMP) ## style, types, every test, every notebook at toy size (half an hour on 2 cores)
 	$(PY) -m ruff check .
 	$(PY) -m mypy matlib
 	$(PY) -m pytest -q
