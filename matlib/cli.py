@@ -9,12 +9,12 @@ from pathlib import Path
 
 from matlib.commands.parsers import add_attack, add_bench, add_evaluate, count, positive
 from matlib.commands.plan import add_plan
-from matlib.config import load_profile, profile_names
+from matlib.config.profile import load_profile, profile_names
 from matlib.data.download import DownloadError
 from matlib.data.fetch import fetch
 from matlib.data.karpathy import read_karpathy
 from matlib.data.manifest import manifest_names
-from matlib.data.scenes import World
+from matlib.data.scenes.world import World
 from matlib.data.verify import verify
 from matlib.launcher import forget_empty, n_processes
 from matlib.progress import speak_utf8

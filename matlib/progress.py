@@ -17,7 +17,7 @@ from typing import Literal, Self, TypeVar, cast, get_args
 
 from tqdm.auto import tqdm
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 Mode = Literal["bar", "log", "off"]
 
 LOG_EVERY_SECONDS = 15.0
@@ -127,7 +127,7 @@ class Progress:
         self._last_line, self._n_said = now, self.n_done
 
 
-def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+def track(iterable: Iterable[_T], description: str, total: int | None = None) -> Iterator[_T]:
     """`iterable`, with its progress shown; `total` defaults to its length if it has one."""
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)

@@ -17,7 +17,8 @@ from matlib.attacks.gallery import Gallery
 from matlib.cli import main
 from matlib.commands.parsers import ATTACK_NAMES
 from matlib.models.dual_encoder import frozen
-from matlib.models.masked_lm import MaskedLMConfig, train_masked_lm
+from matlib.models.masked_lm import train_masked_lm
+from matlib.models.masked_lm_training import MaskedLMConfig
 from matlib.models.open_clip import open_named
 from matlib.models.sentence_encoder import SentenceEncoder
 from matlib.models.small import build_small

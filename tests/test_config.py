@@ -5,14 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from matlib.config import (
-    PROFILES,
-    Intervention,
-    ProfileError,
-    Run,
-    load_profile,
-    profile_names,
-)
+from matlib.config.one_to_many import Intervention
+from matlib.config.profile import PROFILES, ProfileError, load_profile, profile_names
+from matlib.config.rows import Run
 
 SMOKE = yaml.safe_load((PROFILES / "smoke.yaml").read_text())
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from matlib.config import load_profile
-from matlib.study.tables import COLUMNS
+from matlib.config.profile import load_profile
+from matlib.study.tables import ROBUSTNESS_COLUMNS
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "published"
 DEMO = PUBLISHED / "demo"
@@ -33,11 +33,11 @@ def recall(table: pd.DataFrame, defence: str, attack: str, threat: str = "") -> 
 
 
 def test_table_is_tidy_and_complete(table: pd.DataFrame) -> None:
-    assert list(table.columns) == list(COLUMNS)
+    assert list(table.columns) == list(ROBUSTNESS_COLUMNS)
     rows = {"base", "clean", "image-at", "text-at", "tecoa", "mat", "mat+"}
     assert set(table["defence"]) == rows | {"text-at-valid", "mat-valid"}
     assert {"clean", "pgd", "bert", "sep", "sga", "worst"} <= set(table["attack"])
-    keys = [c for c in COLUMNS if c not in ("recall", "ci_low", "ci_high")]
+    keys = [c for c in ROBUSTNESS_COLUMNS if c not in ("recall", "ci_low", "ci_high")]
     assert not table.duplicated(keys).any()
     assert table["recall"].between(0, 1).all()
 

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 import torch
 
-from matlib.attacks.text import n_changed_words
+from matlib.attacks.edits import n_changed_words
 from matlib.cli import _parser, main
-from matlib.config import profile_names
+from matlib.config.profile import profile_names
 from matlib.study.origin import origin_markdown
 from matlib.study.provenance import code_hash
 from matlib.study.readme import bench_markdown, claims_markdown, generated, theory_markdown

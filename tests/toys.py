@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from matlib.attacks.multimodal import Gallery
-from matlib.attacks.text import Edit
+from matlib.attacks.edits import Edit
+from matlib.attacks.gallery import Gallery
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.small import SmallModel, build_small
 

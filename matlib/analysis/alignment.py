@@ -15,7 +15,7 @@ from torch import Tensor
 
 from matlib.analysis.embeddings import VariantEmbeddings
 from matlib.data.pairs import OneToMany
-from matlib.evaluation.statistics import Estimate, bootstrap_mean
+from matlib.evaluation.bootstrap import Estimate, bootstrap_mean
 
 Truth = Callable[[int, str], float]
 """(index of the original, caption) -> share in [0, 1] of the caption that is true of it."""

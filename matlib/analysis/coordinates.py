@@ -7,15 +7,15 @@ from torch import Tensor
 
 from matlib.analysis.alignment import added_pairs
 from matlib.analysis.diversity import vendi_score
-from matlib.analysis.embeddings import HeldOut, VariantEmbeddings
-from matlib.analysis.shift import median_bandwidth, mmd2_interval
+from matlib.analysis.embeddings import HeldOutEmbeddings, VariantEmbeddings
+from matlib.analysis.shift.mmd import median_bandwidth, mmd2_interval
 
-NAMES = ("similarity", "vendi", "mmd2")
+COORDINATE_NAMES = ("similarity", "vendi", "mmd2")
 """Alignment, diversity, shift; diversity is that of the *added* variants among themselves."""
 
 
 def technique_coordinates(
-    embedded: VariantEmbeddings, test: HeldOut, *, seed: int = 0
+    embedded: VariantEmbeddings, test: HeldOutEmbeddings, *, seed: int = 0
 ) -> dict[str, float]:
     """Mean similarity of added pairs, Vendi score of added variants, MMD^2 to test data.
 
@@ -46,24 +46,24 @@ def technique_coordinates(
         if embedded.n_added_captions:
             sets = [rows[1:] for rows in embedded.captions if len(rows) > 1]
             vendi.append(_mean_vendi(sets))
-            found.append((_one_of_each(sets, seed), text, test.text))
+            found.append((_one_of_each_set(sets, seed), text, test.text))
         if embedded.n_added_images:
             sets = list(embedded.images[:, 1:])
             vendi.append(_mean_vendi(sets))
-            found.append((_one_of_each(sets, seed), image, test.image))
+            found.append((_one_of_each_set(sets, seed), image, test.image))
     shift = [
         mmd2_interval(added, there, median_bandwidth(originals, there)).value
         for added, originals, there in found
     ]
     numbers = (float(similarity.mean()), _mean(vendi), _mean(shift))
-    return dict(zip(NAMES, numbers, strict=True))
+    return dict(zip(COORDINATE_NAMES, numbers, strict=True))
 
 
 def _mean_vendi(sets: list[Tensor]) -> float:
     return _mean([vendi_score(rows) for rows in sets])
 
 
-def _one_of_each(sets: list[Tensor], seed: int) -> Tensor:
+def _one_of_each_set(sets: list[Tensor], seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.stack(
         [rows[int(torch.randint(len(rows), (), generator=generator))] for rows in sets]

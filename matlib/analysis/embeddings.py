@@ -87,7 +87,7 @@ def embed_variants(
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutEmbeddings:
     """Embeddings of test pairs that the added variants are compared with.
 
     Attributes:
@@ -105,10 +105,10 @@ class HeldOut:
         return self.image if modality == "image" else self.text
 
 
-def embed_test(encoder: DualEncoder, test: ImageTextPairs) -> HeldOut:
+def embed_test(encoder: DualEncoder, test: ImageTextPairs) -> HeldOutEmbeddings:
     """Every test image and the first of its captions under `encoder`."""
     found = embed_variants(encoder, OneToMany.from_pairs(test))
-    return HeldOut(found.images[:, 0], torch.stack([rows[0] for rows in found.captions]))
+    return HeldOutEmbeddings(found.images[:, 0], torch.stack([rows[0] for rows in found.captions]))
 
 
 def joint_rows(image: Tensor, text: Tensor) -> Tensor:

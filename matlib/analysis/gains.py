@@ -13,10 +13,10 @@ from matlib.evaluation.inference import MIN_SEEDS_FOR_INTERVAL, t_interval
 CONTROLS = ("mismatched", "restated", "characters")
 """Techniques that stand for no way of augmenting: wrong captions, nothing new, misspelt words."""
 
-COORDINATES = ("similarity", "vendi", "mmd2", "true_fraction")
+GAIN_COORDINATES = ("similarity", "vendi", "mmd2", "true_fraction")
 
 
-def technique_gains(runs: pd.DataFrame, reference: str) -> pd.DataFrame:
+def gains_of_techniques(runs: pd.DataFrame, reference: str) -> pd.DataFrame:
     """One line per row of the comparison, the largest gain first.
 
     Args:
@@ -45,7 +45,7 @@ def technique_gains(runs: pd.DataFrame, reference: str) -> pd.DataFrame:
             for values in (kept.tolist(), part["sga_gain"].tolist(), part["gap"].tolist())
         )
         about = ("row", "technique", "augmentation", "modality", "n_train", "n_variants")
-        means = ("worst", "sga", "clean", "seconds", "validation", *COORDINATES)
+        means = ("worst", "sga", "clean", "seconds", "validation", *GAIN_COORDINATES)
         n_seeds = len(part) if len(part) >= MIN_SEEDS_FOR_INTERVAL else 1
         rows.append(
             {

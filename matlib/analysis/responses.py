@@ -12,7 +12,7 @@ from matlib.evaluation.bootstrap import Estimate, bootstrap_mean
 from matlib.evaluation.inference import MIN_SEEDS_FOR_INTERVAL, t_interval
 
 
-def dose_response(runs: pd.DataFrame, *, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
+def responses_by_dose(runs: pd.DataFrame, *, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Mean gain at every level of every dial, by modality, averaged over the other dials.
 
     With three seeds or more, a t-interval over seeds. With fewer, settings of the *other* dials

@@ -17,9 +17,8 @@ from matlib.analysis.diversity import (
     n_distinct_images,
 )
 from matlib.analysis.embeddings import (
-    HeldOut,
+    HeldOutEmbeddings,
     VariantEmbeddings,
-    embed_test,
     embed_variants,
     image_sets,
 )
@@ -28,18 +27,16 @@ from matlib.data.pairs import OneToMany
 from matlib.evaluation.bootstrap import Estimate, bootstrap_mean
 from matlib.models.dual_encoder import DualEncoder
 
-COLUMNS = (
+MEASURE_COLUMNS = (
     "technique", "property", "measure", "modality", "value", "low", "high", "n", "p_value",
     "bandwidth",
 )  # fmt: skip
-
-__all__ = ["COLUMNS", "HeldOut", "embed_test", "measure_technique"]
 
 
 def measure_technique(
     encoder: DualEncoder,
     variants: OneToMany,
-    test: HeldOut,
+    test: HeldOutEmbeddings,
     *,
     truth: Truth | None,
     seed: int = 0,
@@ -69,7 +66,7 @@ def measure_technique(
         for m in shift_measures(embedded, variants, test, seed=seed, n_boot=n_boot)
     ]
     table = pd.DataFrame([{"technique": variants.technique, **row} for row in rows])
-    return table.reindex(columns=list(COLUMNS))
+    return table.reindex(columns=list(MEASURE_COLUMNS))
 
 
 def _row(

@@ -10,22 +10,21 @@ import torch
 from torch import Tensor
 
 from matlib.analysis.alignment import added_pairs
-from matlib.analysis.embeddings import HeldOut, VariantEmbeddings, joint_rows
-from matlib.analysis.shift import (
-    frechet_interval,
-    frechet_test,
+from matlib.analysis.embeddings import HeldOutEmbeddings, VariantEmbeddings, joint_rows
+from matlib.analysis.shift.classifier import two_sample_accuracy
+from matlib.analysis.shift.frechet import frechet_interval, frechet_test
+from matlib.analysis.shift.mmd import (
     kernel_distance_interval,
     kernel_distance_test,
     median_bandwidth,
     mmd2_interval,
     mmd_test,
-    two_sample_accuracy,
 )
 from matlib.data.pairs import OneToMany
 from matlib.evaluation.bootstrap import Estimate
 
 N_FOLDS = 5
-N_PERMUTATIONS = 99
+N_SHIFT_PERMUTATIONS = 99
 """Of the Fréchet distance, each of which costs two decompositions."""
 
 
@@ -64,7 +63,7 @@ class ShiftMeasure:
 def shift_measures(
     embedded: VariantEmbeddings,
     variants: OneToMany,
-    test: HeldOut,
+    test: HeldOutEmbeddings,
     *,
     seed: int = 0,
     n_boot: int = 2000,
@@ -94,7 +93,7 @@ def shift_measures(
         kid = kernel_distance_test(x, y, generator)
         value = kernel_distance_interval(x, y)
         found.append(ShiftMeasure("kernel_distance", sample.modality, value, kid.p_value))
-        frechet = frechet_test(x, y, generator, n_permutations=N_PERMUTATIONS)
+        frechet = frechet_test(x, y, generator, n_permutations=N_SHIFT_PERMUTATIONS)
         value = frechet_interval(x, y, without_shift=frechet.without_shift)
         found.append(ShiftMeasure("frechet", sample.modality, value, frechet.p_value))
         here, there = sample.features
@@ -117,7 +116,7 @@ def joint_features(image: Tensor, text: Tensor) -> Tensor:
 
 
 def _samples(
-    embedded: VariantEmbeddings, variants: OneToMany, test: HeldOut, seed: int
+    embedded: VariantEmbeddings, variants: OneToMany, test: HeldOutEmbeddings, seed: int
 ) -> Iterator[Sample]:
     text, image = torch.stack([own[0] for own in embedded.captions]), embedded.images[:, 0]
     nothing = embedded.n_added_captions + embedded.n_added_images == 0

@@ -22,7 +22,7 @@ def percent(value: float, low: float = math.nan, high: float = math.nan) -> str:
     return text
 
 
-def compare(first: str, other: str, difference: float, low: float, high: float) -> str:
+def comparison(first: str, other: str, difference: float, low: float, high: float) -> str:
     """What an interval of `first` minus `other` (shares of 1) says, in points.
 
     >>> compare("MAT", "TeCoA", 0.12, 0.08, 0.16)

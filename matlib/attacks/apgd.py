@@ -18,16 +18,16 @@ from matlib.attacks.ascent import (
     score_of,
     take_better,
 )
-from matlib.attacks.balls import Ball, Generators, Norm, Start, check_eps
+from matlib.attacks.balls import Ball, ImageGenerators, Norm, Start, check_eps
 from matlib.attacks.budgets import check_count
 from matlib.attacks.image_objectives import ImageObjective
 from matlib.attacks.views import Views
 from matlib.models.dual_encoder import DualEncoder, frozen
 
-Rule = Literal["paper", "released"]
+StepRule = Literal["paper", "released"]
 
 
-def checkpoints(n_steps: int, rule: Rule = "paper") -> list[int]:
+def checkpoints(n_steps: int, rule: StepRule = "paper") -> list[int]:
     """Steps (1 to n_steps) after which the step size may be halved.
 
     `paper`: ceil(p_j * n_steps) with p_1 = 0.22 and gaps of p shrinking by 0.03 from 0.22 down
@@ -87,7 +87,7 @@ class APGD:
     norm: Norm = "linf"
     momentum: float = 0.75
     rho: float = 0.75
-    rule: Rule = "paper"
+    rule: StepRule = "paper"
     n_restarts: int = 1
 
     def __post_init__(self) -> None:
@@ -112,7 +112,7 @@ class APGD:
         pixels: Tensor,
         objective: ImageObjective,
         *,
-        generator: Generators,
+        generator: ImageGenerators,
         views: Views | None = None,
         report: AttackReport | None = None,
     ) -> Tensor:
@@ -138,7 +138,7 @@ class APGD:
         encoder: DualEncoder,
         clean: Tensor,
         objective: ImageObjective,
-        generator: Generators,
+        generator: ImageGenerators,
         views: Views | None,
         vanished: Vanished,
     ) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from matlib.attacks.balls import Generators, Norm, Start, check_eps, largest
+from matlib.attacks.balls import ImageGenerators, Norm, Start, check_eps, largest
 from matlib.attacks.budgets import check_count
 from matlib.attacks.forwards import images_per_forward, seeds_of_images, with_seeds
 from matlib.attacks.image_objectives import ImageObjective
@@ -123,7 +123,7 @@ class ImageAttack(Protocol):
         pixels: Tensor,
         objective: ImageObjective,
         *,
-        generator: Generators,
+        generator: ImageGenerators,
         views: Views | None = None,
         report: AttackReport | None = None,
     ) -> Tensor:
@@ -166,7 +166,7 @@ def score_of(
     encoder: DualEncoder,
     point: Tensor,
     objective: ImageObjective,
-    generator: Generators,
+    generator: ImageGenerators,
     views: Views | None,
 ) -> Tensor:
     """(B,) score of each image, added over its views; differentiable in `point`.
@@ -189,7 +189,7 @@ def score_and_gradient(
     encoder: DualEncoder,
     point: Tensor,
     objective: ImageObjective,
-    generator: Generators,
+    generator: ImageGenerators,
     views: Views | None,
 ) -> tuple[Tensor, Tensor]:
     """(B,) scores and the gradient of their sum in the pixels, both detached."""

@@ -13,7 +13,7 @@ from torch import Tensor
 Norm = Literal["linf", "l2"]
 Start = Literal["uniform", "positive", "none"]
 
-Generators = torch.Generator | Sequence[torch.Generator]
+ImageGenerators = torch.Generator | Sequence[torch.Generator]
 """One CPU generator for a batch, or one per image: then an image's noise does not depend on the
 images beside it."""
 
@@ -21,7 +21,7 @@ MAX_EPS_255 = 64.0
 """Largest L-infinity budget, and largest root-mean-square change of an L2 budget."""
 
 
-def drawn(sample: Callable[..., Tensor], like: Tensor, generator: Generators) -> Tensor:
+def drawn(sample: Callable[..., Tensor], like: Tensor, generator: ImageGenerators) -> Tensor:
     """Random values shaped like a batch, on the CPU: of one generator, or of one per image.
 
     Args:
@@ -98,7 +98,7 @@ class Ball:
         """Of the norm, for `torch.linalg.vector_norm`."""
         return math.inf if self.norm == "linf" else 2.0
 
-    def draw(self, clean: Tensor, start: Start, generator: Generators) -> Tensor:
+    def draw(self, clean: Tensor, start: Start, generator: ImageGenerators) -> Tensor:
         """Perturbation to begin with, shaped like `clean`: drawn on the CPU, then moved.
 
         `uniform` in the ball, `positive` in [0, eps] (L-infinity only), or `none` (zeros).

@@ -20,10 +20,7 @@ from matlib.attacks.slots import (
     probed,
     put,
 )
-from matlib.attacks.typos import one_letter_edits
 from matlib.models.dual_encoder import DualEncoder
-
-__all__ = ["CharacterEdits", "n_dictionary_words", "one_letter_edits"]
 
 _TOKEN = re.compile(r"[^\s?!\"#$%&()\[\]{}<>@;:,]+")
 _CLITIC = re.compile(r"(n't|'(?:s|m|d|ll|re|ve))$")

@@ -7,20 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from matlib.attacks.ascent import (
-    AttackReport,
-    Vanished,
-    checked,
-    score_and_gradient,
-    score_of,
-)
-from matlib.attacks.balls import Generators
+from matlib.attacks.ascent import AttackReport, Vanished, checked, score_and_gradient, score_of
+from matlib.attacks.balls import ImageGenerators
 from matlib.attacks.budgets import check_count, check_weights
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.forwards import images_per_forward, seeds_of_images, with_seeds
 from matlib.attacks.gallery import Gallery, TextAttack, embed_images, prepared
 from matlib.attacks.image import PGD
-from matlib.attacks.objectives import ImageObjective, away_from_captions, away_from_image
+from matlib.attacks.image_objectives import ImageObjective, away_from_captions
+from matlib.attacks.objectives import away_from_image
 from matlib.attacks.scoring import embed_texts
 from matlib.attacks.views import ScaleViews, Views
 from matlib.models.dual_encoder import DualEncoder, frozen
@@ -78,7 +73,7 @@ class DiversifiedPGD:
         pixels: Tensor,
         objective: ImageObjective,
         *,
-        generator: Generators,
+        generator: ImageGenerators,
         views: Views | None = None,
         report: AttackReport | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -107,7 +102,7 @@ class DiversifiedPGD:
         encoder: DualEncoder,
         path: Tensor,
         objective: ImageObjective,
-        generator: Generators,
+        generator: ImageGenerators,
     ) -> Tensor:
         """(3, B, ...) current, clean and previous images -> (B, ...), the best mix of each."""
         current, n = path[0], self.n_mixes

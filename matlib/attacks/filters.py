@@ -14,7 +14,7 @@ from matlib.attacks.edits import CandidateTable, apply_edit, check_table
 from matlib.models.dual_encoder import frozen
 
 
-class SentenceEncoder(Protocol):
+class EncodesSentences(Protocol):
     """Anything that embeds sentences; a `DualEncoder` is one."""
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
@@ -25,7 +25,7 @@ class SentenceEncoder(Protocol):
 def keep_similar(
     captions: Sequence[str],
     candidates: CandidateTable,
-    encoder: SentenceEncoder,
+    encoder: EncodesSentences,
     minimum: float,
     chunk: int = 512,
 ) -> Table:

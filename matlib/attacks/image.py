@@ -9,9 +9,7 @@ from torch import Tensor
 
 from matlib.attacks.ascent import (
     AttackReport,
-    ImageAttack,
     Vanished,
-    attack_in_chunks,
     check_start,
     checked,
     lowest_if_nan,
@@ -19,21 +17,11 @@ from matlib.attacks.ascent import (
     score_of,
     take_better,
 )
-from matlib.attacks.balls import Ball, Generators, Norm, Start, check_eps
+from matlib.attacks.balls import Ball, ImageGenerators, Norm, Start, check_eps
 from matlib.attacks.budgets import check_count, check_positive
 from matlib.attacks.image_objectives import ImageObjective
-from matlib.attacks.views import ScaleViews, Views
+from matlib.attacks.views import Views
 from matlib.models.dual_encoder import DualEncoder, frozen
-
-__all__ = [
-    "PGD",
-    "AttackReport",
-    "ImageAttack",
-    "ScaleViews",
-    "Views",
-    "attack_in_chunks",
-    "check_eps",
-]
 
 
 @dataclass(frozen=True)
@@ -97,7 +85,7 @@ class PGD:
         pixels: Tensor,
         objective: ImageObjective,
         *,
-        generator: Generators,
+        generator: ImageGenerators,
         views: Views | None = None,
         report: AttackReport | None = None,
     ) -> Tensor:
@@ -135,7 +123,7 @@ class PGD:
         encoder: DualEncoder,
         clean: Tensor,
         objective: ImageObjective,
-        generator: Generators,
+        generator: ImageGenerators,
         views: Views | None,
         vanished: Vanished,
     ) -> Tensor:
@@ -161,7 +149,7 @@ class PGD:
         encoder: DualEncoder,
         clean: Tensor,
         objective: ImageObjective,
-        generator: Generators,
+        generator: ImageGenerators,
         views: Views | None,
         vanished: Vanished,
     ) -> Tensor:

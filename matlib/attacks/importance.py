@@ -16,7 +16,7 @@ from matlib.models.dual_encoder import DualEncoder
 _FLAT = 1e-6
 """Gradient norms below this are rounding; a guided cosine objective has some 1e-1 to 1e2."""
 
-Order = list[list[int]]
+WordOrder = list[list[int]]
 """Per caption its attackable word positions, most important first."""
 
 
@@ -26,7 +26,7 @@ def order_by_masking(
     masks: Sequence[Mapping[int, str]],
     clean: Tensor,
     chunk: int,
-) -> Order:
+) -> WordOrder:
     """KL between the embeddings of the caption and of the caption with the word masked.
 
     Only words that can be changed are masked. The released code masks every word, stop words
@@ -54,7 +54,7 @@ def order_by_gradient(
     positions: Sequence[Sequence[int]],
     score: TextObjective,
     chunk: int,
-) -> Order:
+) -> WordOrder:
     """Norm of the objective's gradient at the word's token embeddings: one row per caption.
 
     The marks around a word do not count.
@@ -100,7 +100,7 @@ def _by_position(caption: str, weights: Sequence[float]) -> list[float]:
     return [(own[True] if True in own else own[False]) ** 0.5 for own in squares]
 
 
-def _sorted(positions: Sequence[Sequence[int]], weight: Callable[[int, int], float]) -> Order:
+def _sorted(positions: Sequence[Sequence[int]], weight: Callable[[int, int], float]) -> WordOrder:
     """Descending weight; of equal words the earlier one first."""
     return [
         sorted(own, key=lambda p, i=i: (-weight(i, p), p))  # type: ignore[misc]

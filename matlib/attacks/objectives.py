@@ -8,30 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from matlib.attacks.image_objectives import (
-    ImageObjective,
-    away_from_captions,
-    contrastive,
-    kl_from_image,
-    kl_from_image_and_captions,
     margin,
-    squared_distance,
-    symmetric_contrastive,
 )
-
-__all__ = [
-    "ImageObjective",
-    "TextObjective",
-    "away_from_captions",
-    "away_from_image",
-    "caption_contrastive",
-    "contrastive",
-    "kl_from",
-    "kl_from_image",
-    "kl_from_image_and_captions",
-    "squared_distance",
-    "squared_distance_from",
-    "symmetric_contrastive",
-]
 
 TextObjective = Callable[[Tensor, Tensor], Tensor]
 """(R, D) unit caption embeddings and int64 (R,) caption index -> (R,) score to ascend."""

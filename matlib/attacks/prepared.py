@@ -17,7 +17,7 @@ from matlib.attacks.edits import (
     check_table,
     masked_token,
 )
-from matlib.attacks.importance import Order, order_by_gradient, order_by_masking
+from matlib.attacks.importance import WordOrder, order_by_gradient, order_by_masking
 from matlib.attacks.objectives import TextObjective, kl_from
 from matlib.attacks.scoring import (
     best_rows,
@@ -87,7 +87,7 @@ class PreparedSubstitution:
         return clean
 
     @cached_property
-    def order(self) -> Order:
+    def order(self) -> WordOrder:
         """Per caption its attackable positions by importance, measured by masking."""
         masks = [self._masks(i) for i in range(len(self.captions))]
         self.n_embedded += sum(len(own) for own in masks if len(own) > 1)

@@ -12,22 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from matlib.attacks.budgets import check_count
-from matlib.attacks.edits import MASK, CandidateTable, Edit, apply_edit, n_changed_words
+from matlib.attacks.edits import CandidateTable
 from matlib.attacks.objectives import TextObjective
 from matlib.attacks.prepared import PreparedSubstitution
-from matlib.attacks.scoring import embed_texts
 from matlib.models.dual_encoder import DualEncoder
-
-__all__ = [
-    "MASK",
-    "CandidateTable",
-    "Edit",
-    "PreparedSubstitution",
-    "WordSubstitution",
-    "apply_edit",
-    "embed_texts",
-    "n_changed_words",
-]
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from matlib.attacks.balls import Generators, drawn
+from matlib.attacks.balls import ImageGenerators, drawn
 from matlib.attacks.budgets import check_positive
 
-Views = Callable[[Tensor, Generators], list[Tensor]]
+Views = Callable[[Tensor, ImageGenerators], list[Tensor]]
 """Differentiable views of a batch whose scores are added, e.g. several scales."""
 
 
@@ -46,7 +46,7 @@ class ScaleViews:
         """Views per image, itself among them."""
         return 1 + len(self.scales)
 
-    def __call__(self, pixels: Tensor, generator: Generators) -> list[Tensor]:
+    def __call__(self, pixels: Tensor, generator: ImageGenerators) -> list[Tensor]:
         """float (B, 3, H, W) -> 1 + len(scales) tensors of that shape.
 
         They lie in [0, 1]; with `released` a little outside.

@@ -29,11 +29,6 @@ from matlib.attacks.gallery_images import JointAscent
 from matlib.attacks.margins import TIE, Aim, Target
 from matlib.models.dual_encoder import DualEncoder, check_evaluation_mode
 
-__all__ = [
-    "Attacked", "Attacker", "Budget", "JointAscent", "aimed_at_rest", "gallery_attack", "nested",
-    "words_attack",
-]  # fmt: skip
-
 Attacker = Literal["pairwise", "gallery"]
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from matlib.augmentations.image import _global_cpu_generator as global_cpu_generator
+from matlib.augmentations.image import global_cpu_generator
 from matlib.data.pairs import ImageTextPairs, OneToMany
 
 

@@ -18,20 +18,12 @@ from torch import Tensor
 
 from matlib.augmentations.human import with_captions, with_images
 from matlib.data.pairs import ImageTextPairs, OneToMany
-from matlib.data.scenes import (
-    CONCEPT_OF,
-    LEXICON,
-    Concept,
-    Dials,
-    Scene,
-    Style,
-    corrupt_scene,
-    render,
-    write_captions,
-)
-from matlib.data.scenes.grammar import with_articles
+from matlib.data.scenes.grammar import Dials, with_articles, write_captions
+from matlib.data.scenes.lexicon import CONCEPT_OF, LEXICON, Concept
+from matlib.data.scenes.render import Style, render
+from matlib.data.scenes.scene import Scene, corrupt_scene
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 MOST_WRONG = 0.5
 """Probability at alignment 0 that an attribute is wrong. source: ours; generated captions of
@@ -154,6 +146,6 @@ def _distinct(n: int, n_added: int, diversity: float, generator: torch.Generator
     return [int(wanted) + int(draw < wanted - int(wanted)) for draw in draws.tolist()]
 
 
-def _repeated(variants: tuple[T, ...], n: int) -> tuple[T, ...]:
+def _repeated(variants: tuple[_T, ...], n: int) -> tuple[_T, ...]:
     """The first `n` variants, repeated in turn to the full number."""
     return tuple(variants[i % n] for i in range(len(variants)))

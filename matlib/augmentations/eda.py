@@ -94,9 +94,7 @@ class _Edit:
         known = self._known(words)
         if not known:
             return self._swap(words, n)
-        found = [
-            self._rng.choice(self._listed(words[self._rng.choice(known)])) for _ in range(n)
-        ]
+        found = [self._rng.choice(self._listed(words[self._rng.choice(known)])) for _ in range(n)]
         for word in found:
             words.insert(self._rng.randint(0, len(words)), word)
         return words

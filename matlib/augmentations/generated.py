@@ -33,7 +33,7 @@ class Written:
     n_left_out: int
 
 
-def write_captions(
+def write_variants(
     pairs: ImageTextPairs,
     n_variants: int,
     generator: torch.Generator,

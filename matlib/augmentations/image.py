@@ -53,7 +53,7 @@ def randaugment(
     _check_magnitude(magnitude)
     originals = OneToMany.from_pairs(pairs)
     augment = v2.RandAugment(n_operations, magnitude, N_MAGNITUDES)
-    with _global_cpu_generator(generator):
+    with global_cpu_generator(generator):
         sets = [
             torch.stack([image, *(augment(image) for _ in range(n_variants))])
             for image in originals.all_images()[:, 0]
@@ -62,7 +62,7 @@ def randaugment(
 
 
 @contextmanager
-def _global_cpu_generator(generator: torch.Generator) -> Iterator[None]:
+def global_cpu_generator(generator: torch.Generator) -> Iterator[None]:
     """torch's global CPU generator, seeded from `generator` inside and restored after.
 
     `torch.manual_seed` would reseed the accelerators' generators as well, which

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from matlib.augmentations.text import originals_of
 from matlib.data.pairs import ImageTextPairs, OneToMany
-from matlib.data.scenes import CANONICAL_WORDS, FUNCTION_WORDS, read, restate
 from matlib.data.scenes.grammar import with_articles
+from matlib.data.scenes.lexicon import CANONICAL_WORDS, FUNCTION_WORDS
+from matlib.data.scenes.reading import read
+from matlib.data.scenes.restating import restate
 from matlib.models.masked_lm import MaskedLM
 
 BATCH = 512

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from matlib.data.pairs import OneToMany
 
 PAD, BEGIN, END, UNKNOWN = range(4)
-SPECIAL = ("[PAD]", "[BEGIN]", "[END]", "[UNK]")
+CAPTIONER_TOKENS = ("[PAD]", "[BEGIN]", "[END]", "[UNK]")
 WEIGHTS, SHAPE = "model.safetensors", "captioner.json"
 
 
@@ -126,7 +126,10 @@ class SmallCaptioner(nn.Module):
             ids = torch.cat([ids, nxt[:, None]], 1)
             if bool((ids == END).any(1).all()):
                 break
-        return [" ".join(self.words[i] for i in row if i >= len(SPECIAL)) for row in ids.tolist()]
+        return [
+            " ".join(self.words[i] for i in row if i >= len(CAPTIONER_TOKENS))
+            for row in ids.tolist()
+        ]
 
     def save(self, folder: Path) -> None:
         """Weights as safetensors, words and shape as JSON."""
@@ -201,7 +204,7 @@ def train_captioner(
 def _vocabulary(data: OneToMany, size: int) -> list[str]:
     counts = Counter(w for own in data.captions for c in own for w in c.lower().split())
     words = sorted(counts, key=lambda word: (-counts[word], word))
-    return [*SPECIAL, *words[: size - len(SPECIAL)]]
+    return [*CAPTIONER_TOKENS, *words[: size - len(CAPTIONER_TOKENS)]]
 
 
 def _block(n_in: int, n_out: int) -> nn.Module:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from matlib.attacks.image import PGD
-from matlib.attacks.objectives import kl_from_image
+from matlib.attacks.image_objectives import kl_from_image
 from matlib.attacks.text import WordSubstitution
 from matlib.bench.load import Load
 from matlib.bench.timing import repeated

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from matlib.attacks.candidates import Table, content_words
 from matlib.attacks.edits import Edit
-from matlib.attacks.multimodal import embed_images
+from matlib.attacks.gallery import embed_images
 from matlib.attacks.objectives import TextObjective, away_from_image
-from matlib.config import load_profile
-from matlib.data.scenes import CANONICAL_WORDS, FUNCTION_WORDS, SYNONYM_WORDS, World
+from matlib.config.profile import load_profile
+from matlib.data.scenes.lexicon import CANONICAL_WORDS, FUNCTION_WORDS, SYNONYM_WORDS
+from matlib.data.scenes.world import World
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.small import SmallModel, build_small
 

@@ -22,8 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from matlib.attacks.edits import MASK, CandidateTable, Edit, apply_edit
-from matlib.attacks.image import PGD, ScaleViews
+from matlib.attacks.image import PGD
 from matlib.attacks.objectives import TextObjective, kl_from
+from matlib.attacks.views import ScaleViews
 from matlib.models.dual_encoder import frozen
 from matlib.models.open_clip import OpenClipEncoder
 

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from matlib.attacks.edits import Edit, apply_edit
 from matlib.attacks.image import PGD
-from matlib.attacks.text import WordSubstitution, embed_texts
+from matlib.attacks.scoring import embed_texts
+from matlib.attacks.text import WordSubstitution
 from matlib.bench.load import Load
 from matlib.bench.timing import seconds
-from matlib.config import load_profile
-from matlib.data.pairs import ImageTensor, ImageTextPairs, OneToMany
+from matlib.config.profile import load_profile
+from matlib.data.image_sources import ImageTensor
+from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.models.dual_encoder import frozen
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.training.defences import defence

@@ -11,26 +11,22 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from matlib.attacks.ascent import AttackReport
 from matlib.attacks.budgets import check_count, check_positive
 from matlib.attacks.candidates import Table, normalise_caption
 from matlib.attacks.eight_bit import to_8bit
 from matlib.attacks.gallery import Gallery, embed_images
-from matlib.attacks.image import PGD, AttackReport, ScaleViews
-from matlib.attacks.text import WordSubstitution, embed_texts
+from matlib.attacks.image import PGD
+from matlib.attacks.scoring import embed_texts
+from matlib.attacks.text import WordSubstitution
+from matlib.attacks.views import ScaleViews
 from matlib.commands.batches import MAKER, AttackFolder, Batch, check_folder, result_name
 from matlib.commands.models import open_model, weights_identity
 from matlib.commands.outcomes import write_outcomes
 from matlib.commands.user_data import check_images, file_hashes, identity, read_user_data, sized
 from matlib.commands.words import Words, attackable
 from matlib.data.pairs import ImageTextPairs
-from matlib.evaluation.suite import (
-    ATTACKS,
-    MOVES,
-    ON_REQUEST,
-    TEXT_ATTACKS,
-    WORDS_ALONE,
-    Suite,
-)
+from matlib.evaluation.suite import ATTACKS, MOVES, ON_REQUEST, TEXT_ATTACKS, WORDS_ALONE, Suite
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.opening import checked_device
 from matlib.progress import Progress

@@ -21,9 +21,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from matlib.attacks.candidates import Table, from_table
+from matlib.study.artefacts import Artefact, ArtefactSpec
 from matlib.study.durable import write_durably
 from matlib.study.provenance import canonical_json, text_hash
-from matlib.study.store import Artefact, ArtefactSpec, Store
+from matlib.study.store import Store
 
 BATCH, TABLE = "attacked", "candidates"
 MAKER = "attack"

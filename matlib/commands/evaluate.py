@@ -20,19 +20,19 @@ from matlib.commands.rows import (
     refuse_other_model,
     row_name,
 )
-from matlib.config import load_profile
+from matlib.config.profile import load_profile
 from matlib.evaluation.robustness import Evaluation, evaluate
 from matlib.evaluation.statistics import recall_estimate
 from matlib.evaluation.suite import MOVES
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.progress import Progress
+from matlib.study.artefacts import ArtefactSpec
 from matlib.study.durable import write_durably
 from matlib.study.makers import makes
 from matlib.study.model_checks import check_images, check_size
 from matlib.study.runs import Study
 from matlib.study.session import open_study
-from matlib.study.store import ArtefactSpec
-from matlib.study.tables import COLUMNS, DIRECTIONS, KS, about_attack
+from matlib.study.tables import DIRECTIONS, KS, ROBUSTNESS_COLUMNS, about_attack
 
 SEED = 0
 SELF = "self"
@@ -198,4 +198,4 @@ def _table(options: EvaluateOptions, study: Study, name: str, found: Evaluation)
                 "n_gallery": sizes[direction][1],
             }
         )
-    return pd.DataFrame(rows)[list(COLUMNS)]
+    return pd.DataFrame(rows)[list(ROBUSTNESS_COLUMNS)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matlib.config import load_profile
+from matlib.config.profile import load_profile
 from matlib.models.checkpoints import check_numbers, read_json, read_metadata
 from matlib.models.open_clip import OpenClipEncoder, open_named
 from matlib.models.opening import checked_device

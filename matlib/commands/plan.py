@@ -24,7 +24,7 @@ def add_plan(commands: Any) -> None:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from matlib.config import load_profile
+    from matlib.config.profile import load_profile
     from matlib.study.plan import plan
     from matlib.study.session import results_folder
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from matlib.study.artefacts import ArtefactSpec
 from matlib.study.runs import Study
-from matlib.study.tables import COLUMNS
+from matlib.study.tables import ROBUSTNESS_COLUMNS
 
 KIND = "extra"
 ROBUSTNESS = "robustness.csv"
@@ -103,7 +103,7 @@ def read_rows(path: Path) -> pd.DataFrame:
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        if tuple(table.columns) != COLUMNS or not len(table):
+        if tuple(table.columns) != ROBUSTNESS_COLUMNS or not len(table):
             raise ValueError("its columns are other ones, or it has no rows")
         for column in (*_NUMBERS, *_COUNTS):
             table[column] = pd.to_numeric(table[column].mask(table[column] == ""))

@@ -15,10 +15,10 @@ import torch
 
 from matlib.data.caption_files import read_caption_file
 from matlib.data.image_names import find_images, one_spelling
-from matlib.data.image_sources import n_readers
+from matlib.data.image_sources import ImageFiles, n_readers
 from matlib.data.images import Fit, Interpolation, decode_image
 from matlib.data.karpathy_json import Entry, read_entries
-from matlib.data.pairs import ImageFiles, ImageTextPairs
+from matlib.data.pairs import ImageTextPairs
 from matlib.data.strict import check_whole, read_json
 from matlib.progress import Progress
 from matlib.study.provenance import canonical_json, file_hash, text_hash

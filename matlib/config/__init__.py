@@ -3,9 +3,9 @@
 from matlib.config.one_to_many import Generators, Intervention
 from matlib.config.parts import (
     TRUE_THREATS,
-    Candidates,
+    CandidatesConfig,
     Dataset,
-    Evaluation,
+    EvaluationConfig,
     MaskedLanguageModel,
     Model,
     TrainAttack,
@@ -37,9 +37,9 @@ __all__ = [
     "STRENGTHS",
     "TRUE_THREATS",
     "Augmentation",
-    "Candidates",
+    "CandidatesConfig",
     "Dataset",
-    "Evaluation",
+    "EvaluationConfig",
     "Generators",
     "Intervention",
     "MaskedLanguageModel",

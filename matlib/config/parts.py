@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from matlib.attacks.image import check_eps
+from matlib.attacks.balls import check_eps
 from matlib.data.images import Fit, Interpolation
 from matlib.models.settings import model_config
 from matlib.models.small import ImageTower, TextTower
@@ -233,7 +233,7 @@ class TrainAttack(Budget):
     )
 
 
-class Evaluation(Budget):
+class EvaluationConfig(Budget):
     """The attacks every model is judged by."""
 
     threats: Annotated[tuple[Threat, ...], Distinct] = ("bert_true", "typo", "bert_free")
@@ -264,7 +264,7 @@ class Evaluation(Budget):
     n_boot: int = Field(default=2000, ge=100, le=10_000_000)
 
     @model_validator(mode="after")
-    def _budgets(self) -> Evaluation:
+    def _budgets(self) -> EvaluationConfig:
         named = [("unimodal_eps_255", self.unimodal_eps_255)]
         named += [("curve_eps_255", eps) for eps in self.curve_eps_255]
         for name, eps in named:
@@ -275,13 +275,13 @@ class Evaluation(Budget):
         return self
 
     @model_validator(mode="after")
-    def _primary(self) -> Evaluation:
+    def _primary(self) -> EvaluationConfig:
         if self.primary_threat not in self.threats:
             raise ValueError("evaluation.primary_threat must be one of evaluation.threats")
         return self
 
 
-class Candidates(Part):
+class CandidatesConfig(Part):
     """How large the table of allowed edits is."""
 
     k_free: int = Field(

@@ -10,10 +10,10 @@ from pydantic import Field, ValidationError, model_validator
 from matlib.config.one_to_many import Generators, Intervention
 from matlib.config.parts import (
     TRUE_THREATS,
-    Candidates,
+    CandidatesConfig,
     Dataset,
     Distinct,
-    Evaluation,
+    EvaluationConfig,
     MaskedLanguageModel,
     Model,
     Part,
@@ -49,8 +49,8 @@ class Profile(Part):
     base: Training | None = None
     finetune: Training | None = None
     train_attack: TrainAttack
-    evaluation: Evaluation
-    candidates: Candidates = Candidates()
+    evaluation: EvaluationConfig
+    candidates: CandidatesConfig = CandidatesConfig()
     runs: tuple[Run, ...] = ()
     n_variants: int = Field(
         default=5, ge=1, le=1000, description="captions and images per pair for mat+"

@@ -8,8 +8,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from matlib.choices import Choices
 from matlib.config.parts import Part, Threat
-from matlib.training.defence import Order
 from matlib.training.defences import DEFENCES
+from matlib.training.inner import AttackOrder
 
 Augmentation = Literal[
     "none", "captions", "renderings", "captions+renderings", "similar-images", "restated", "eda",
@@ -105,7 +105,7 @@ class Run(Part):
         default="", pattern=r"^[A-Za-z0-9.+-]*$", description="tells variations of a defence apart"
     )
     lr: float | None = Field(default=None, gt=0, le=1, description="peak learning rate")
-    order: Order | None = Field(default=None, description="of the attacks on image and text")
+    order: AttackOrder | None = Field(default=None, description="of the attacks on image and text")
     mixed_pairs: float | None = Field(
         default=None, ge=0, le=1,
         description="share of the loss on pairs of which one side is attacked, the other clean",

@@ -16,18 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from matlib.data.image_sources import ImageFiles, ImageSource, ImageTensor
 from matlib.data.images import Fit, Interpolation, decode_image
-from matlib.data.karpathy_json import Entry, KarpathyFormatError, read_entries, write_karpathy
+from matlib.data.karpathy_json import Entry, KarpathyFormatError, read_entries
 from matlib.data.memory import image_budget
-from matlib.data.pairs import ImageFiles, ImageSource, ImageTensor, ImageTextPairs
-
-__all__ = [
-    "KarpathyFormatError",
-    "find_json",
-    "image_files",
-    "read_karpathy",
-    "write_karpathy",
-]
+from matlib.data.pairs import ImageTextPairs
 
 SPLITS = ("train", "val", "test", "restval")
 # Where the usual archives and mirrors put the JSON and the images, below the data set's folder.

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from matlib.data.image_sources import (
-    ImageFiles,
     ImageSource,
     ImageTensor,
     Originals,
@@ -22,8 +21,6 @@ from matlib.data.image_sources import (
     in_memory,
     take,
 )
-
-__all__ = ["ImageFiles", "ImageSource", "ImageTensor", "ImageTextPairs", "OneToMany"]
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def mean_rank_correlation(values: Array) -> Array:
     return np.round(both / (n_models * (n_models - 1)), 12)
 
 
-def rank_agreement(
+def agreement_of_rankings(
     outcomes: Sequence[Sequence[Sequence[Outcomes]]],
     own: Tensor,
     *,

@@ -11,30 +11,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from matlib.attacks.ascent import AttackReport
+from matlib.attacks.attacked_gallery import Attacked
 from matlib.attacks.edits import CandidateTable, check_table
 from matlib.attacks.eight_bit import to_8bit
 from matlib.attacks.gallery import Gallery, embed_images
-from matlib.attacks.image import PGD, AttackReport
+from matlib.attacks.image import PGD
 from matlib.attacks.multimodal import pgd
 from matlib.attacks.prepared import PreparedSubstitution
 from matlib.attacks.scoring import embed_texts
-from matlib.attacks.whole_gallery import Attacked
 from matlib.data.pairs import ImageTextPairs
 from matlib.evaluation.retrieval import Outcomes, retrieve
 from matlib.evaluation.suite import WORDS_ALONE, Key, Suite
 from matlib.evaluation.worst import WORST, worst_under
 from matlib.models.dual_encoder import DualEncoder, check_evaluation_mode
-
-__all__ = [
-    "Attacks",
-    "Evaluation",
-    "Judge",
-    "Key",
-    "Suite",
-    "evaluate",
-    "gallery_of",
-    "strength_curve",
-]
 
 Against = Literal["adversarial", "clean"]
 """What a query searches: the attacked gallery (the field's convention), or the clean one."""

@@ -40,16 +40,15 @@ from dataclasses import replace
 
 import pandas as pd
 
+from matlib.attacks.edits import CandidateTable
+from matlib.attacks.gallery import Gallery
 from matlib.attacks.image import PGD
-from matlib.attacks.multimodal import Gallery
-from matlib.attacks.text import CandidateTable, WordSubstitution
+from matlib.attacks.text import WordSubstitution
 from matlib.data.pairs import ImageTextPairs
 from matlib.evaluation.inference import holm
 from matlib.evaluation.sanity_checks import CHECKS, random_edits, transfer
-from matlib.evaluation.sanity_subject import ALPHA, TOLERANCE_POINTS, Check, Subject
+from matlib.evaluation.sanity_subject import ALPHA, Check, SanitySubject
 from matlib.models.dual_encoder import DualEncoder
-
-__all__ = ["ALPHA", "TOLERANCE_POINTS", "Check", "Subject", "sanity", "to_frame", "verdicts"]
 
 
 def sanity(
@@ -92,7 +91,7 @@ def sanity(
     if n_images is not None and n_images < 1:
         raise ValueError(f"n_images must be 1 or more, or None for all; got {n_images}")
     kept, kept_tables = _first(pairs, tables or {}, n_images)
-    subject = Subject(
+    subject = SanitySubject(
         encoder,
         Gallery(kept.pixels(), kept.captions, kept.relevance(), kept.image_of),
         image,

@@ -13,10 +13,10 @@ import torch
 
 from matlib.attacks.apgd import APGD
 from matlib.attacks.balls import MAX_EPS_255
+from matlib.attacks.edits import Edit, apply_edit
 from matlib.attacks.image import PGD
-from matlib.attacks.text import Edit, apply_edit
 from matlib.evaluation.retrieval import Outcomes
-from matlib.evaluation.sanity_subject import Check, Subject
+from matlib.evaluation.sanity_subject import Check, SanitySubject
 
 N_SHUFFLES = 20
 """Shuffles of the captions that are averaged: one alone can hit by luck."""
@@ -24,7 +24,7 @@ N_SHUFFLES = 20
 N_RESTARTS = 5
 
 
-def zero_budget(subject: Subject) -> Check:
+def zero_budget(subject: SanitySubject) -> Check:
     """Exact: with nothing allowed, every query keeps its rank to the last one.
 
     Also catches a model that does not give the same embedding twice.
@@ -54,7 +54,7 @@ def zero_budget(subject: Subject) -> Check:
     )
 
 
-def gradients(subject: Subject) -> Check:
+def gradients(subject: SanitySubject) -> Check:
     """Images that stood still in at least one step of the evaluation's attack."""
     subject.under(subject.image)
     report = subject.report
@@ -70,7 +70,7 @@ def gradients(subject: Subject) -> Check:
     )
 
 
-def more_steps(subject: Subject) -> Check:
+def more_steps(subject: SanitySubject) -> Check:
     """Four times the steps; a given `step_255` stays, the default shrinks with their number."""
     n = subject.image.n_steps
     few, many = f"{n} steps", f"{4 * n} steps"
@@ -83,7 +83,7 @@ def more_steps(subject: Subject) -> Check:
     )
 
 
-def more_budget(subject: Subject) -> Check:
+def more_budget(subject: SanitySubject) -> Check:
     """Twice and four times eps, each against the next smaller one; steps grow with it."""
     attacks = [_with_eps(subject.image, factor * subject.image.eps_255) for factor in (1, 2, 4)]
     found = {f"eps {attack.eps_255:g}/255": [subject.under(attack)] for attack in attacks}
@@ -92,7 +92,7 @@ def more_budget(subject: Subject) -> Check:
     return subject.compare("more_budget", "a larger budget leaves no more recall", found, rule)
 
 
-def huge_budget(subject: Subject) -> Check:
+def huge_budget(subject: SanitySubject) -> Check:
     """64/255: the content of any image can be replaced."""
     label = f"eps {MAX_EPS_255:g}/255"
     found = subject.under(_with_eps(subject.image, MAX_EPS_255))
@@ -104,7 +104,7 @@ def huge_budget(subject: Subject) -> Check:
     )
 
 
-def random_noise(subject: Subject) -> Check:
+def random_noise(subject: SanitySubject) -> Check:
     """Noise of +eps or -eps at every value: the corners of the ball, where it is largest."""
     pixels, eps = subject.gallery.pixels, subject.image.eps_255 / 255
     draw = torch.randint(2, pixels.shape, generator=subject.generator())
@@ -119,7 +119,7 @@ def random_noise(subject: Subject) -> Check:
     )
 
 
-def restarts(subject: Subject) -> Check:
+def restarts(subject: SanitySubject) -> Check:
     """Five times the runs, the first of which is the evaluation's (galleries of one chunk).
 
     An attack without a random start gets one, or its runs would all be the same.
@@ -136,7 +136,7 @@ def restarts(subject: Subject) -> Check:
     )
 
 
-def apgd(subject: Subject) -> Check:
+def apgd(subject: SanitySubject) -> Check:
     """Auto-PGD of many steps, as large a budget, the same loss."""
     stronger = APGD(subject.image.eps_255, subject.apgd_steps)
     return subject.compare(
@@ -147,7 +147,7 @@ def apgd(subject: Subject) -> Check:
     )
 
 
-def transfer(subject: Subject) -> Check:
+def transfer(subject: SanitySubject) -> Check:
     """Images attacked on the source model, judged on this one.
 
     Raises:
@@ -164,7 +164,7 @@ def transfer(subject: Subject) -> Check:
     )
 
 
-def shuffled_captions(subject: Subject) -> Check:
+def shuffled_captions(subject: SanitySubject) -> Check:
     """Captions dealt out anew: what recall is left comes from the evaluation, not the model."""
     generator, captions = subject.generator(), subject.gallery.captions
     found = []
@@ -179,7 +179,7 @@ def shuffled_captions(subject: Subject) -> Check:
     )
 
 
-def random_edits(subject: Subject) -> Check:
+def random_edits(subject: SanitySubject) -> Check:
     """The text attack against random edits from the same tables, threat by threat.
 
     Raises:
@@ -227,7 +227,7 @@ def _with_eps(image: PGD, eps_255: float) -> PGD:
     return replace(image, eps_255=eps_255, step_255=step)
 
 
-CHECKS: tuple[Callable[[Subject], Check], ...] = (
+CHECKS: tuple[Callable[[SanitySubject], Check], ...] = (
     zero_budget,
     shuffled_captions,
     gradients,

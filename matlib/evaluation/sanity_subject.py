@@ -15,11 +15,14 @@ import torch
 from torch import Tensor
 
 from matlib.attacks.apgd import APGD
+from matlib.attacks.ascent import AttackReport, ImageAttack, attack_in_chunks
 from matlib.attacks.balls import MAX_EPS_255
-from matlib.attacks.image import PGD, AttackReport, ImageAttack, attack_in_chunks
-from matlib.attacks.multimodal import Gallery, embed_images
-from matlib.attacks.objectives import contrastive
-from matlib.attacks.text import CandidateTable, WordSubstitution, embed_texts
+from matlib.attacks.edits import CandidateTable
+from matlib.attacks.gallery import Gallery, embed_images
+from matlib.attacks.image import PGD
+from matlib.attacks.image_objectives import contrastive
+from matlib.attacks.scoring import embed_texts
+from matlib.attacks.text import WordSubstitution
 from matlib.evaluation.bootstrap import Estimate, bootstrap_mean
 from matlib.evaluation.retrieval import Outcomes, chance_recall, retrieve
 from matlib.evaluation.statistics import Stratum, bootstrap_contrast, primary_endpoint
@@ -36,8 +39,8 @@ TOLERANCE_POINTS = 2.0
 _TOLERANCE = TOLERANCE_POINTS / 100 + 1e-9
 
 Terms = tuple[tuple[float, Outcomes], ...]
-Verdict = Literal["", "passed", "violated"]
-Rule = Sequence[tuple[str, str | float]]
+CheckVerdict = Literal["", "passed", "violated"]
+CheckRule = Sequence[tuple[str, str | float]]
 """(high, low): the recall labelled `high` should not exceed that labelled `low` (or a number
 in [0, 1]); what it does is the violation."""
 
@@ -74,11 +77,11 @@ class Check:
     exact: bool
     n_images: int
     p_adjusted: float | None = None
-    verdict: Verdict = ""
+    verdict: CheckVerdict = ""
 
 
 @dataclass
-class Subject:
+class SanitySubject:
     """A model under examination; outcomes under an attack are computed once and kept.
 
     Attributes:
@@ -172,7 +175,7 @@ class Subject:
         return sum(chance_recall(self.gallery.relevant, way, 1) for way in ("TR", "IR")) / 2
 
     def compare(
-        self, name: str, asserts: str, sides: Mapping[str, Sequence[Outcomes]], rule: Rule
+        self, name: str, asserts: str, sides: Mapping[str, Sequence[Outcomes]], rule: CheckRule
     ) -> Check:
         """A check on recalls of the same queries.
 
@@ -227,7 +230,7 @@ def _statistical(
     asserts: str,
     numbers: dict[str, float],
     found: Sequence[Estimate],
-    subject: Subject,
+    subject: SanitySubject,
 ) -> Check:
     worst = max(found, key=lambda estimate: (estimate.low, estimate.value))
     return Check(

@@ -26,43 +26,10 @@ from torch import Tensor
 
 from matlib.evaluation.bootstrap import (
     Estimate,
-    bootstrap_mean,
-    bootstrap_ratio,
     percentile_estimate,
     resampled_ratios,
 )
-from matlib.evaluation.inference import (
-    MIN_SEEDS_FOR_CLAIM,
-    MIN_SEEDS_FOR_INTERVAL,
-    Verdict,
-    holm,
-    is_at_floor,
-    t_interval,
-    verdict,
-)
 from matlib.evaluation.retrieval import Direction, Outcomes
-
-__all__ = [
-    "MIN_SEEDS_FOR_CLAIM",
-    "MIN_SEEDS_FOR_INTERVAL",
-    "PRIMARY",
-    "Endpoint",
-    "Estimate",
-    "Stratum",
-    "Verdict",
-    "bootstrap_contrast",
-    "bootstrap_mean",
-    "bootstrap_ratio",
-    "endpoint_value",
-    "holm",
-    "is_at_floor",
-    "per_seed_differences",
-    "primary_difference",
-    "primary_endpoint",
-    "recall_estimate",
-    "t_interval",
-    "verdict",
-]
 
 Endpoint = tuple[tuple[Direction, int], ...]
 """Recalls that are averaged, e.g. (("TR", 5),) for TR@5."""

@@ -10,14 +10,17 @@ import torch
 from torch import Tensor
 
 from matlib.attacks.apgd import APGD
+from matlib.attacks.ascent import AttackReport, ImageAttack
 from matlib.attacks.attacked_gallery import Attacked
 from matlib.attacks.dra import dra
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.gallery import Gallery, TextAttack
-from matlib.attacks.image import PGD, AttackReport, ImageAttack, ScaleViews
+from matlib.attacks.gallery_images import JointAscent
+from matlib.attacks.image import PGD
 from matlib.attacks.multimodal import co_attack, contrastive_attack, feature_pgd, pgd, sga
 from matlib.attacks.text import WordSubstitution
-from matlib.attacks.whole_gallery import JointAscent, aimed_at_rest, gallery_attack, words_attack
+from matlib.attacks.views import ScaleViews
+from matlib.attacks.whole_gallery import aimed_at_rest, gallery_attack, words_attack
 from matlib.choices import Choices
 from matlib.models.dual_encoder import DualEncoder
 

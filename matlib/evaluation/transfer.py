@@ -58,7 +58,7 @@ def transfer_from(
     return {name: judge.found.outcomes for name, judge in judges.items()}
 
 
-def transfer(
+def judge_transfer(
     sources: Mapping[str, DualEncoder],
     targets: Mapping[str, DualEncoder],
     pairs: ImageTextPairs,

@@ -16,9 +16,7 @@ from matlib.models.masked_lm_training import MaskedLMConfig, train_bert
 from matlib.models.subwords import Pieces, by_pseudo_perplexity, first_products, longest_input
 from matlib.models.whole import load_pretrained, load_whole
 
-__all__ = ["MaskedLM", "MaskedLMConfig", "train_masked_lm"]
-
-Alignment = Literal["correct", "as_released"]
+PredictionShift = Literal["correct", "as_released"]
 _WORD = re.compile(r"[^\W\d_]+")
 WHAT = "masked language model"
 KINDS = ("bert", "distilbert", "roberta")
@@ -28,7 +26,7 @@ UNREAD = r"(^|\.)pooler\.|^cls\.seq_relationship\."
 
 class _Asked(NamedTuple):
     k: int
-    alignment: Alignment
+    alignment: PredictionShift
     multi_token: Literal["mask", "as_released"]
     k_counts: Literal["kept", "predicted"]
 
@@ -77,7 +75,7 @@ class MaskedLM:
         k: int,
         batch_size: int = 256,
         *,
-        alignment: Alignment = "correct",
+        alignment: PredictionShift = "correct",
         multi_token: Literal["mask", "as_released"] = "mask",
         k_counts: Literal["kept", "predicted"] = "kept",
     ) -> list[list[list[str]]]:

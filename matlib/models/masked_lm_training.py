@@ -13,7 +13,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+BERT_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def train_tokenizer(corpus: Sequence[str], vocab_size: int) -> PreTrainedTokeniz
         counts.update(word for word, _ in splitter.pre_tokenize_str(text))
     letters = sorted({letter for word in counts for letter in word})
     words = sorted(counts, key=lambda word: (-counts[word], word))
-    pieces = [*SPECIAL, *letters, *(f"##{letter}" for letter in letters), *words]
+    pieces = [*BERT_TOKENS, *letters, *(f"##{letter}" for letter in letters), *words]
     vocab = {piece: i for i, piece in enumerate(dict.fromkeys(pieces[:vocab_size]))}
     tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
     tokenizer.normalizer = normalizer
@@ -135,12 +135,12 @@ def _corrupt(
     ids: Tensor, tokenizer: PreTrainedTokenizerFast, rate: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Inputs (B, T) with words masked, replaced or kept, and targets (-1: not predicted)."""
-    words = ids >= len(SPECIAL)  # the special tokens come first in the vocabulary
+    words = ids >= len(BERT_TOKENS)  # the special tokens come first in the vocabulary
     chosen = (torch.rand(ids.shape, generator=generator) < rate) & words
     if not bool(chosen.any()):
         chosen = words.clone()
     fate = torch.rand(ids.shape, generator=generator)
-    others = torch.randint(len(SPECIAL), len(tokenizer), ids.shape, generator=generator)
+    others = torch.randint(len(BERT_TOKENS), len(tokenizer), ids.shape, generator=generator)
     inputs = torch.where(chosen & (fate < 0.6), tokenizer.mask_token_id, ids)
     inputs = torch.where(chosen & (fate >= 0.6) & (fate < 0.8), others, inputs)
     return inputs, torch.where(chosen, ids, -1)

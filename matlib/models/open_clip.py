@@ -200,6 +200,6 @@ def open_named(
             half a tower, or numbers that are not finite; settings that nothing tells.
         FileNotFoundError: the weights are neither here nor reachable on the hub.
     """
-    from matlib.models.opening import open_by_name  # which builds this module's encoders
+    from matlib.models.opening import open_by_name
 
     return open_by_name(name, pretrained, device, rest=rest, settings=settings)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 MOST_SUBTOKENS = 12
-TOP = 4
+TOP_PIECES = 4
 MOST_PRODUCTS = 24
 
 
@@ -86,7 +86,7 @@ def first_products(top: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
     The last sub-token varies fastest and 24 = 1.5 x 4 x 4: before the last two sub-tokens,
     one takes 2 of its 4 ids and every earlier one stays at its likeliest.
     """
-    return list(islice(product(*(ids[:TOP] for ids in top[:MOST_SUBTOKENS])), MOST_PRODUCTS))
+    return list(islice(product(*(ids[:TOP_PIECES] for ids in top[:MOST_SUBTOKENS])), MOST_PRODUCTS))
 
 
 def by_pseudo_perplexity(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from matlib.config import Profile, Run
+from matlib.config.profile import Profile
+from matlib.config.rows import Run
 from matlib.evaluation.statistics import primary_difference
 from matlib.evaluation.worst import worst_under
 from matlib.study.durable import write_durably
@@ -16,13 +17,13 @@ from matlib.study.runs import Study
 from matlib.study.tasks import Rows
 from matlib.study.workers import make_rows, n_workers
 
-COLUMNS = (
+CALIBRATION_COLUMNS = (
     "world_seed", "subject", "setting", "steps", "batch_size", "lr", "n_train", "eps_255",
     "k_true", "row", "measure", "value", "note",
 )  # fmt: skip
 """Of `published/calibration.csv`."""
 
-FILE = "calibration.csv"
+CALIBRATION_FILE = "calibration.csv"
 
 
 def calibration_profile(profile: Profile, world_seed: int, lrs: Sequence[float]) -> Profile:
@@ -77,11 +78,15 @@ def calibrate(
     grid = calibration_profile(profile, world_seed, lrs)
     study = Study(grid, results)
     make_rows(study, None, Rows(inside=study.inside_rows()), n_workers(grid, workers), say)
-    found = pd.DataFrame([_row(study, run) for run in grid.inside], columns=[*COLUMNS, "clean"])
+    found = pd.DataFrame(
+        [_row(study, run) for run in grid.inside], columns=[*CALIBRATION_COLUMNS, "clean"]
+    )
     best = found.groupby("row")["value"].idxmax()
     notes = found["note"].where(~found.index.isin(best), "best of its rates; " + found["note"])
-    table = found.assign(note=notes, value=found["value"].map("{:.3f}".format))[list(COLUMNS)]
-    write_durably(study.root / FILE, table.to_csv(index=False, lineterminator="\n"))
+    table = found.assign(note=notes, value=found["value"].map("{:.3f}".format))[
+        list(CALIBRATION_COLUMNS)
+    ]
+    write_durably(study.root / CALIBRATION_FILE, table.to_csv(index=False, lineterminator="\n"))
     return table
 
 

@@ -9,14 +9,10 @@ from typing import Literal
 
 from torch import Tensor
 
+from matlib.evaluation.bootstrap import Estimate
+from matlib.evaluation.inference import MIN_SEEDS_FOR_INTERVAL, t_interval
 from matlib.evaluation.retrieval import Outcomes, chance_recall
-from matlib.evaluation.statistics import (
-    MIN_SEEDS_FOR_INTERVAL,
-    Estimate,
-    primary_difference,
-    primary_endpoint,
-    t_interval,
-)
+from matlib.evaluation.statistics import primary_difference, primary_endpoint
 from matlib.evaluation.suite import Key
 from matlib.study.judgings import unimodal
 from matlib.study.recipes import undefended_rows

@@ -8,15 +8,16 @@ from pathlib import Path
 from matlib.analysis.coordinates import technique_coordinates
 from matlib.analysis.embeddings import embed_test, embed_variants
 from matlib.augmentations.dialled import scenes_told
-from matlib.config import Run
+from matlib.config.rows import Run
 from matlib.data.pairs import OneToMany
 from matlib.study.artefacts import ArtefactSpec
 from matlib.study.makers import makes
 from matlib.study.measures import first_images, first_variants, reference_inputs, reference_model
 from matlib.study.runs import Study
-from matlib.study.sources import ScenesSource, draw
+from matlib.study.sources.scenes import ScenesSource
+from matlib.study.sources.source import draw
 
-FILE = "coordinates.json"
+COORDINATES_FILE = "coordinates.json"
 REFERENCE = "base"
 MIN_IMAGES = 250
 """MMD^2 of fewer pairs is mostly noise (`published/demo`, notebook 60)."""
@@ -70,9 +71,13 @@ def coordinates(study: Study, run: Run) -> dict[str, float]:
         found = technique_coordinates(embed_variants(encoder, variants), there)
         if (true := _true_fraction(study, run, variants)) is not None:
             found["true_fraction"] = true
-        (folder / FILE).write_text(json.dumps(found), encoding="utf-8")
+        (folder / COORDINATES_FILE).write_text(json.dumps(found), encoding="utf-8")
 
-    text = study.get(coordinates_spec(study, run), make).file(FILE).read_text(encoding="utf-8")
+    text = (
+        study.get(coordinates_spec(study, run), make)
+        .file(COORDINATES_FILE)
+        .read_text(encoding="utf-8")
+    )
     found: dict[str, float] = json.loads(text)
     return found
 

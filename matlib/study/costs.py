@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from matlib.config import Profile, Run
+from matlib.config.profile import Profile
+from matlib.config.rows import Run
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.study.judgings import Judging
-from matlib.study.probe import (
-    KINDS,
-    Timed,
-    counting_encoder,
-    judging,
-    pass_seconds,
-    training_steps,
-)
+from matlib.study.probe import KINDS, Timed, counting_encoder, judging, pass_seconds, training_steps
 from matlib.study.recipes import defence_of, train_attack_of
 
 PROBE_SECONDS = 40.0

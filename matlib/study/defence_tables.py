@@ -7,24 +7,24 @@ from typing import Any
 
 import pandas as pd
 
-from matlib.evaluation.robustness import Key
+from matlib.evaluation.suite import Key
 from matlib.study.runs import Study
 
-PRIMARY = "primary"
+PRIMARY_THREAT = "primary"
 """Stands for the threat that decides, in `ATTACKS`."""
 
-ATTACKS: dict[str, Key] = {
+DEFENCE_TABLE_ATTACKS: dict[str, Key] = {
     "no attack": ("clean", ""),
     "image (PGD)": ("pgd", ""),
     "text: true word": ("bert", "bert_true"),
     "text: typo": ("bert", "typo"),
     "text: any word": ("bert", "bert_free"),
-    "Sep": ("sep", PRIMARY),
-    "Co-Attack": ("co-attack", PRIMARY),
-    "SGA": ("sga", PRIMARY),
-    "text, whole gallery": ("words", PRIMARY),
-    "both, whole gallery": ("gallery", PRIMARY),
-    "worst (primary threat)": ("worst", PRIMARY),
+    "Sep": ("sep", PRIMARY_THREAT),
+    "Co-Attack": ("co-attack", PRIMARY_THREAT),
+    "SGA": ("sga", PRIMARY_THREAT),
+    "text, whole gallery": ("words", PRIMARY_THREAT),
+    "both, whole gallery": ("gallery", PRIMARY_THREAT),
+    "worst (primary threat)": ("worst", PRIMARY_THREAT),
 }
 """Column -> attack and text threat."""
 
@@ -51,8 +51,8 @@ def defence_table(endpoints: pd.DataFrame, primary: str) -> pd.DataFrame:
     }
     rows = list(dict.fromkeys(table["row"]))
     columns: dict[str, list[str]] = {}
-    for heading, (attack, threat) in ATTACKS.items():
-        key = (attack, primary if threat == PRIMARY else threat)
+    for heading, (attack, threat) in DEFENCE_TABLE_ATTACKS.items():
+        key = (attack, primary if threat == PRIMARY_THREAT else threat)
         column = [cells.get((row, *key), "") for row in rows]
         if any(column):
             columns[heading] = column

@@ -8,16 +8,12 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
+from matlib.evaluation.bootstrap import Estimate
+from matlib.evaluation.inference import MIN_SEEDS_FOR_INTERVAL, t_interval
 from matlib.evaluation.retrieval import Outcomes, chance_recall
-from matlib.evaluation.robustness import Key
-from matlib.evaluation.statistics import (
-    MIN_SEEDS_FOR_INTERVAL,
-    Estimate,
-    primary_difference,
-    primary_endpoint,
-    t_interval,
-)
-from matlib.study.judgings import Gallery
+from matlib.evaluation.statistics import primary_difference, primary_endpoint
+from matlib.evaluation.suite import Key
+from matlib.study.judgings import GalleryName
 from matlib.study.runs import Study
 
 
@@ -96,7 +92,7 @@ def gap_table(study: Study, names: Sequence[str]) -> pd.DataFrame:
         value, low, high, n_seeds.
     """
     e = study.profile.evaluation
-    galleries: dict[str, Gallery] = {"training pairs": "train-1", "held-out pairs": "test-1"}
+    galleries: dict[str, GalleryName] = {"training pairs": "train-1", "held-out pairs": "test-1"}
     rows: list[dict[str, Any]] = []
     for name in names:
         seeds = [seed for row, seed in study.rows() if row == name]
@@ -112,13 +108,13 @@ def gap_table(study: Study, names: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def gallery_size(study: Study, gallery: Gallery = "test") -> str:
+def gallery_size(study: Study, gallery: GalleryName = "test") -> str:
     """What is searched, in words for an axis."""
     pairs = study.pairs(gallery)
     return f"{len(pairs):,} images, {pairs.n_captions:,} captions"
 
 
-def chance(study: Study, gallery: Gallery = "test") -> float:
+def chance(study: Study, gallery: GalleryName = "test") -> float:
     """Mean of TR@1 and IR@1 of a random ranking."""
     relevant = study.pairs(gallery).relevance()
     return (chance_recall(relevant, "TR", 1) + chance_recall(relevant, "IR", 1)) / 2

@@ -10,15 +10,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from matlib.analysis.figures.pictures import Shelf
-from matlib.attacks.multimodal import Gallery as Attacked
-from matlib.attacks.multimodal import embed_images, pgd
-from matlib.attacks.text import embed_texts
-from matlib.evaluation.statistics import Estimate, bootstrap_ratio
+from matlib.attacks.gallery import Gallery as Attacked
+from matlib.attacks.gallery import embed_images
+from matlib.attacks.multimodal import pgd
+from matlib.attacks.scoring import embed_texts
+from matlib.evaluation.bootstrap import Estimate, bootstrap_ratio
 from matlib.study.artefacts import ArtefactSpec
 from matlib.study.judged import Judged
 from matlib.study.makers import makes
 from matlib.study.runs import Study
-from matlib.study.sources import ScenesSource
+from matlib.study.sources.scenes import ScenesSource
 
 FOUND = "found.safetensors"
 

@@ -9,7 +9,7 @@ from matlib.analysis.words import claim_numbers
 
 Ledger = Sequence[Mapping[str, Any]]
 
-PAPER = {
+PAPER_SAYS = {
     "C0": "MAT defends",
     "C2": "MAT beats unimodal defences",
     "C3": "MAT over-fits to 1:1 pairs",
@@ -79,10 +79,10 @@ def findings(ledgers: Mapping[str, Ledger]) -> list[str]:
 def beside_the_paper(ledgers: Mapping[str, Ledger]) -> list[str]:
     """The same for the paper's claims alone, without the numbers."""
     return [
-        f"{claim['id']}, {PAPER[claim['id']]}: **{claim['verdict']}** ({profile}); "
+        f"{claim['id']}, {PAPER_SAYS[claim['id']]}: **{claim['verdict']}** ({profile}); "
         f"{_beside_the_paper(claim['verdict'])}."
         for profile, claim in _decided(ledgers)
-        if claim["id"] in PAPER
+        if claim["id"] in PAPER_SAYS
     ]
 
 
@@ -106,7 +106,7 @@ def _weight(profile: str, claim: Mapping[str, Any]) -> tuple[int, bool]:
 
 
 def _sentence(profile: str, claim: Mapping[str, Any]) -> str:
-    said = PAPER.get(claim["id"])
+    said = PAPER_SAYS.get(claim["id"])
     text = (
         f"{claim['id']}, {claim['claim']}: **{claim['verdict']}** "
         f"({claim_numbers(claim)}; {profile}{_although_apart(claim)})."

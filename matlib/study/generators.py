@@ -19,22 +19,25 @@ from matlib.augmentations.diffusion import (
     drawn_by_diffusion,
     restyled_by_diffusion,
 )
-from matlib.augmentations.generated import TRIES, Writer, write_captions
+from matlib.augmentations.generated import TRIES, Writer, write_variants
 from matlib.augmentations.human import with_captions, with_images
 from matlib.augmentations.rewriting import InstructRewriter
 from matlib.augmentations.scenes_rewriter import rewrite_scene_captions
 from matlib.augmentations.small_captioner import CaptionerConfig, SmallCaptioner, train_captioner
 from matlib.augmentations.translation import BackTranslator, Translator
 from matlib.choices import Choices
-from matlib.config import Profile, Run
+from matlib.config.profile import Profile
+from matlib.config.rows import Run
 from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.models.masked_lm import MaskedLM
 from matlib.progress import Progress
+from matlib.study.artefacts import Artefact, ArtefactSpec
 from matlib.study.makers import makes
 from matlib.study.recipes import n_variants_of
-from matlib.study.sources import KarpathySource, ScenesSource, draw, strength_of
+from matlib.study.sources.karpathy import KarpathySource
+from matlib.study.sources.scenes import ScenesSource
+from matlib.study.sources.source import draw, strength_of
 from matlib.study.specs import Specs
-from matlib.study.store import Artefact, ArtefactSpec
 
 CAPTIONS, IMAGES = "captions.json", "images.safetensors"
 
@@ -44,7 +47,7 @@ Made = tuple[OneToMany, dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Generators:
+class PairGenerators:
     """The generating models of a study, and what they added.
 
     Attributes:
@@ -182,11 +185,11 @@ class Generators:
 
 
 GENERATED: Choices[
-    Callable[[Generators, Run, ImageTextPairs, int, torch.Generator], Made]
+    Callable[[PairGenerators, Run, ImageTextPairs, int, torch.Generator], Made]
 ] = Choices({
-    "captioned": Generators.captioned, "rewritten": Generators.rewritten,
-    "back-translated": Generators.translated, "restyled": Generators.drawn,
-    "generated": Generators.drawn,
+    "captioned": PairGenerators.captioned, "rewritten": PairGenerators.rewritten,
+    "back-translated": PairGenerators.translated, "restyled": PairGenerators.drawn,
+    "generated": PairGenerators.drawn,
 }, what="generating technique")  # fmt: skip
 """The techniques that need a generating model (`restyled` on photographs)."""
 
@@ -201,7 +204,7 @@ def _written(
 ) -> Made:
     """What a writer of captions adds, sorted out."""
     writer = _Counting(ask)
-    made, report = write_captions(pairs, n, generator, writer, run.augmentation)
+    made, report = write_variants(pairs, n, generator, writer, run.augmentation)
     about = {**asdict(report), "n_retried": writer.n_retried, "tries": TRIES}
     return made, {**how, **about}
 

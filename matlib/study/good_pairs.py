@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from matlib.analysis.factorial import Effects, fit_effects
-from matlib.analysis.gains import CONTROLS, technique_gains
+from matlib.analysis.gains import CONTROLS, gains_of_techniques
 from matlib.analysis.prediction import levels_from_measures, predict_left_out
 from matlib.study.full import PublishedStudy, larger_study, where_the_rest_is
 from matlib.study.intervention import COORDINATES, intervention_table
@@ -43,7 +43,7 @@ class PairStudy:
         """One line per technique: `matlib.analysis.gains.technique_gains`."""
         if self.techniques.empty:
             return pd.DataFrame()
-        return technique_gains(self.techniques, self.reference)
+        return gains_of_techniques(self.techniques, self.reference)
 
     def effects(self) -> Effects | None:
         """The fitted model of the experiment, if there was one."""

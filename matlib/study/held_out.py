@@ -6,12 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from matlib.evaluation.statistics import (
-    MIN_SEEDS_FOR_INTERVAL,
-    primary_difference,
-    primary_endpoint,
-    t_interval,
-)
+from matlib.evaluation.inference import MIN_SEEDS_FOR_INTERVAL, t_interval
+from matlib.evaluation.statistics import primary_difference, primary_endpoint
 from matlib.evaluation.worst import WORST, worst_under
 from matlib.study.endpoints import row_names
 from matlib.study.judgings import HELD_OUT_ATTACKS
@@ -20,7 +16,16 @@ from matlib.study.runs import Study
 KNOWN = {"true_held_out": "bert_true", "typo_held_out": "typo"}
 """What each held-out kind is to be compared with; the first is part of its threat."""
 
-COLUMNS = ("row", "attack", "text_threat", "is_held_out", "recall", "low", "high", "n_seeds")
+HELD_OUT_COLUMNS = (
+    "row",
+    "attack",
+    "text_threat",
+    "is_held_out",
+    "recall",
+    "low",
+    "high",
+    "n_seeds",
+)
 
 
 def held_out_table(study: Study) -> pd.DataFrame:
@@ -62,4 +67,4 @@ def held_out_table(study: Study) -> pd.DataFrame:
                         "n_seeds": len(outcomes),
                     }
                 )  # fmt: skip
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(HELD_OUT_COLUMNS))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from matlib.config import Profile
 from matlib.config.places import map_places
+from matlib.config.profile import Profile
 from matlib.study.provenance import named_weights
 
 

@@ -6,28 +6,23 @@ from typing import Any
 
 import pandas as pd
 
-from matlib.config import Run
+from matlib.config.rows import Run
+from matlib.evaluation.bootstrap import Estimate
+from matlib.evaluation.inference import MIN_SEEDS_FOR_INTERVAL, t_interval
 from matlib.evaluation.retrieval import Outcomes
-from matlib.evaluation.statistics import (
-    MIN_SEEDS_FOR_INTERVAL,
-    Estimate,
-    per_seed_differences,
-    primary_difference,
-    primary_endpoint,
-    t_interval,
-)
+from matlib.evaluation.statistics import per_seed_differences, primary_difference, primary_endpoint
 from matlib.evaluation.worst import worst_under
 from matlib.study.judgings import INSIDE_ATTACKS
 from matlib.study.recipes import inside_seeds_of, row_name, schedule_of
 from matlib.study.runs import Study
 from matlib.training.defences import defence
 
-COLUMNS = (
+INSIDE_COLUMNS = (
     "row", "choice", "value", "default", "attack", "recall", "low", "high", "difference",
     "difference_low", "difference_high", "n_seeds",
 )  # fmt: skip
 
-ATTACKS = ("clean", "pgd", "bert", "worst")
+INSIDE_TABLE_ATTACKS = ("clean", "pgd", "bert", "worst")
 
 
 def described(study: Study, run: Run) -> tuple[str, str, str]:
@@ -79,7 +74,7 @@ def inside_table(study: Study) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for run in study.profile.inside:
         choice, value, default = described(study, run)
-        for attack in ATTACKS:
+        for attack in INSIDE_TABLE_ATTACKS:
             varied = _per_seed(study, row_name(run), attack)
             plain = _per_seed(study, _plain(run), attack)
             level, gain = _level(study, varied), _difference(study, varied, plain)
@@ -92,7 +87,7 @@ def inside_table(study: Study) -> pd.DataFrame:
                     "difference_low": gain.low, "difference_high": gain.high,
                 }
             )  # fmt: skip
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(INSIDE_COLUMNS))
 
 
 def plain_levels(table: pd.DataFrame) -> pd.DataFrame:

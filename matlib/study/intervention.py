@@ -12,7 +12,7 @@ from matlib.study.coordinates import coordinates
 from matlib.study.runs import Study
 from matlib.study.techniques import found_by, gain_of
 
-COLUMNS = (
+INTERVENTION_COLUMNS = (
     "alignment", "diversity", "shift", "modality", "seed", "gain", "sga_gain", "worst", "clean",
     "similarity", "vendi", "mmd2", "true_fraction",
 )  # fmt: skip
@@ -52,4 +52,4 @@ def intervention_table(study: Study) -> pd.DataFrame:
                     "true_fraction": achieved.get("true_fraction", math.nan),
                 }
             )
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(INTERVENTION_COLUMNS))

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from matlib.evaluation.retrieval import Outcomes
-from matlib.evaluation.robustness import Evaluation, Key
-from matlib.study.store import Artefact
+from matlib.evaluation.robustness import Evaluation
+from matlib.evaluation.suite import Key
+from matlib.study.artefacts import Artefact
 
 RANKS, CAPTIONS, SHOWN, CURVE = "ranks.csv", "captions.json", "shown.safetensors", "curve.csv"
 

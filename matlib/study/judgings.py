@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from matlib.attacks.image import PGD, ScaleViews
+from matlib.attacks.image import PGD
 from matlib.attacks.text import WordSubstitution
-from matlib.config import Evaluation
+from matlib.attacks.views import ScaleViews
+from matlib.config.parts import EvaluationConfig
 from matlib.evaluation.suite import ATTACKS, Suite
 
-Gallery = Literal["test", "val", "train-1", "test-1"]
+GalleryName = Literal["test", "val", "train-1", "test-1"]
 """`test` and `val` with all captions; `train-1` and `test-1` with one caption per image and
 the same number of images, to compare training with held-out pairs."""
 
@@ -31,54 +32,54 @@ TRANSFER_ATTACKS = ("pgd", "sga", "joint")
 class Judging:
     """How a model is judged: the gallery, the threats, the attacks and the image budget."""
 
-    gallery: Gallery
+    gallery: GalleryName
     threats: tuple[str, ...]
     eps_255: float
     attacks: tuple[str, ...] = ATTACKS
     with_curve: bool = False
 
 
-def full(e: Evaluation, gallery: Gallery) -> Judging:
+def full(e: EvaluationConfig, gallery: GalleryName) -> Judging:
     """All attacks under all threats."""
     return Judging(gallery, e.threats, e.eps_255, ATTACKS, bool(e.curve_eps_255))
 
 
-def held_out(e: Evaluation) -> Judging:
+def held_out(e: EvaluationConfig) -> Judging:
     """Edits of kinds that no defence trains on: text alone, and with the images."""
     return Judging("test", e.held_out, e.eps_255, HELD_OUT_ATTACKS)
 
 
-def inside(e: Evaluation) -> Judging:
+def inside(e: EvaluationConfig) -> Judging:
     """Variations of one defence: without the slow attacks, primary threat."""
     return Judging("test", (e.primary_threat,), e.eps_255, INSIDE_ATTACKS)
 
 
-def pairs(e: Evaluation) -> Judging:
+def pairs(e: EvaluationConfig) -> Judging:
     """Techniques of augmentation, primary threat."""
     return Judging("test", (e.primary_threat,), e.eps_255, PAIRS_ATTACKS)
 
 
-def gap(e: Evaluation, gallery: Gallery) -> Judging:
+def gap(e: EvaluationConfig, gallery: GalleryName) -> Judging:
     """Training and held-out pairs: the joint attack, primary threat."""
     return Judging(gallery, (e.primary_threat,), e.eps_255, ("clean", "joint"))
 
 
-def transfer(e: Evaluation) -> Judging:
+def transfer(e: EvaluationConfig) -> Judging:
     """The attacks that are sent from model to model, primary threat."""
     return Judging("test", (e.primary_threat,), e.eps_255, TRANSFER_ATTACKS)
 
 
-def unimodal(e: Evaluation) -> Judging:
+def unimodal(e: EvaluationConfig) -> Judging:
     """One side attacked, and both, at the budget where each side alone leaves 30-60 %."""
     return Judging("test", (e.primary_threat,), e.unimodal_eps_255, ("pgd", "bert", "joint"))
 
 
-def validating(e: Evaluation) -> Judging:
+def validating(e: EvaluationConfig) -> Judging:
     """A model beside its training: both sides attacked, primary threat."""
     return Judging("val", (e.primary_threat,), e.eps_255, ("clean", "joint"))
 
 
-def judgings_of(e: Evaluation, what: str) -> list[Judging]:
+def judgings_of(e: EvaluationConfig, what: str) -> list[Judging]:
     """How a task of that kind (`workers.Task`) judges its model; empty where it judges none."""
     return {
         "judged": [full(e, "test")],
@@ -93,7 +94,7 @@ def judgings_of(e: Evaluation, what: str) -> list[Judging]:
     }.get(what, [])
 
 
-def make_suite(e: Evaluation, how: Judging) -> Suite:
+def make_suite(e: EvaluationConfig, how: Judging) -> Suite:
     """The attacks of one judging."""
     step = e.step_255 if how.eps_255 == e.eps_255 else None
     return Suite(

@@ -13,7 +13,7 @@ from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from matlib.config import load_profile
+from matlib.config.profile import load_profile
 from matlib.launcher import GROUP_VARIABLES, n_processes
 from matlib.study.pipeline import run_shard, run_study
 from matlib.study.runs import Study

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from matlib.evaluation.statistics import Estimate, holm, verdict
+from matlib.evaluation.bootstrap import Estimate
+from matlib.evaluation.inference import holm, verdict
 from matlib.study.contrasts import (
     Contrast,
     differences,
@@ -51,7 +52,7 @@ ONE_SIDED = ("C8a",)
 """Claims whose p-value is of a test of one side only (permutations): the other is not known, so
 they can stay open but never be refuted."""
 
-ALPHA = 0.025
+CLAIM_ALPHA = 0.025
 """One-sided, as `verdict` has it: it fits the two-sided 95 % interval."""
 
 CONTRAST_COLUMNS = (
@@ -225,7 +226,7 @@ def _entry(study: Study, claim: str, text: str, found: JudgedContrast | None) ->
 def _verdict(found: JudgedContrast) -> str:
     """The verdict on the weakest contrast; against a claim it takes a corrected p-value too."""
     estimate = found.contrast.estimate
-    is_refuted = found.p_above <= ALPHA
+    is_refuted = found.p_above <= CLAIM_ALPHA
     # an interval over design points is, like one over queries, about these weights only
     unit: Literal["query", "seed"] = "seed" if found.contrast.unit == "seed" else "query"
     return verdict(
@@ -234,6 +235,6 @@ def _verdict(found: JudgedContrast) -> str:
         n_seeds=found.contrast.n_seeds,
         unit=unit,
         p_adjusted=found.p_below,
-        alpha=ALPHA,
+        alpha=CLAIM_ALPHA,
         at_floor=found.contrast.at_floor,
     )

@@ -6,35 +6,38 @@ from pathlib import Path
 
 import pandas as pd
 
-from matlib.analysis.technique import COLUMNS, embed_test, measure_technique
-from matlib.config import Augmentation, Run
+from matlib.analysis.embeddings import embed_test
+from matlib.analysis.technique import MEASURE_COLUMNS, measure_technique
+from matlib.config.rows import Augmentation, Run
 from matlib.data.pairs import OneToMany
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.study.artefacts import ArtefactSpec
 from matlib.study.makers import makes
 from matlib.study.recipes import as_run
 from matlib.study.runs import Study
-from matlib.study.sources import KarpathySource, ScenesSource, open_source
+from matlib.study.sources import open_source
+from matlib.study.sources.karpathy import KarpathySource
+from matlib.study.sources.scenes import ScenesSource
 from matlib.study.variants import first_pairs
 
-TECHNIQUES: tuple[Augmentation, ...] = (
+MEASURED_TECHNIQUES: tuple[Augmentation, ...] = (
     "captions", "eda", "drop-swap", "renderings", "randaugment", "crop-flip-jitter", "augmix",
     "restyled", "mismatched",
 )  # fmt: skip
 """Those that need no generating model; the coordinates of the others stand with the comparison
 of techniques (`matlib.study.techniques`)."""
 
-SCENES_ONLY = ("eda", "renderings", "restyled")
+MEASURED_IN_SCENES_ONLY = ("eda", "renderings", "restyled")
 """Need scenes, their lexicon or their renderer; EDA of other data needs WordNet's files."""
 
-TABLE = "measures.csv"
+MEASURES_FILE = "measures.csv"
 
 
 def techniques_of(study: Study) -> tuple[Augmentation, ...]:
     """The techniques that can be measured here."""
     if study.source.truth() is None:
-        return tuple(name for name in TECHNIQUES if name not in SCENES_ONLY)
-    return TECHNIQUES
+        return tuple(name for name in MEASURED_TECHNIQUES if name not in MEASURED_IN_SCENES_ONLY)
+    return MEASURED_TECHNIQUES
 
 
 def references_of(study: Study) -> tuple[str, ...]:
@@ -79,7 +82,7 @@ def measures(study: Study, reference: str = "base") -> pd.DataFrame:
         `none` for the originals.
     """
     parts = [measured(study, technique, reference) for technique in ("none", *techniques_of(study))]
-    return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+    return pd.concat(parts, ignore_index=True)[list(MEASURE_COLUMNS)]
 
 
 def measures_under_all(study: Study) -> pd.DataFrame:
@@ -121,9 +124,9 @@ def measured(study: Study, technique: Augmentation, reference: str = "base") -> 
             truth=truth,
             n_boot=profile.evaluation.n_boot,
         )
-        table.assign(technique=technique).to_csv(folder / TABLE, index=False)
+        table.assign(technique=technique).to_csv(folder / MEASURES_FILE, index=False)
 
-    return pd.read_csv(study.get(spec, make).file(TABLE))
+    return pd.read_csv(study.get(spec, make).file(MEASURES_FILE))
 
 
 def first_variants(study: Study, technique: str | Run, n: int) -> OneToMany:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from matlib.config import Dataset, Profile
+from matlib.config.parts import Dataset
+from matlib.config.profile import Profile
 from matlib.models.opening import image_size_of, settings_of
 from matlib.models.settings import Settings
 

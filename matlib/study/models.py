@@ -9,29 +9,37 @@ from typing import Any
 
 import pandas as pd
 
+from matlib.attacks.candidates import Table
 from matlib.attacks.image import PGD
 from matlib.attacks.text import WordSubstitution
-from matlib.config import Profile, Run, TrainAttack
+from matlib.config.parts import TrainAttack
+from matlib.config.profile import Profile
+from matlib.config.rows import Run
 from matlib.data.pairs import OneToMany
-from matlib.models.masked_lm import MaskedLM, MaskedLMConfig, train_masked_lm
+from matlib.models.masked_lm import MaskedLM, train_masked_lm
+from matlib.models.masked_lm_training import MaskedLMConfig
 from matlib.models.open_clip import OpenClipEncoder, open_named
 from matlib.models.settings import Settings
 from matlib.models.small import SmallModel, build_small
 from matlib.progress import Progress
-from matlib.study.generators import Generators
+from matlib.study.artefacts import Artefact, ArtefactSpec
+from matlib.study.generators import PairGenerators
 from matlib.study.makers import hands_over, makes
 from matlib.study.recipes import attacks_anything, defence_of, row_name, schedule_of
-from matlib.study.sources import KarpathySource, ScenesSource
+from matlib.study.sources.karpathy import KarpathySource
+from matlib.study.sources.scenes import ScenesSource
 from matlib.study.specs import Specs
-from matlib.study.store import Artefact, ArtefactSpec
-from matlib.study.threats import Table, load_tables, make_tables, save_tables
+from matlib.study.threats import load_tables, make_tables, save_tables
 from matlib.study.variants import make_variants
 from matlib.study.words import validity
 from matlib.training.checkpoint import load_weights, save_weights
-from matlib.training.defences import Defence, defence
+from matlib.training.defence import Defence
+from matlib.training.defences import defence
 from matlib.training.inner import Candidates, InnerAttack
 from matlib.training.log import describe
-from matlib.training.loop import Schedule, Validation, train
+from matlib.training.loop import train
+from matlib.training.schedule import Schedule
+from matlib.training.selection import Validation
 
 WEIGHTS = "model.safetensors"
 
@@ -62,9 +70,9 @@ class Models:
 
     @property
     @hands_over
-    def generators(self) -> Generators:
+    def generators(self) -> PairGenerators:
         """The generating models behind some techniques."""
-        return Generators(
+        return PairGenerators(
             self.profile, self.source, self.specs, self.get, self.masked_lm, self.device
         )
 

@@ -18,16 +18,8 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
 from matlib.progress import MARK
-from matlib.study.anatomy import (
-    NotebookError,
-    check_anatomy,
-    check_parameters,
-    code_cells,
-    has_tag,
-)
+from matlib.study.anatomy import NotebookError, check_anatomy, check_parameters, code_cells, has_tag
 from matlib.study.environment import environment
-
-__all__ = ["ExecutedNotebook", "NotebookError", "check_anatomy", "find_notebooks", "run_notebooks"]
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -11,7 +11,7 @@ import pandas as pd
 from matlib.analysis.factorial import fit_effects
 from matlib.analysis.gains import best_on_validation
 from matlib.analysis.manipulation import manipulation_check
-from matlib.config import Run
+from matlib.config.rows import Run
 from matlib.evaluation.bootstrap import Estimate
 from matlib.study.contrasts import Contrast, contrast
 from matlib.study.intervention import ACHIEVED, intervention_table
@@ -19,7 +19,7 @@ from matlib.study.recipes import n_variants_of
 from matlib.study.runs import Study
 from matlib.study.techniques import found_by, technique_table
 
-PAPER = "captions+renderings"
+PAPER_TECHNIQUE = "captions+renderings"
 """The paper's MAT+: several captions and several images."""
 
 
@@ -60,7 +60,7 @@ def _is_plain(run: Run, augmentation: str) -> bool:
 
 def _one_to_many(study: Study) -> list[Contrast]:
     """The paper's MAT+ against MAT, and against MAT with weight averaging and decay."""
-    plain = _rows(study, lambda run: _is_plain(run, PAPER))
+    plain = _rows(study, lambda run: _is_plain(run, PAPER_TECHNIQUE))
     rivals = [study.profile.reference, *_rows(study, lambda run: not run.modality and (
         run.ema_decay is not None or run.weight_decay is not None))]  # fmt: skip
     return _between(study, plain, rivals)
@@ -71,7 +71,7 @@ def _equal_pairs(study: Study) -> list[Contrast]:
 
     def has_as_many(run: Run) -> bool:
         n = (run.n_train or 0) * n_variants_of(study.profile, run)
-        return run.augmentation == PAPER and n == study.profile.dataset.n_train
+        return run.augmentation == PAPER_TECHNIQUE and n == study.profile.dataset.n_train
 
     return _between(study, _rows(study, has_as_many), [study.profile.reference])
 

@@ -28,7 +28,7 @@ def published(profile: str, path: Path = PEERS) -> pd.DataFrame:
     return table[table["profile"] == profile].reset_index(drop=True)
 
 
-def compare(study: Study, path: Path = PEERS) -> pd.DataFrame:
+def compare_with_peers(study: Study, path: Path = PEERS) -> pd.DataFrame:
     """Published against measured: attack, measure, direction, k, published, measured, agrees.
 
     Attack success is the conditional definition (share of the clean-correct queries that

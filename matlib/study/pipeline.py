@@ -7,26 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from matlib.config import Profile, load_profile, profile_names
+from matlib.config.profile import Profile, load_profile, profile_names
 from matlib.study.durable import write_durably
 from matlib.study.notebooks import find_notebooks, refuse_unfit, run_notebooks
 from matlib.study.provenance import PACKAGE_ROOT
 from matlib.study.published import publish_outputs
 from matlib.study.readme import update_readme
-from matlib.study.records import FILE as RECORDS
+from matlib.study.records import RECORDS_FILE as RECORDS
 from matlib.study.records import accept_records, keep_seconds, write_records
 from matlib.study.report import Figure, FrontPage, build_report, claims_text, read_claims
 from matlib.study.runs import Study
 from matlib.study.session import open_study
-from matlib.study.shown import (
-    FIGURES,
-    PROFILE,
-    RESULTS,
-    is_writable,
-    keep_profile,
-    kept_profile,
-)
-from matlib.study.sources import KarpathySource
+from matlib.study.shown import FIGURES, PROFILE, RESULTS, is_writable, keep_profile, kept_profile
+from matlib.study.sources.karpathy import KarpathySource
 from matlib.study.tables import write_results
 from matlib.study.tasks import all_rows, is_done, stages
 from matlib.study.workers import make_rows, n_workers

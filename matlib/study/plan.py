@@ -7,11 +7,13 @@ from pathlib import Path
 
 import torch
 
-from matlib.config import Profile, Run
+from matlib.config.profile import Profile
+from matlib.config.rows import Run
 from matlib.data.memory import GIBIBYTE, image_budget
 from matlib.models.open_clip import OpenClipEncoder, open_named
 from matlib.models.opening import settings_of
 from matlib.models.small import SmallModel, build_small
+from matlib.study.artefacts import Artefact
 from matlib.study.costs import Costs
 from matlib.study.environment import one_thread
 from matlib.study.judgings import full, judgings_of, validating
@@ -19,7 +21,6 @@ from matlib.study.probe import Timed, activation_bytes, captions_per_image
 from matlib.study.recipes import n_variants_of, profile_of_architecture
 from matlib.study.runs import Study
 from matlib.study.specs import Specs
-from matlib.study.store import Artefact
 from matlib.study.tasks import TRAINED, Task, all_rows, is_done, stages
 from matlib.study.workers import n_workers
 from matlib.training.defences import defence

@@ -19,9 +19,12 @@ from torch import Tensor
 
 from matlib.attacks.candidates import content_words
 from matlib.attacks.edits import Edit
-from matlib.config import Profile, Run
-from matlib.data.pairs import ImageTensor, ImageTextPairs, OneToMany
-from matlib.data.scenes import FUNCTION_WORDS, World
+from matlib.config.profile import Profile
+from matlib.config.rows import Run
+from matlib.data.image_sources import ImageTensor
+from matlib.data.pairs import ImageTextPairs, OneToMany
+from matlib.data.scenes.lexicon import FUNCTION_WORDS
+from matlib.data.scenes.world import World
 from matlib.evaluation.robustness import evaluate, strength_curve
 from matlib.models.dual_encoder import frozen
 from matlib.models.open_clip import OpenClipEncoder
@@ -29,8 +32,8 @@ from matlib.models.small import SmallModel, build_small
 from matlib.study.judgings import Judging, make_suite
 from matlib.study.models import inner_attack
 from matlib.study.recipes import defence_of, train_attack_of
-from matlib.training.loop import Schedule, train
-from matlib.training.schedule import Precision
+from matlib.training.loop import train
+from matlib.training.schedule import Precision, Schedule
 
 KINDS = ("image_forward", "image_attack", "image_train", "text_forward", "text_train")
 """Rows that pass a tower: without gradient, with one to the pixels, with one to the weights."""

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import pandas as pd
 
-from matlib.evaluation.ranking import MIN_ROWS, rank_agreement
+from matlib.evaluation.inference import MIN_SEEDS_FOR_INTERVAL, t_interval
+from matlib.evaluation.ranking import MIN_ROWS, agreement_of_rankings
 from matlib.evaluation.retrieval import Outcomes
-from matlib.evaluation.statistics import (
-    MIN_SEEDS_FOR_INTERVAL,
-    primary_difference,
-    primary_endpoint,
-    t_interval,
-)
+from matlib.evaluation.statistics import primary_difference, primary_endpoint
 from matlib.evaluation.worst import worst_under
 from matlib.study.contrasts import Contrast, is_near_chance
 from matlib.study.runs import Study
-from matlib.study.transfer import Subject, judged_in_short
+from matlib.study.subjects import Subject
+from matlib.study.transfer import judged_in_short
 
-COLUMNS = ("architecture", "row", "value", "low", "high", "n_seeds")
+RANKING_COLUMNS = ("architecture", "row", "value", "low", "high", "n_seeds")
 
 
 def ranked_rows(study: Study) -> list[str]:
@@ -55,7 +52,7 @@ def transfer_of_ranking(study: Study) -> list[Contrast]:
     has_floor = any(
         all(is_near_chance(study, each, own) for row in model for each in row) for model in found
     )
-    estimate = rank_agreement(found, own, n_boot=e.n_boot)
+    estimate = agreement_of_rankings(found, own, n_boot=e.n_boot)
     n_seeds = len(seeds) if len(seeds) >= MIN_SEEDS_FOR_INTERVAL else 1
     label = (
         f"rank correlation (100: the same order) of the robustness of {len(rows)} techniques "
@@ -83,4 +80,4 @@ def ranking_table(study: Study) -> pd.DataFrame:
             else:
                 level = primary_difference(found[0], None, own, n_boot=n_boot)
             rows.append((name, row, level.value, level.low, level.high, len(seeds)))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(RANKING_COLUMNS))

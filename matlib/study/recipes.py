@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from matlib.config import AUGMENTATIONS, Profile, Run, TrainAttack, Training
+from matlib.config.parts import TrainAttack, Training
+from matlib.config.profile import Profile
+from matlib.config.rows import AUGMENTATIONS, Run
 from matlib.evaluation.inference import MIN_SEEDS_FOR_INTERVAL
-from matlib.training.defences import Contrastive, Defence, PairWeights, defence
-from matlib.training.loop import Schedule
+from matlib.training.defence import Defence
+from matlib.training.defences import defence
+from matlib.training.families import Contrastive, PairWeights
+from matlib.training.schedule import Schedule
 
 
 def row_name(run: Run) -> str:

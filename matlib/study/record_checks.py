@@ -17,15 +17,15 @@ from typing import Any
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from matlib.analysis.coordinates import NAMES
-from matlib.evaluation.sanity import Check
+from matlib.analysis.coordinates import COORDINATE_NAMES
+from matlib.evaluation.sanity_subject import Check
 from matlib.study import judgings
-from matlib.study.coordinates import FILE as COORDINATES
+from matlib.study.coordinates import COORDINATES_FILE as COORDINATES
 from matlib.study.judged import CURVE, RANKS
 from matlib.study.judgings import Judging
 from matlib.study.recipes import defence_of
 from matlib.study.runs import Study
-from matlib.study.sanity import FILE as CHECKS
+from matlib.study.sanity import CHECKS_FILE as CHECKS
 from matlib.study.subjects import subjects
 from matlib.study.tasks import Task
 from matlib.study.tasks import judgings as judgings_of_task
@@ -75,7 +75,7 @@ def expected_of(study: Study, task: Task) -> list[Expected]:
     ]
 
 
-def _of_gallery(study: Study, gallery: judgings.Gallery, **content: Any) -> Expected:
+def _of_gallery(study: Study, gallery: judgings.GalleryName, **content: Any) -> Expected:
     pairs = study.pairs(gallery)
     return Expected(len(pairs), pairs.n_captions, **content)
 
@@ -191,10 +191,10 @@ def _check_battery(found: list[Check], expected: Expected) -> None:
 
 
 def _check_coordinates(found: Any) -> None:
-    known = {*NAMES, "true_fraction"}
-    is_whole = isinstance(found, dict) and set(NAMES) <= set(found) <= known
+    known = {*COORDINATE_NAMES, "true_fraction"}
+    is_whole = isinstance(found, dict) and set(COORDINATE_NAMES) <= set(found) <= known
     if not is_whole or not all(_is_finite(value) for value in found.values()):
-        raise RecordsError(f"finite numbers named {', '.join(NAMES)} are expected")
+        raise RecordsError(f"finite numbers named {', '.join(COORDINATE_NAMES)} are expected")
     if not -1 <= found["similarity"] <= 1 or not 0 <= found.get("true_fraction", 0) <= 1:
         raise RecordsError("a similarity is from -1 to 1 and a true_fraction from 0 to 1")
     if found["vendi"] < 1 - 1e-3:

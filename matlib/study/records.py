@@ -23,19 +23,19 @@ from typing import Any
 import pandas as pd
 
 from matlib.study.artefacts import PROVENANCE, ArtefactSpec
-from matlib.study.coordinates import FILE as COORDINATES
+from matlib.study.coordinates import COORDINATES_FILE as COORDINATES
 from matlib.study.durable import write_durably
 from matlib.study.judged import CURVE, RANKS
 from matlib.study.record_checks import RecordsError, checked, expected_of
 from matlib.study.runs import Study
-from matlib.study.sanity import FILE as CHECKS
+from matlib.study.sanity import CHECKS_FILE as CHECKS
 from matlib.study.tasks import Task, all_rows, specs_of, stages
 
-FILE = "records.csv.gz"
+RECORDS_FILE = "records.csv.gz"
 MADE = "made"
 """Note of an artefact that was taken from records: the provenance that was published for it."""
 
-COLUMNS = ("hash", "kind", "name", "seed", "file", "attack", "direction", "content")
+RECORD_COLUMNS = ("hash", "kind", "name", "seed", "file", "attack", "direction", "content")
 
 
 def recorded_tasks(study: Study) -> Iterator[tuple[Task, list[ArtefactSpec]]]:
@@ -66,14 +66,14 @@ def write_records(study: Study, folder: Path) -> Path:
                     for part in _parts(found.file(file)):
                         key = (spec.hash, file, part["attack"], part["direction"])
                         rows[key] = {**about, "file": file, **part}
-    text = pd.DataFrame(rows.values(), columns=list(COLUMNS)).to_csv(index=False)
+    text = pd.DataFrame(rows.values(), columns=list(RECORD_COLUMNS)).to_csv(index=False)
     packed = io.BytesIO()
     with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as file_:
         file_.write(text.encode())
     folder.mkdir(parents=True, exist_ok=True)
-    write_durably(folder / FILE, packed.getvalue())
+    write_durably(folder / RECORDS_FILE, packed.getvalue())
     _tie(study, folder, packed.getvalue())
-    return folder / FILE
+    return folder / RECORDS_FILE
 
 
 def _tie(study: Study, folder: Path, packed: bytes) -> None:
@@ -114,7 +114,7 @@ def accept_records(study: Study, folder: Path, *, whole: bool = False) -> int:
         RecordsError: the records are not those that their provenance names, or hold what the
             study cannot have found; nothing of what is wrong is taken.
     """
-    if not (folder / FILE).is_file():
+    if not (folder / RECORDS_FILE).is_file():
         return 0
     table, made = _tied_table(folder)
     by_hash = dict(list(table.groupby("hash", sort=False)))
@@ -138,8 +138,8 @@ def accept_records(study: Study, folder: Path, *, whole: bool = False) -> int:
 def _refused(folder: Path, why: str) -> str:
     place = f"published/{folder.name}"
     return (
-        f"{place}/{FILE} is not taken: {why}. Restore it and its {PROVENANCE} (git checkout "
-        f"{place}), or delete {FILE} to compute everything anew"
+        f"{place}/{RECORDS_FILE} is not taken: {why}. Restore it and its {PROVENANCE} (git "
+        f"checkout {place}), or delete {RECORDS_FILE} to compute everything anew"
     )
 
 
@@ -149,7 +149,7 @@ def _tied_table(folder: Path) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
     Raises:
         RecordsError: not the file that the provenance names, or not a table of records.
     """
-    packed = (folder / FILE).read_bytes()
+    packed = (folder / RECORDS_FILE).read_bytes()
     provenance = _provenance(folder)
     named, found = provenance.get("records"), hashlib.sha256(packed).hexdigest()
     if named != found:
@@ -162,8 +162,10 @@ def _tied_table(folder: Path) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
     except (OSError, EOFError, zlib.error, ValueError) as error:  # pandas' errors are ValueErrors
         why = str(error).splitlines()[0]
         raise RecordsError(_refused(folder, f"it cannot be read ({why})")) from None
-    if tuple(table.columns) != COLUMNS:
-        raise RecordsError(_refused(folder, f"the columns {', '.join(COLUMNS)} are expected"))
+    if tuple(table.columns) != RECORD_COLUMNS:
+        raise RecordsError(
+            _refused(folder, f"the columns {', '.join(RECORD_COLUMNS)} are expected")
+        )
     return table, {artefact["hash"]: artefact for artefact in provenance["artefacts"]}
 
 
@@ -199,7 +201,7 @@ def _restore(
             (folder / name).write_text(content, encoding="utf-8")
         else:
             content.to_csv(folder / name, index=False)
-    return {"taken from": FILE, **({MADE: made} if made else {})}
+    return {"taken from": RECORDS_FILE, **({MADE: made} if made else {})}
 
 
 def keep_seconds(text: str, published: Path) -> str:

@@ -27,7 +27,7 @@ from matlib.study.findings import as_worded_now, shown_in
 from matlib.study.published import without_progress
 
 UNKNOWN = "–"
-COLUMNS = ("id", "claim", "contrast", "verdict", "estimate", "scope", "n", "seeds")
+CLAIM_COLUMNS = ("id", "claim", "contrast", "verdict", "estimate", "scope", "n", "seeds")
 """Columns of the claims table, here and at the terminal."""
 
 PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
@@ -163,7 +163,7 @@ def _front_html(environment: Environment, front: FrontPage, **parts: Any) -> str
     return environment.get_template("front.html.j2").render(
         title=front.title,
         front=front,
-        columns=COLUMNS,
+        columns=CLAIM_COLUMNS,
         rows=claim_rows(front.claims, front.scale),
         page_of={claim: file for claim, file in page_of.items() if file in files},
         **parts,

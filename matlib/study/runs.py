@@ -11,20 +11,22 @@ from typing import Any
 import pandas as pd
 import torch
 
-from matlib.attacks.candidates import normalise_caption
-from matlib.config import Profile, Run
+from matlib.attacks.candidates import Table, normalise_caption
+from matlib.config.profile import Profile
+from matlib.config.rows import Run
 from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.evaluation.retrieval import Outcomes
-from matlib.evaluation.robustness import Key, evaluate, strength_curve
-from matlib.evaluation.suite import Suite
+from matlib.evaluation.robustness import evaluate, strength_curve
+from matlib.evaluation.suite import Key, Suite
 from matlib.models.masked_lm import MaskedLM
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.progress import Progress
 from matlib.study import judgings
+from matlib.study.artefacts import Artefact, ArtefactSpec
 from matlib.study.environment import arithmetic, one_thread
 from matlib.study.identity import identified
 from matlib.study.judged import Judged, load_evaluation, save_curve, save_evaluation
-from matlib.study.judgings import Gallery, Judging
+from matlib.study.judgings import GalleryName, Judging
 from matlib.study.makers import hands_over, makes
 from matlib.study.model_checks import check_models
 from matlib.study.models import Models, about_tables
@@ -35,13 +37,16 @@ from matlib.study.recipes import (
     profile_of_architecture,
     rows_of,
 )
-from matlib.study.sources import KarpathySource, ScenesSource, draw, open_source
+from matlib.study.sources import open_source
+from matlib.study.sources.karpathy import KarpathySource
+from matlib.study.sources.scenes import ScenesSource
+from matlib.study.sources.source import draw
 from matlib.study.specs import Specs
-from matlib.study.store import Artefact, ArtefactSpec, Store
-from matlib.study.threats import Table, load_tables, make_tables, save_tables
+from matlib.study.store import Store
+from matlib.study.threats import load_tables, make_tables, save_tables
 from matlib.study.words import validity
-from matlib.training.loop import HeldOutRecall, Validation
 from matlib.training.own_attack import OwnLossAttack, own_attack
+from matlib.training.selection import HeldOutRecall, Validation
 
 HASHES = ".file-hashes"
 """Below the folder of all results: hashes of the files of data sets (`FileHashes`)."""
@@ -190,7 +195,7 @@ class Study:
     # --- evaluation ------------------------------------------------------------------------
 
     @makes("tables")
-    def tables(self, gallery: Gallery, threats: tuple[str, ...]) -> dict[str, Table]:
+    def tables(self, gallery: GalleryName, threats: tuple[str, ...]) -> dict[str, Table]:
         """Per text threat the allowed edits of every caption of a gallery."""
 
         def make(folder: Path) -> dict[str, Any]:
@@ -259,7 +264,7 @@ class Study:
         how = defence_of(self.specs.run(name))
         return own_attack(how, self.model("base") if how.needs_reference else None)
 
-    def main_judging(self, gallery: Gallery) -> Judging:
+    def main_judging(self, gallery: GalleryName) -> Judging:
         """The full suite under the evaluation budget."""
         return judgings.full(self.profile.evaluation, gallery)
 
@@ -271,7 +276,7 @@ class Study:
         """How variations of one defence are compared."""
         return judgings.inside(self.profile.evaluation)
 
-    def gap_judging(self, gallery: Gallery) -> Judging:
+    def gap_judging(self, gallery: GalleryName) -> Judging:
         """How training and held-out pairs are judged."""
         return judgings.gap(self.profile.evaluation, gallery)
 

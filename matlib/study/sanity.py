@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from matlib.attacks.image import PGD
-from matlib.evaluation.sanity import Check, sanity, verdicts
-from matlib.evaluation.statistics import MIN_SEEDS_FOR_CLAIM
+from matlib.evaluation.inference import MIN_SEEDS_FOR_CLAIM
+from matlib.evaluation.sanity import sanity, verdicts
+from matlib.evaluation.sanity_subject import Check
 from matlib.progress import Progress
 from matlib.study.artefacts import ArtefactSpec
 from matlib.study.findings import NO_VIOLATION
@@ -24,7 +25,7 @@ N_BOOT, N_BOOT_PER_MODEL, N_BOOT_STEP = 20_000, 500, 16_000
 multiplies a p-value by 10 M checks, and of a check with two rules the smallest is 2 / (n_boot + 1):
 below 0.05 only from 400 M samples on. A quarter more leaves room to tell p-values apart, and steps
 let a study grow by a few rows without making every battery anew."""
-FILE = "checks.json"
+CHECKS_FILE = "checks.json"
 
 
 def battery(study: Study) -> dict[str, list[Check]]:
@@ -94,10 +95,13 @@ def checks(study: Study, name: str, seed: int) -> list[Check]:
                 on_check=lambda check: progress.advance(1, str(check)),
             )
         text = json.dumps([asdict(check) for check in results], ensure_ascii=False, indent=1)
-        (folder / FILE).write_text(text, encoding="utf-8")
+        (folder / CHECKS_FILE).write_text(text, encoding="utf-8")
 
     artefact = study.get(spec, make)
-    return [Check(**check) for check in json.loads(artefact.file(FILE).read_text(encoding="utf-8"))]
+    return [
+        Check(**check)
+        for check in json.loads(artefact.file(CHECKS_FILE).read_text(encoding="utf-8"))
+    ]
 
 
 def masked_gradients_entry(

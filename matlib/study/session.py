@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from matlib.config import load_profile
+from matlib.config.profile import load_profile
 from matlib.study.provenance import PACKAGE_ROOT, checkout_state
 from matlib.study.runs import Study
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from matlib.config import Profile, ProfileError, load_profile
+from matlib.config.profile import Profile, ProfileError, load_profile
 from matlib.study.durable import write_durably
 
 PROFILE = "profile.yaml"

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from matlib.evaluation.statistics import bootstrap_ratio
+from matlib.evaluation.bootstrap import bootstrap_ratio
 from matlib.models.sentence_encoder import SentenceEncoder
 from matlib.study.artefacts import ArtefactSpec
 from matlib.study.examples import broken_captions
@@ -18,7 +18,7 @@ from matlib.study.makers import makes
 from matlib.study.provenance import named_weights
 from matlib.study.runs import Study
 
-FILE = "cosines.json"
+COSINES_FILE = "cosines.json"
 NEAR = 0.95
 """The limit that VLAttack puts on the universal sentence encoder's cosine (reference values of
 another encoder differ: compare the threats with each other, not with 0.95)."""
@@ -79,7 +79,11 @@ def _cosines(study: Study, name: str, seed: int, threat: str) -> list[float]:
         encoder = SentenceEncoder.load(encoder_name, study.device)
         clean = encoder.encode_text(study.pairs("test").captions)
         attacked = encoder.encode_text(judged.captions["bert", threat])
-        (folder / FILE).write_text(json.dumps((clean * attacked).sum(1).tolist()), encoding="utf-8")
+        (folder / COSINES_FILE).write_text(
+            json.dumps((clean * attacked).sum(1).tolist()), encoding="utf-8"
+        )
 
-    found: list[float] = json.loads(study.get(spec, make).file(FILE).read_text(encoding="utf-8"))
+    found: list[float] = json.loads(
+        study.get(spec, make).file(COSINES_FILE).read_text(encoding="utf-8")
+    )
     return found

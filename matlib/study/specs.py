@@ -11,10 +11,12 @@ from dataclasses import asdict
 from typing import Any
 
 from matlib.augmentations.thesaurus import wordnet_identity
-from matlib.config import Profile, Run, TrainAttack, Training
+from matlib.config.parts import TrainAttack, Training
+from matlib.config.profile import Profile
+from matlib.config.rows import Run
 from matlib.evaluation.suite import MOVES
 from matlib.study.artefacts import ArtefactSpec
-from matlib.study.judgings import Gallery, Judging, validating
+from matlib.study.judgings import GalleryName, Judging, validating
 from matlib.study.provenance import named_weights
 from matlib.study.recipes import (
     attacks_anything,
@@ -181,7 +183,7 @@ class Specs:
         budget = self.profile.evaluation.model_dump(exclude=set(NOT_IN_THE_ATTACKS))
         return {**asdict(how), "budget": budget}
 
-    def tables(self, gallery: Gallery, threats: tuple[str, ...]) -> ArtefactSpec:
+    def tables(self, gallery: GalleryName, threats: tuple[str, ...]) -> ArtefactSpec:
         """Candidate tables of a gallery's captions."""
         config = {
             "gallery": gallery,

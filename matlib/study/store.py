@@ -29,7 +29,6 @@ from matlib.study.artefacts import (
     read_provenance,
 )
 from matlib.study.durable import (
-    DiskFullError,
     check_space,
     sync_folder,
     sync_tree,
@@ -37,8 +36,6 @@ from matlib.study.durable import (
     write_durably,
 )
 from matlib.study.provenance import canonical_json, checkout_state, file_hash, versions
-
-__all__ = ["Artefact", "ArtefactSpec", "DiskFullError", "Store", "StoreVersionError"]
 
 
 class Store:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from matlib.config import Profile
+from matlib.config.profile import Profile
 from matlib.study.recipes import profile_of_architecture, rows_of
 
 MAX_ROWS = 9

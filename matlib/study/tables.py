@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from matlib.config import Run
+from matlib.config.rows import Run
+from matlib.evaluation.inference import MIN_SEEDS_FOR_INTERVAL, t_interval
 from matlib.evaluation.retrieval import Direction
-from matlib.evaluation.robustness import Key
-from matlib.evaluation.statistics import MIN_SEEDS_FOR_INTERVAL, recall_estimate, t_interval
-from matlib.evaluation.suite import WORDS_ALONE
+from matlib.evaluation.statistics import recall_estimate
+from matlib.evaluation.suite import WORDS_ALONE, Key
 from matlib.study.durable import write_durably
 from matlib.study.endpoints import endpoint_table
 from matlib.study.held_out import held_out_table
@@ -30,7 +30,7 @@ from matlib.training.defences import defence
 
 KS = (1, 5, 10)
 DIRECTIONS: tuple[Direction, Direction] = ("TR", "IR")
-COLUMNS = (
+ROBUSTNESS_COLUMNS = (
     "dataset", "split", "defence", "augmentation", "seed", "train_eps_255", "attack",
     "text_threat", "eps_255", "n_words", "source_model", "direction", "k", "recall", "ci_low",
     "ci_high", "n_queries", "n_gallery",
@@ -72,7 +72,7 @@ def robustness_table(study: Study, split: Literal["test", "val"] = "test") -> pd
                         "n_gallery": gallery,
                     }
                 )
-    return _with_means(pd.DataFrame(rows)[list(COLUMNS)])
+    return _with_means(pd.DataFrame(rows)[list(ROBUSTNESS_COLUMNS)])
 
 
 def _about_model(study: Study, run: Run | None) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def about_attack(study: Study, key: Key, source_model: str = "self") -> dict[str
 def _with_means(table: pd.DataFrame) -> pd.DataFrame:
     """Rows averaged over seeds beside the single ones, where there are several seeds."""
     table = table.astype({"seed": object})
-    per_model = [c for c in COLUMNS if c not in ("seed", "recall", "ci_low", "ci_high")]
+    per_model = [c for c in ROBUSTNESS_COLUMNS if c not in ("seed", "recall", "ci_low", "ci_high")]
     means = []
     for values, part in table.groupby(per_model, sort=False):
         if len(part) < 2:
@@ -118,7 +118,7 @@ def _with_means(table: pd.DataFrame) -> pd.DataFrame:
         means.append({**row, "seed": "mean", "recall": mean, "ci_low": low, "ci_high": high})
     if not means:
         return table
-    return pd.concat([table, pd.DataFrame(means)], ignore_index=True)[list(COLUMNS)]
+    return pd.concat([table, pd.DataFrame(means)], ignore_index=True)[list(ROBUSTNESS_COLUMNS)]
 
 
 def write_results(study: Study) -> dict[str, Path]:

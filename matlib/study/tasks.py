@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from matlib.config import Profile
+from matlib.config.profile import Profile
 from matlib.study.artefacts import ArtefactSpec
 from matlib.study.coordinates import coordinates, coordinates_spec
 from matlib.study.judgings import Judging, judgings_of

@@ -8,15 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from matlib.config import STRENGTHS, Run
+from matlib.config.rows import STRENGTHS, Run
 from matlib.evaluation.bootstrap import Estimate
+from matlib.evaluation.inference import MIN_SEEDS_FOR_INTERVAL, t_interval
 from matlib.evaluation.retrieval import Outcomes
-from matlib.evaluation.statistics import (
-    MIN_SEEDS_FOR_INTERVAL,
-    primary_difference,
-    primary_endpoint,
-    t_interval,
-)
+from matlib.evaluation.statistics import primary_difference, primary_endpoint
 from matlib.evaluation.worst import worst_under
 from matlib.study import judgings
 from matlib.study.coordinates import coordinates

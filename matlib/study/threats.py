@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from matlib.attacks.candidates import Cut, Table, free_edits, suggested
+from matlib.attacks.edits import Edit, apply_edit
 from matlib.attacks.marks import pieces, tokens
 from matlib.attacks.stop_words import RELEASED
-from matlib.attacks.text import Edit, apply_edit
 from matlib.models.masked_lm import MaskedLM
 
 

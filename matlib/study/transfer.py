@@ -23,7 +23,7 @@ from matlib.study.makers import makes
 from matlib.study.runs import Study
 from matlib.study.subjects import Subject, sources, subjects
 
-COLUMNS = ("source", "target", "attack", "value", "low", "high")
+TRANSFER_COLUMNS = ("source", "target", "attack", "value", "low", "high")
 
 NONE = "none"
 """Source of the rows without an attack."""
@@ -100,7 +100,7 @@ def transfer_table(study: Study, attacks: Sequence[str] = ATTACKS) -> pd.DataFra
             for target, by in found.items()
             for attack in attacks
         ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(TRANSFER_COLUMNS))
 
 
 def judged_in_short(study: Study, subject: Subject, seed: int) -> dict[Key, Outcomes]:
@@ -121,7 +121,7 @@ def _row(study: Study, source: str, target: str, attack: str, found: Outcomes) -
     own, n_boot = study.pairs("test").image_of, study.profile.evaluation.n_boot
     level = primary_difference(found, None, own, n_boot=n_boot)
     numbers = (level.value, level.low, level.high)
-    return dict(zip(COLUMNS, (source, target, attack, *numbers), strict=True))
+    return dict(zip(TRANSFER_COLUMNS, (source, target, attack, *numbers), strict=True))
 
 
 def _weights(study: Study, subject: Subject) -> ArtefactSpec | None:

@@ -22,11 +22,11 @@ from matlib.study.artefacts import ArtefactSpec
 from matlib.study.makers import makes
 from matlib.study.measures import first_images, reference_inputs, reference_model, references_of
 from matlib.study.runs import Study
-from matlib.study.sources import draw
-from matlib.study.validation_data import SHARES, diverse_sets, graded_captions, shifted_items
+from matlib.study.sources.source import draw
+from matlib.study.validation_data import TRUE_SHARES, diverse_sets, graded_captions, shifted_items
 
-TABLE = "table.csv"
-SIZES = (25, 50, 100, 250, 500)
+VALIDATION_FILE = "table.csv"
+SAMPLE_SIZES = (25, 50, 100, 250, 500)
 """Sample sizes of the validation of shift, as far as the data reach."""
 
 N_DRAWS, N_NULL = 20, 30
@@ -132,13 +132,14 @@ def shift_validation(study: Study) -> pd.DataFrame:
     """
 
     def make() -> pd.DataFrame:
-        items = shifted_items(study, 2 * max(SIZES))
+        items = shifted_items(study, 2 * max(SAMPLE_SIZES))
         encoder = reference_model(study, "base")
         parts = []
         for modality in ("image", "text"):
             rows = items.rows(modality, encoder)
             pools = {
-                share: mixed(rows.plain, rows.shifted, share, draw(0, "mixed")) for share in SHARES
+                share: mixed(rows.plain, rows.shifted, share, draw(0, "mixed"))
+                for share in TRUE_SHARES
             }
             statistics = shift_statistics(rows.plain, rows.test)
             reach = len(rows.test) // 2
@@ -150,7 +151,7 @@ def shift_validation(study: Study) -> pd.DataFrame:
             )
             if modality == "text":
                 continue  # what a sample's size does is the same for both
-            sizes = [size for size in SIZES if size <= reach] or [reach]
+            sizes = [size for size in SAMPLE_SIZES if size <= reach] or [reach]
             two = {dose: pools[dose] for dose in (0.0, SIZE_DOSE)}
             parts.append(
                 size_curve(
@@ -195,6 +196,6 @@ def _kept(study: Study, name: str, table: Callable[[], pd.DataFrame]) -> pd.Data
     )
 
     def make(folder: Path) -> None:
-        table().to_csv(folder / TABLE, index=False)
+        table().to_csv(folder / VALIDATION_FILE, index=False)
 
-    return pd.read_csv(study.get(spec, make).file(TABLE))
+    return pd.read_csv(study.get(spec, make).file(VALIDATION_FILE))

@@ -9,17 +9,21 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from matlib.analysis.embeddings import HeldOut, embed_test
+from matlib.analysis.embeddings import HeldOutEmbeddings, embed_test
 from matlib.augmentations.human import with_captions
 from matlib.augmentations.image import randaugment
 from matlib.augmentations.text import drop_and_swap, mismatched
-from matlib.data.pairs import ImageTensor, ImageTextPairs, OneToMany
-from matlib.data.scenes import Dials, Style, corrupt_scene, render, sample_scenes, write_captions
+from matlib.data.image_sources import ImageTensor
+from matlib.data.pairs import ImageTextPairs, OneToMany
+from matlib.data.scenes.grammar import Dials, write_captions
+from matlib.data.scenes.render import Style, render
+from matlib.data.scenes.scene import corrupt_scene, sample_scenes
 from matlib.models.dual_encoder import DualEncoder
 from matlib.study.measures import first_images
 from matlib.study.recipes import as_run
 from matlib.study.runs import Study
-from matlib.study.sources import ScenesSource, draw
+from matlib.study.sources.scenes import ScenesSource
+from matlib.study.sources.source import draw
 
 WRONG = (0.0, 0.1, 0.2, 0.35, 0.5, 1.0)
 """Probability that an attribute of the scene is replaced before the caption is written."""
@@ -30,7 +34,7 @@ DROP = (0.1, 0.3, 0.6)
 SYNONYMS = (0.3, 1.0)
 """Rates of words written as one of their synonyms."""
 
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+TRUE_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of shifted items."""
 
 
@@ -177,5 +181,5 @@ def _pairs(images: Tensor, captions: Sequence[str]) -> ImageTextPairs:
     )
 
 
-def _of(embedded: HeldOut, modality: str) -> Tensor:
+def _of(embedded: HeldOutEmbeddings, modality: str) -> Tensor:
     return embedded.image if modality == "image" else embedded.text

@@ -14,17 +14,20 @@ from matlib.analysis.diversity import vendi_score
 from matlib.analysis.embeddings import embed_variants
 from matlib.augmentations.filtering import keep_aligned, keep_diverse, thin_to_vendi
 from matlib.choices import Choices
-from matlib.config import Profile, Run
+from matlib.config.profile import Profile
+from matlib.config.rows import Run
 from matlib.data.pairs import OneToMany
 from matlib.models.dual_encoder import DualEncoder
 from matlib.study.artefacts import Artefact, ArtefactSpec
-from matlib.study.generators import Generators
+from matlib.study.generators import PairGenerators
 from matlib.study.makers import makes
 from matlib.study.recipes import filters_of, n_variants_of
-from matlib.study.sources import KarpathySource, ScenesSource, draw
+from matlib.study.sources.karpathy import KarpathySource
+from matlib.study.sources.scenes import ScenesSource
+from matlib.study.sources.source import draw
 from matlib.study.specs import Specs
 
-SHARES = "kept.json"
+KEPT_FILE = "kept.json"
 
 Base = Callable[[], DualEncoder]
 
@@ -33,7 +36,7 @@ Base = Callable[[], DualEncoder]
 def make_variants(
     profile: Profile,
     source: ScenesSource | KarpathySource,
-    generators: Generators,
+    generators: PairGenerators,
     base: Base,
     run: Run,
     seed: int,
@@ -63,7 +66,7 @@ def make_variants(
     found, shares = _filtered(found, run, base, seed)
 
     def make(folder: Path) -> dict[str, Any]:
-        (folder / SHARES).write_text(json.dumps(shares), encoding="utf-8")
+        (folder / KEPT_FILE).write_text(json.dumps(shares), encoding="utf-8")
         return shares
 
     generators.get(filter_spec(profile, source, generators.specs, run, seed), make)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from matlib.config import Profile
+from matlib.config.profile import Profile
 from matlib.data.memory import BUDGET_VARIABLE, GIBIBYTE, image_budget
 from matlib.progress import speak_utf8
 from matlib.study.environment import environment

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from matlib.attacks.edits import apply_edit
-from matlib.attacks.text import Edit, embed_texts
+from matlib.attacks.edits import Edit, apply_edit
+from matlib.attacks.scoring import embed_texts
 from matlib.models.dual_encoder import DualEncoder, frozen
 from matlib.training.batch import Batch
 from matlib.training.inner import (
@@ -85,7 +85,7 @@ class _Run:
         pairs = zip(self.batch.captions, rows, self.generators, strict=True)
         if self.how.text == "random":
             n_words = self.inner.text.n_words
-            return [random_edits(caption, row, n_words, g) for caption, row, g in pairs]
+            return [random_word_edits(caption, row, n_words, g) for caption, row, g in pairs]
         return [_subset(row, self.inner.max_edits, g) for _, row, g in pairs]
 
     def text(self, drawn: list[Sequence[Edit]], pixels: Tensor) -> list[str]:
@@ -120,7 +120,7 @@ class _Run:
         return self.inner.image(encoder, pixels, score, generator=self.generators)
 
 
-def random_edits(
+def random_word_edits(
     caption: str, row: Sequence[Edit], n_words: int, generator: torch.Generator
 ) -> list[Edit]:
     """Allowed edits of up to `n_words` words of a caption: uniform, each word at most once.

@@ -11,7 +11,7 @@ from torch import Tensor
 from matlib.models.dual_encoder import DualEncoder
 from matlib.training.attacked import attack_pairs
 from matlib.training.batch import Batch
-from matlib.training.inner import Candidates, ImageStep, InnerAttack, Order, TextStep
+from matlib.training.inner import AttackOrder, Candidates, ImageStep, InnerAttack, TextStep
 from matlib.training.processes import ONE_PROCESS, Processes
 
 TOWERS = ("image", "text", "scale")
@@ -38,7 +38,7 @@ class Defence:
     image: ImageStep | None = None
     text: TextStep | None = None
     towers: tuple[str, ...] = TOWERS
-    order: Order = "text_then_image"
+    order: AttackOrder = "text_then_image"
     uses_one_to_many: bool = False
     kind: str = field(default="", init=False)
 

@@ -6,10 +6,6 @@ from matlib.choices import Choices
 from matlib.training.defence import Defence
 from matlib.training.families import Contrastive, Guided, PairWeights, ReferenceDistance
 
-__all__ = [
-    "DEFENCES", "Contrastive", "Defence", "Guided", "PairWeights", "ReferenceDistance", "defence",
-]  # fmt: skip
-
 _AT = "Madry et al. 2018 on CLIP's loss"
 _BERT_AT = "BERT-Attack (Li et al. 2020) in training"
 _MAT = "MAT (Waseda et al., arXiv 2405.18770)"

@@ -11,7 +11,7 @@ from matlib.models.dual_encoder import DualEncoder, frozen
 from matlib.training.batch import Batch
 from matlib.training.defence import Defence
 from matlib.training.inner import measured
-from matlib.training.losses import Direction, contrastive_loss, distance_loss, divergence_loss
+from matlib.training.losses import LossDirection, contrastive_loss, distance_loss, divergence_loss
 from matlib.training.processes import ONE_PROCESS, Processes
 from matlib.training.reference import given_reference, reference_image, reference_text
 
@@ -63,7 +63,7 @@ class Contrastive(Defence):
     """
 
     pairs: PairWeights = PairWeights()
-    direction: Direction = "symmetric"
+    direction: LossDirection = "symmetric"
     kind: str = field(default="contrastive", init=False)
 
     def loss(

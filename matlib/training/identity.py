@@ -53,9 +53,9 @@ def run_identity(
         "kept": "last" if chosen is None else f"best of every {chosen.every} {chosen.identity}",
         "data.shape": list(data.images.shape),
         "data.images": data.origin,
-        "data.captions": _digest(data.captions),
-        "candidates": _digest((c, [tuple(e) for e in row]) for c, row in edits),
-        "initial weights": _digest(part for pair in weights for part in pair),
+        "data.captions": _digest_of_parts(data.captions),
+        "candidates": _digest_of_parts((c, [tuple(e) for e in row]) for c, row in edits),
+        "initial weights": _digest_of_parts(part for pair in weights for part in pair),
     }
 
 
@@ -83,7 +83,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, AbstractSet):
-        return _digest(sorted(map(str, value)))
+        return _digest_of_parts(sorted(map(str, value)))
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_plain(part) for part in value]
     return value if value is None or isinstance(value, bool | int | float | str) else _name(value)
@@ -100,7 +100,7 @@ def _flat(name: str, value: Any) -> dict[str, Any]:
     return {key: leaf for part in parts for key, leaf in part.items()}
 
 
-def _digest(parts: Any) -> str:
+def _digest_of_parts(parts: Any) -> str:
     digest = blake2b(digest_size=8)
     for part in parts:
         if isinstance(part, Tensor):

@@ -9,21 +9,20 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from matlib.attacks.balls import Generators
+from matlib.attacks.balls import ImageGenerators
 from matlib.attacks.budgets import check_count
 from matlib.attacks.characters import CharacterEdits
+from matlib.attacks.edits import Edit
 from matlib.attacks.image import PGD
-from matlib.attacks.image_objectives import squared_distance
-from matlib.attacks.objectives import (
+from matlib.attacks.image_objectives import (
     ImageObjective,
-    TextObjective,
-    caption_contrastive,
     contrastive,
-    squared_distance_from,
+    squared_distance,
     symmetric_contrastive,
 )
+from matlib.attacks.objectives import TextObjective, caption_contrastive, squared_distance_from
 from matlib.attacks.slots import blocks
-from matlib.attacks.text import Edit, WordSubstitution
+from matlib.attacks.text import WordSubstitution
 from matlib.models.dual_encoder import DualEncoder
 from matlib.training.processes import ONE_PROCESS, Processes
 from matlib.training.reference import Unnormalised
@@ -40,7 +39,7 @@ TextStep = Literal["contrastive", "unimodal", "characters", "random"]
 batch, or KL from its own clean embedding (BERT-Attack), or at random. By characters: the squared
 distance, before normalisation, to the reference's embedding of the clean caption (LEAF)."""
 
-Order = Literal["text_then_image", "image_then_text", "independent"]
+AttackOrder = Literal["text_then_image", "image_then_text", "independent"]
 
 
 class Steps(Protocol):
@@ -53,7 +52,7 @@ class Steps(Protocol):
     def text(self) -> TextStep | None: ...
 
     @property
-    def order(self) -> Order: ...
+    def order(self) -> AttackOrder: ...
 
 
 class PairwiseCharacterEdits(CharacterEdits):
@@ -65,7 +64,7 @@ class PairwiseCharacterEdits(CharacterEdits):
         captions: Sequence[str],
         objective: TextObjective | None = None,
         *,
-        generator: Generators,
+        generator: ImageGenerators,
     ) -> list[str]:
         """Captions at Levenshtein distance at most `n_edits`."""
         if isinstance(generator, torch.Generator):

@@ -13,7 +13,7 @@ from typing import IO, Any, Self
 
 from matlib.progress import mode, note
 
-COLUMNS = (
+LOG_COLUMNS = (
     "step", "loss", "clean_recall", "robust_recall", "lr", "samples_per_second",
     "text_attack_share", "image_attack_share", "rest_share",
 )  # fmt: skip
@@ -93,7 +93,7 @@ class StepLog:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             self._csv = (folder / "steps.csv").open("w", encoding="utf-8", newline="", buffering=1)
-            self._rows = csv.DictWriter(self._csv, COLUMNS)
+            self._rows = csv.DictWriter(self._csv, LOG_COLUMNS)
             self._rows.writeheader()
             self._rows.writerows(scalars(row, batch_size) for row in history.rows)
             self._warnings = folder / "warnings.txt"
@@ -122,7 +122,7 @@ class StepLog:
         found = scalars(row, self._batch_size)
         self._rows.writerow(found)
         if self._board is not None:
-            for name in COLUMNS[1:]:
+            for name in LOG_COLUMNS[1:]:
                 if not math.isnan(found[name]):
                     self._board.add_scalar(name, found[name], int(row["step"]))
 

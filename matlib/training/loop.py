@@ -23,13 +23,9 @@ from matlib.training.inner import Candidates, InnerAttack
 from matlib.training.log import History, StepLog
 from matlib.training.resume import Keeper
 from matlib.training.schedule import Schedule
-from matlib.training.selection import HeldOutRecall, Validation
-from matlib.training.step import NonFiniteLossError, Stepper
+from matlib.training.selection import Validation
+from matlib.training.step import Stepper
 from matlib.training.warning_signs import HeldOut, collapse, overfitting
-
-__all__ = [
-    "HeldOutRecall", "History", "NonFiniteLossError", "Schedule", "Validation", "train",
-]  # fmt: skip
 
 
 def train(

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Direction = Literal["symmetric", "image_to_text"]
+LossDirection = Literal["symmetric", "image_to_text"]
 
 
 def contrastive_loss(
-    image: Tensor, text: Tensor, scale: Tensor, direction: Direction = "symmetric"
+    image: Tensor, text: Tensor, scale: Tensor, direction: LossDirection = "symmetric"
 ) -> Tensor:
     """CLIP's loss, or its image-to-text half, over the batch.
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from matlib.attacks.ascent import AttackReport, ImageAttack, attack_in_chunks
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.forwards import images_per_forward
-from matlib.attacks.gallery import Gallery, prepared
-from matlib.attacks.image import AttackReport, ImageAttack, attack_in_chunks
+from matlib.attacks.gallery import Gallery, embed_images, prepared
 from matlib.attacks.image_objectives import squared_distance
-from matlib.attacks.multimodal import embed_images, pgd
+from matlib.attacks.multimodal import pgd
 from matlib.attacks.objectives import caption_contrastive, squared_distance_from
 from matlib.attacks.text import WordSubstitution
 from matlib.choices import Choices

@@ -11,12 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from matlib.training.checkpoint import (
-    Checkpoint,
-    check_architecture,
-    last_checkpoint,
-    write_checkpoint,
-)
+from matlib.models.checkpoints import check_architecture
+from matlib.training.checkpoint import Checkpoint, last_checkpoint, write_checkpoint
 from matlib.training.identity import check_identity
 from matlib.training.log import History
 from matlib.training.schedule import Schedule

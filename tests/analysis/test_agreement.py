@@ -10,12 +10,7 @@ import pytest
 import torch
 from scipy import stats
 
-from matlib.analysis.agreement import (
-    calibration,
-    correlation,
-    rank_agreement,
-    rank_correlation,
-)
+from matlib.analysis.agreement import calibration, correlation, rank_agreement, rank_correlation
 from tests.toys import generator
 
 

@@ -16,7 +16,7 @@ from matlib.analysis.prediction import (
     predict_left_out,
     prediction_errors,
 )
-from matlib.analysis.responses import dose_response
+from matlib.analysis.responses import responses_by_dose
 
 TRUE = {"mean": 0.05, "alignment": 0.08, "shift": -0.06, "alignment:diversity": 0.10,
         "modality": 0.03}  # fmt: skip
@@ -79,12 +79,12 @@ def test_a_common_level_of_each_seed_moves_no_effect() -> None:
 
 def test_dose_response_is_the_mean_of_the_runs_and_follows_the_dial() -> None:
     table = runs(3)
-    curve = dose_response(table)
+    curve = responses_by_dose(table)
     assert set(curve["unit"]) == {"seed"} and len(curve) == 3 * 2 * 3
     row = curve[(curve["dial"] == "shift") & (curve["level"] == 1) & (curve["modality"] == "text")]
     part = table[(table["shift"] == 1) & (table["modality"] == "text")]
     assert row["value"].item() == pytest.approx(part["gain"].mean())
-    few = dose_response(runs(2)).set_index(["dial", "modality", "level"])
+    few = responses_by_dose(runs(2)).set_index(["dial", "modality", "level"])
     assert set(few["unit"]) == {"query"}
     assert few.loc[("shift", "image", 0.0), "low"] > few.loc[("shift", "image", 1.0), "high"]
     width = few["high"] - few["low"]

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from matlib.analysis import figures
 from matlib.analysis.coordinates import technique_coordinates
 from matlib.analysis.diversity import vendi_score
-from matlib.analysis.embeddings import HeldOut, VariantEmbeddings
+from matlib.analysis.embeddings import HeldOutEmbeddings, VariantEmbeddings
 from matlib.analysis.figures.names import place_names
 from matlib.analysis.figures.techniques import with_true_names
-from matlib.analysis.gains import best_on_validation, technique_gains
+from matlib.analysis.gains import best_on_validation, gains_of_techniques
 from matlib.analysis.words import effect_sentence
 from tests.toys import generator
 
@@ -49,7 +49,7 @@ def runs(n_seeds: int) -> pd.DataFrame:
 
 
 def test_gains_are_means_over_seeds_with_intervals_and_ordered() -> None:
-    found = technique_gains(runs(3), "mat").set_index("row")
+    found = gains_of_techniques(runs(3), "mat").set_index("row")
     assert list(found.index) == [
         "mat+.restated", "mat+.characters", "mat+.eda.x0.5", "mat+.eda", "mat+.augmix",
     ]  # fmt: skip
@@ -65,7 +65,7 @@ def test_gains_are_means_over_seeds_with_intervals_and_ordered() -> None:
 
 
 def test_below_three_seeds_the_first_ones_interval_over_images_stands() -> None:
-    eda = technique_gains(runs(2), "mat").set_index("row").loc["mat+.eda"]
+    eda = gains_of_techniques(runs(2), "mat").set_index("row").loc["mat+.eda"]
     assert (eda["gain"], eda["low"], eda["high"], eda["n_seeds"]) == (0.02, 0.0, 0.04, 1)
     assert eda["sga_gain"] == 0.02 and math.isnan(eda["sga_low"]) and math.isnan(eda["gap_high"])
 
@@ -82,7 +82,7 @@ def rows(*shape: int) -> torch.Tensor:
 
 def test_coordinates_against_plain_loops() -> None:
     captions, images = rows(6, 4, 8), rows(6, 1, 8)
-    test = HeldOut(rows(20, 8), rows(20, 8))
+    test = HeldOutEmbeddings(rows(20, 8), rows(20, 8))
     found = technique_coordinates(VariantEmbeddings("x", tuple(captions), images), test)
     similar = [float(captions[i, j] @ images[i, 0]) for i in range(6) for j in (1, 2, 3)]
     assert found["similarity"] == pytest.approx(sum(similar) / len(similar), abs=1e-6)
@@ -91,7 +91,7 @@ def test_coordinates_against_plain_loops() -> None:
 
 
 def test_copies_are_not_diverse_and_other_pictures_are_shifted() -> None:
-    originals, test = rows(30, 1, 8), HeldOut(rows(40, 8), rows(40, 8))
+    originals, test = rows(30, 1, 8), HeldOutEmbeddings(rows(40, 8), rows(40, 8))
     copies = originals.expand(30, 3, 8)
     text = tuple(rows(30, 1, 8))
     near = technique_coordinates(VariantEmbeddings("x", text, copies), test)
@@ -104,7 +104,7 @@ def test_copies_are_not_diverse_and_other_pictures_are_shifted() -> None:
 
 
 def test_the_figure_names_every_technique_in_words() -> None:
-    figure = figures.technique_gains(technique_gains(runs(3), "mat"), gain_label="gain, points")
+    figure = figures.technique_gains(gains_of_techniques(runs(3), "mat"), gain_label="gain, points")
     figure.draw_without_rendering()
     words = "\n".join(t.get_text() for t in figure.findobj(mpl.text.Text))
     assert "EDA\n(strength 0.5)" in words and "AugMix" in words and "gain, points" in words

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from matlib.analysis.embeddings import HeldOut, joint_rows
+from matlib.analysis.embeddings import HeldOutEmbeddings, joint_rows
 from matlib.analysis.references import (
     MODEL_FREE,
     embed_under,
@@ -14,7 +14,9 @@ from matlib.analysis.references import (
     pair_agreement,
     reference_agreement,
 )
-from matlib.analysis.shift import frechet_test, median_bandwidth, mmd_test, two_sample_accuracy
+from matlib.analysis.shift.classifier import two_sample_accuracy
+from matlib.analysis.shift.frechet import frechet_test
+from matlib.analysis.shift.mmd import median_bandwidth, mmd_test
 from matlib.analysis.technique_shift import joint_features
 from matlib.augmentations.image import randaugment
 from matlib.augmentations.text import drop_and_swap, mismatched
@@ -90,7 +92,7 @@ def test_pairs_that_do_not_belong_together_are_seen_by_the_joint_measures_alone(
     made = torch.nn.functional.normalize(torch.randn(240, 6, generator=g), dim=1)
     here, there = made[:120], made[120:]
     wrong = here[torch.randperm(120, generator=g)]
-    test = HeldOut(there, there)
+    test = HeldOutEmbeddings(there, there)
     x, y = joint_rows(here, wrong), test.of("joint")
     assert mmd_test(x, y, g, bandwidth=0.5 * median_bandwidth(x, y)).p_value < 0.05
     assert frechet_test(x, y, g, n_permutations=49).p_value == 0.02

@@ -10,12 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from matlib.analysis.shift import (
-    median_bandwidth,
-    mmd2_unbiased,
-    mmd_test,
-    two_sample_accuracy,
-)
+from matlib.analysis.shift.classifier import two_sample_accuracy
+from matlib.analysis.shift.mmd import median_bandwidth, mmd2_unbiased, mmd_test
 from tests.toys import generator
 
 

@@ -11,10 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import linalg
 
-from matlib.analysis.shift import (
-    frechet_distance,
-    frechet_interval,
-    frechet_test,
+from matlib.analysis.shift.frechet import frechet_distance, frechet_interval, frechet_test
+from matlib.analysis.shift.mmd import (
     kernel_distance,
     kernel_distance_interval,
     kernel_distance_test,

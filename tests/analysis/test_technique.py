@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import torch
 
-from matlib.analysis.shift import mmd2_interval as interval
-from matlib.analysis.shift import mmd2_unbiased
-from matlib.analysis.technique import COLUMNS, HeldOut, embed_test, measure_technique
+from matlib.analysis.embeddings import HeldOutEmbeddings, embed_test
+from matlib.analysis.shift.mmd import mmd2_interval as interval
+from matlib.analysis.shift.mmd import mmd2_unbiased
+from matlib.analysis.technique import MEASURE_COLUMNS, measure_technique
 from matlib.augmentations.text import mismatched
-from matlib.data.pairs import ImageTensor, ImageTextPairs, OneToMany
+from matlib.data.image_sources import ImageTensor
+from matlib.data.pairs import ImageTextPairs, OneToMany
 from tests.toys import WORDS, generator, tiny_encoder
 
 
@@ -39,12 +41,12 @@ def test_a_clear_shift_is_seen_and_none_is_not() -> None:
     pairs, encoder = toy_pairs(24), tiny_encoder()
     variants = OneToMany.from_pairs(pairs)
     here = embed_test(encoder, toy_pairs(24, seed=1, shift=24))
-    far = HeldOut(-here.image, -here.text)
+    far = HeldOutEmbeddings(-here.image, -here.text)
     for test, is_shifted in ((here, False), (far, True)):
         table = measure_technique(encoder, variants, test, truth=None, n_boot=100)
         mmd = table[(table["measure"] == "mmd2") & (table["modality"] == "image")]
         assert (mmd["p_value"].item() < 0.05) == is_shifted
-    assert list(table.columns) == list(COLUMNS)
+    assert list(table.columns) == list(MEASURE_COLUMNS)
 
 
 def test_sentences_shared_by_originals_are_not_learnt_by_heart() -> None:

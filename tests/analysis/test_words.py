@@ -11,7 +11,7 @@ from matlib.analysis.words import (
     captions_html,
     claim_numbers,
     claim_sentence,
-    compare,
+    comparison,
     marked_html,
     marked_text,
     percent,
@@ -47,11 +47,11 @@ def test_a_table_of_captions_needs_as_many_of_each() -> None:
     [(0.01, 0.3, "is above"), (-0.3, -0.01, "is below"), (-0.1, 0.3, "cannot be told from")],
 )
 def test_comparison_follows_the_interval(low: float, high: float, expected: str) -> None:
-    assert expected in compare("MAT", "TeCoA", (low + high) / 2, low, high)
+    assert expected in comparison("MAT", "TeCoA", (low + high) / 2, low, high)
 
 
 def test_below_is_said_with_positive_points() -> None:
-    assert compare("a", "b", -0.2, -0.3, -0.1) == "a is below b by 20.0 points [10.0, 30.0]"
+    assert comparison("a", "b", -0.2, -0.3, -0.1) == "a is below b by 20.0 points [10.0, 30.0]"
 
 
 def test_percent_leaves_out_limits_that_are_unknown() -> None:

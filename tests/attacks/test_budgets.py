@@ -16,9 +16,10 @@ from matlib.attacks.characters import CharacterEdits, n_dictionary_words
 from matlib.attacks.charmer import Charmer
 from matlib.attacks.dra import DiversifiedPGD, dra
 from matlib.attacks.eight_bit import to_8bit
-from matlib.attacks.image import PGD, ScaleViews
+from matlib.attacks.image import PGD
 from matlib.attacks.multimodal import co_attack
 from matlib.attacks.text import WordSubstitution
+from matlib.attacks.views import ScaleViews
 from matlib.training.inner import InnerAttack
 from tests.toys import generator, random_pixels, tiny_encoder, toy_gallery
 

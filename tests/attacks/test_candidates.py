@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from matlib.attacks.candidates import (
     content_words,
-    english_stop_words,
     free_edits,
     from_masked_lm,
     from_synonyms,
@@ -19,6 +18,7 @@ from matlib.attacks.candidates import (
 )
 from matlib.attacks.edits import Edit, apply_edit, by_position
 from matlib.attacks.filters import keep_similar
+from matlib.attacks.stop_words import english_stop_words
 from tests.toys import random_captions, random_edits, tiny_encoder
 
 

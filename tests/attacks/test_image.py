@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from matlib.attacks.apgd import APGD
-from matlib.attacks.ascent import ImageAttack
+from matlib.attacks.ascent import AttackReport, ImageAttack
 from matlib.attacks.balls import Ball
-from matlib.attacks.image import PGD, AttackReport, ScaleViews
+from matlib.attacks.image import PGD
 from matlib.attacks.image_objectives import contrastive
+from matlib.attacks.views import ScaleViews
 from matlib.models.cached import CachedText
 from matlib.models.open_clip import OpenClipEncoder
 from tests.toys import generator, random_pixels, tiny_encoder

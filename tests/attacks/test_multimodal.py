@@ -5,22 +5,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from matlib.attacks.ascent import AttackReport
 from matlib.attacks.dra import DiversifiedPGD, dra, draw_mixes
-from matlib.attacks.edits import n_attackable_words
-from matlib.attacks.gallery import searching
-from matlib.attacks.image import PGD, AttackReport
+from matlib.attacks.edits import n_attackable_words, n_changed_words
+from matlib.attacks.gallery import Gallery, embed_images, searching
+from matlib.attacks.image import PGD
 from matlib.attacks.multimodal import (
-    Gallery,
     co_attack,
     contrastive_attack,
-    embed_images,
     feature_pgd,
     pgd,
     sep_attack,
     sga,
 )
 from matlib.attacks.objectives import caption_contrastive
-from matlib.attacks.text import WordSubstitution, embed_texts, n_changed_words
+from matlib.attacks.scoring import embed_texts
+from matlib.attacks.text import WordSubstitution
 from matlib.models.cached import CachedText
 from tests.toys import generator, random_edits, random_pixels, tiny_encoder, toy_gallery
 

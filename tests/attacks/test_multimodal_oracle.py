@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from matlib.attacks.dra import dra
 from matlib.attacks.gallery import Gallery
-from matlib.attacks.image import PGD, ScaleViews
+from matlib.attacks.image import PGD
 from matlib.attacks.multimodal import co_attack, contrastive_attack, sep_attack, sga
 from matlib.attacks.text import WordSubstitution
+from matlib.attacks.views import ScaleViews
 from matlib.models.open_clip import OpenClipEncoder
 from tests.attacks.multimodal_oracle import SCALE, Plain
 from tests.toys import generator, random_edits, tiny_encoder, toy_gallery

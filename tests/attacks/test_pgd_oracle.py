@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from matlib.attacks.apgd import APGD
+from matlib.attacks.ascent import attack_in_chunks
 from matlib.attacks.forwards import CPU_BYTES, images_per_forward
 from matlib.attacks.gallery import embed_images
-from matlib.attacks.image import PGD, ScaleViews, attack_in_chunks
+from matlib.attacks.image import PGD
 from matlib.attacks.image_objectives import contrastive
+from matlib.attacks.views import ScaleViews
 from matlib.models.open_clip import OpenClipEncoder
 from tests.toys import generator, random_pixels, tiny_encoder
 

@@ -7,19 +7,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from matlib.attacks.edits import Edit, apply_edit, n_changed_words
 from matlib.attacks.objectives import (
     away_from_image,
     caption_contrastive,
     kl_from,
     squared_distance_from,
 )
-from matlib.attacks.text import (
-    Edit,
-    WordSubstitution,
-    apply_edit,
-    embed_texts,
-    n_changed_words,
-)
+from matlib.attacks.scoring import embed_texts
+from matlib.attacks.text import WordSubstitution
 from matlib.models.cached import CachedText
 from matlib.models.open_clip import OpenClipEncoder
 from tests.toys import generator, random_captions, random_edits, tiny_encoder

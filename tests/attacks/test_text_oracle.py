@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from matlib.attacks.edits import Edit, n_changed_words
 from matlib.attacks.objectives import TextObjective, away_from_image, caption_contrastive, kl_from
-from matlib.attacks.text import WordSubstitution, embed_texts
+from matlib.attacks.scoring import embed_texts
+from matlib.attacks.text import WordSubstitution
 from matlib.bench.peers import counting, peer_both_passes, peer_text_attack
 from matlib.models.cached import CachedText
 from matlib.models.open_clip import OpenClipEncoder

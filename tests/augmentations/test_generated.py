@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from matlib.augmentations.captioning import PretrainedCaptioner, captions_by
-from matlib.augmentations.generated import write_captions
+from matlib.augmentations.generated import write_variants
 from matlib.augmentations.pretrained import MissingExtraError
 from matlib.augmentations.rewriting import InstructRewriter, cleaned
 from matlib.augmentations.translation import BackTranslator, Translator
@@ -50,7 +50,7 @@ def test_unusable_captions_are_counted_asked_for_again_and_left_out() -> None:
     second = [["a DOG"], ["a pair of cats", ""]]  # a repeat; an empty one
     third = [["a hound"], ["a pair of cats"]]
     write = writer_of([*first, *second, *third])
-    found, report = write_captions(pairs, 2, generator(), write, "toy")  # type: ignore[arg-type]
+    found, report = write_variants(pairs, 2, generator(), write, "toy")  # type: ignore[arg-type]
     assert found.captions == (("one dog", "a dog", "a hound"), ("two cats", "a pair of cats"))
     assert (report.n_asked, report.n_empty, report.n_identical, report.n_left_out) == (4, 2, 4, 1)
 
@@ -58,7 +58,7 @@ def test_unusable_captions_are_counted_asked_for_again_and_left_out() -> None:
 def test_a_writer_of_nothing_is_refused() -> None:
     write = writer_of([[""]] * 9)
     with pytest.raises(ValueError, match="wrote nothing usable for 1 pairs: 3 empty captions"):
-        write_captions(toy_pairs(["one dog"]), 1, generator(), write, "toy")  # type: ignore[arg-type]
+        write_variants(toy_pairs(["one dog"]), 1, generator(), write, "toy")  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_blip_writes_several_sampled_captions_of_each_image(blip: Path) -> None:
     assert len({caption for own in one for caption in own}) > 5  # sampled, not repeated
     likeliest = captioner(images, 2, generator(), temperature=0)
     assert all(own[0] == own[1] for own in likeliest)
-    found, report = write_captions(
+    found, report = write_variants(
         pairs, 2, generator(), captions_by(captioner, pairs), "captioned"
     )
     assert report.n_asked == 10 and found.technique == "captioned"
@@ -137,7 +137,7 @@ def test_an_instruct_model_rewrites_under_its_chat_template(tmp_path: Path) -> N
     assert asked.startswith("user Say what") and "Caption: a dog" in asked
     one, other = (rewriter(CAPTIONS, 2, generator(1)) for _ in range(2))
     assert one == other and [len(own) for own in one] == [2] * len(CAPTIONS)
-    found, _ = write_captions(toy_pairs(), 2, generator(), rewriter.writer(CAPTIONS), "rewritten")
+    found, _ = write_variants(toy_pairs(), 2, generator(), rewriter.writer(CAPTIONS), "rewritten")
     assert all(own[0] == c for own, c in zip(found.captions, CAPTIONS, strict=True))
     with pytest.raises(ValueError, match=r"holds \{caption\}"):
         InstructRewriter(rewriter.model, rewriter.tokenizer, prompt="say it again")

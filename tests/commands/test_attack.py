@@ -17,9 +17,11 @@ from safetensors.torch import load_file
 from matlib.attacks.candidates import from_synonyms
 from matlib.attacks.edits import n_changed_words
 from matlib.attacks.gallery import Gallery, embed_images
-from matlib.attacks.image import PGD, ScaleViews
+from matlib.attacks.image import PGD
 from matlib.attacks.multimodal import sga
-from matlib.attacks.text import WordSubstitution, embed_texts
+from matlib.attacks.scoring import embed_texts
+from matlib.attacks.text import WordSubstitution
+from matlib.attacks.views import ScaleViews
 from matlib.cli import main
 from matlib.commands import attack as attack_module
 from matlib.commands.attack import NAMES, AttackOptions, run_attack
@@ -28,7 +30,8 @@ from matlib.commands.user_data import read_user_data, sized
 from matlib.commands.words import Words
 from matlib.evaluation.retrieval import retrieve
 from matlib.evaluation.suite import WORDS_ALONE
-from matlib.models.masked_lm import MaskedLMConfig, train_masked_lm
+from matlib.models.masked_lm import train_masked_lm
+from matlib.models.masked_lm_training import MaskedLMConfig
 from tests.commands.toy_data import COUNTS, Toy, make_toy
 from tests.toys import WORDS, tiny_encoder
 

@@ -8,10 +8,10 @@ import pytest
 
 from matlib.cli import main
 from matlib.commands import evaluate as evaluate_module
-from matlib.config import load_profile
+from matlib.config.profile import load_profile
 from matlib.evaluation.robustness import Evaluation
 from matlib.models.small import SmallModel, build_small
-from matlib.study.tables import COLUMNS
+from matlib.study.tables import ROBUSTNESS_COLUMNS
 from matlib.training.checkpoint import save_weights
 
 
@@ -42,7 +42,7 @@ def _arguments(weights: Path, results: Path, **changes: str) -> list[str]:
 
 def test_the_row_has_the_columns_of_the_studys_table(results: Path) -> None:
     table = pd.read_csv(results / "smoke" / "extra" / "own.csv")
-    assert tuple(table.columns) == COLUMNS
+    assert tuple(table.columns) == ROBUSTNESS_COLUMNS
     assert set(table["defence"]) == {"own"} and set(table["train_eps_255"]) == {4.0}
     suite = {"clean", "pgd", "bert", "sep", "sga", "joint", "worst"}
     assert suite <= set(table["attack"])

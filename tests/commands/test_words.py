@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from matlib.cli import main
-from matlib.models.masked_lm import MaskedLMConfig, train_masked_lm
+from matlib.models.masked_lm import train_masked_lm
+from matlib.models.masked_lm_training import MaskedLMConfig
 from tests.commands.toy_data import Toy, make_toy
 from tests.toys import WORDS
 

@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 from matlib.data import karpathy
+from matlib.data.image_sources import ImageFiles, ImageTensor
 from matlib.data.images import CorruptImageError, decode_image
-from matlib.data.karpathy import KarpathyFormatError, read_karpathy
-from matlib.data.pairs import ImageFiles, ImageTensor
+from matlib.data.karpathy import read_karpathy
+from matlib.data.karpathy_json import KarpathyFormatError
 
 
 def write_image(path: Path, seed: int) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from matlib.evaluation.ranking import mean_rank_correlation, permutation_p, rank_agreement
+from matlib.evaluation.ranking import agreement_of_rankings, mean_rank_correlation, permutation_p
 from matlib.evaluation.retrieval import Outcomes
 from tests.toys import generator
 
@@ -47,7 +47,7 @@ def agreement(levels: list[list[float]], n_seeds: int = 1):  # type: ignore[no-u
          for j, level in enumerate(rows)]
         for i, rows in enumerate(levels)
     ]  # fmt: skip
-    return rank_agreement(models, OWN, n_boot=300)
+    return agreement_of_rankings(models, OWN, n_boot=300)
 
 
 def test_clear_orders_agree_or_disagree() -> None:
@@ -75,7 +75,7 @@ def test_seeds_are_resampled_from_three_on() -> None:
     # one seed in three turns the order of the second model
     good, bad = [outcomes(x, i) for i, x in enumerate(up)], [outcomes(x, 9) for x in (1, 0.4, 0)]
     models = [[[g, g, g] for g in good], [[g, g, b] for g, b in zip(good, bad, strict=True)]]
-    assert rank_agreement(models, OWN, n_boot=300).low < 0
+    assert agreement_of_rankings(models, OWN, n_boot=300).low < 0
 
 
 def test_rankings_that_cannot_be_compared_are_refused() -> None:

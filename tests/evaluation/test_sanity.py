@@ -11,13 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from matlib.attacks.apgd import APGD
+from matlib.attacks.edits import Edit
+from matlib.attacks.gallery import Gallery
 from matlib.attacks.image import PGD
-from matlib.attacks.multimodal import Gallery, pgd
-from matlib.attacks.text import Edit
-from matlib.data.pairs import ImageTensor, ImageTextPairs
+from matlib.attacks.multimodal import pgd
+from matlib.data.image_sources import ImageTensor
+from matlib.data.pairs import ImageTextPairs
 from matlib.evaluation import sanity_checks
 from matlib.evaluation.retrieval import Outcomes
-from matlib.evaluation.sanity import ALPHA, Check, Subject, sanity, to_frame, verdicts
+from matlib.evaluation.sanity import sanity, to_frame, verdicts
+from matlib.evaluation.sanity_subject import ALPHA, Check, SanitySubject
 from matlib.evaluation.statistics import primary_difference
 from tests.toys import generator, tiny_encoder
 
@@ -98,10 +101,10 @@ def shattered(pixels: Tensor) -> Tensor:
     return pixels + 0.002 * torch.sin(5000 * pixels)
 
 
-def subject(encoder: Album | None = None, **changes: object) -> Subject:
+def subject(encoder: Album | None = None, **changes: object) -> SanitySubject:
     gallery = Gallery(PAIRS.pixels(), PAIRS.captions, PAIRS.relevance(), PAIRS.image_of)
     given = {"seed": 3, "apgd_steps": 10, "n_boot": 2000, **changes}
-    return Subject(encoder or album(), gallery, IMAGE, **given)  # type: ignore[arg-type]
+    return SanitySubject(encoder or album(), gallery, IMAGE, **given)  # type: ignore[arg-type]
 
 
 def judged(encoder: Album, **changes: object) -> dict[str, Check]:

@@ -7,10 +7,11 @@ import torch
 
 from matlib.attacks.image import PGD
 from matlib.attacks.text import WordSubstitution
-from matlib.data.pairs import ImageTensor, ImageTextPairs
+from matlib.data.image_sources import ImageTensor
+from matlib.data.pairs import ImageTextPairs
 from matlib.evaluation.robustness import evaluate
 from matlib.evaluation.suite import Suite
-from matlib.evaluation.transfer import transfer, transfer_from
+from matlib.evaluation.transfer import judge_transfer, transfer_from
 from matlib.models.open_clip import OpenClipEncoder
 from tests.toys import generator, random_captions, random_edits, tiny_encoder
 
@@ -33,7 +34,9 @@ MODELS = {"a": tiny_encoder(1), "b": tiny_encoder(2), "c": tiny_encoder(3)}
 def test_every_pair_of_models_equals_the_plain_evaluation_with_that_source(
     key: tuple[str, str],
 ) -> None:
-    found = transfer({n: MODELS[n] for n in "ab"}, MODELS, PAIRS, TABLES, SUITE, seed=4, key=key)
+    found = judge_transfer(
+        {n: MODELS[n] for n in "ab"}, MODELS, PAIRS, TABLES, SUITE, seed=4, key=key
+    )
     assert set(found) == {(source, target) for source in "ab" for target in "abc"}
     differs = False
     for (source, target), outcomes in found.items():
@@ -48,7 +51,7 @@ def test_every_pair_of_models_equals_the_plain_evaluation_with_that_source(
 def test_a_suite_from_one_source_equals_its_attacks_one_by_one() -> None:
     together = transfer_from(MODELS["a"], MODELS, PAIRS, TABLES, SUITE, seed=4)
     for key in KEYS:
-        alone = transfer({"a": MODELS["a"]}, MODELS, PAIRS, TABLES, SUITE, seed=4, key=key)
+        alone = judge_transfer({"a": MODELS["a"]}, MODELS, PAIRS, TABLES, SUITE, seed=4, key=key)
         for target in MODELS:
             assert torch.equal(together[target][key].ir_rank, alone["a", target].ir_rank)
 
@@ -68,7 +71,7 @@ def test_an_attack_is_made_once_however_many_look_at_it(monkeypatch: pytest.Monk
 
 def test_what_cannot_be_made_is_refused() -> None:
     with pytest.raises(ValueError, match=r"no attack.*sga"):
-        transfer(MODELS, MODELS, PAIRS, TABLES, SUITE, seed=0, key=("dra", "t"))
+        judge_transfer(MODELS, MODELS, PAIRS, TABLES, SUITE, seed=0, key=("dra", "t"))
     with pytest.raises(ValueError, match="at least one target"):
         transfer_from(MODELS["a"], {}, PAIRS, TABLES, SUITE, seed=0)
     training: OpenClipEncoder = tiny_encoder(1)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from matlib.attacks.candidates import from_masked_lm
-from matlib.models.masked_lm import MaskedLM, MaskedLMConfig, train_masked_lm
+from matlib.models.masked_lm import MaskedLM, train_masked_lm
+from matlib.models.masked_lm_training import MaskedLMConfig
 from matlib.models.subwords import first_products
 
 COLOURS = ["red", "blue", "green", "black"]

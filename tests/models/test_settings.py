@@ -13,7 +13,7 @@ import torch
 from open_clip.pretrained import get_pretrained_cfg
 from safetensors.torch import save_file
 
-from matlib.config import load_profile, profile_names
+from matlib.config.profile import load_profile, profile_names
 from matlib.models.open_clip import OpenClipEncoder, open_named
 from matlib.models.opening import built, image_size_of, settings_of
 from matlib.models.settings import CLIP_MEAN, CLIP_STD, Settings, settings_of_tag

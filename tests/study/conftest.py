@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from matlib.config import load_profile
+from matlib.config.profile import load_profile
 from matlib.study.runs import Study
 from tests.study.smoke_parts import NO_PAIRS
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from matlib.config import Intervention, Profile, Run, load_profile
+from matlib.config.one_to_many import Intervention
+from matlib.config.profile import Profile, load_profile
+from matlib.config.rows import Run
 
 TECHNIQUES = (
     Run(defence="mat"),

@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from matlib.config import load_profile
-from matlib.study.calibrate import COLUMNS, calibrate, calibration_profile
+from matlib.config.profile import load_profile
+from matlib.study.calibrate import CALIBRATION_COLUMNS, calibrate, calibration_profile
 from matlib.study.recipes import inside_rows_of
 
 SMOKE = load_profile("smoke")
@@ -38,7 +38,7 @@ def test_the_grid_is_judged_and_written_in_the_columns_of_what_is_published(
     table = calibrate(FEW, tmp_path, 0, [1e-3, 1e-5], workers=1, say=lambda line: None)
     written = pd.read_csv(tmp_path / "smoke-calibration" / "calibration.csv")
     published = pd.read_csv(Path(__file__).parents[2] / "published" / "calibration.csv", nrows=1)
-    assert list(written.columns) == list(COLUMNS) == list(published.columns)
+    assert list(written.columns) == list(CALIBRATION_COLUMNS) == list(published.columns)
     assert list(table["row"]) == ["clean", "clean", "image-at", "image-at"]
     for _, part in table.groupby("row"):
         is_best = part["note"].str.startswith("best")

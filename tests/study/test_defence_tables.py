@@ -8,9 +8,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from matlib.config import Run, load_profile
+from matlib.config.profile import load_profile
+from matlib.config.rows import Run
 from matlib.study.artefacts import Artefact
-from matlib.study.defence_tables import ATTACKS, COSTS, cost_table, defence_table, warnings_of
+from matlib.study.defence_tables import (
+    COSTS,
+    DEFENCE_TABLE_ATTACKS,
+    cost_table,
+    defence_table,
+    warnings_of,
+)
 from matlib.study.endpoints import endpoint_table
 from matlib.study.provenance import PACKAGE_ROOT
 from matlib.study.runs import Study
@@ -30,7 +37,9 @@ def test_each_cell_is_the_endpoint_with_its_interval() -> None:
     published = pd.read_csv(FULL)
     table = defence_table(published, "bert_true")
     judged_by = set(published["attack"])
-    assert list(table.columns) == [name for name, (a, _) in ATTACKS.items() if a in judged_by]
+    assert list(table.columns) == [
+        name for name, (a, _) in DEFENCE_TABLE_ATTACKS.items() if a in judged_by
+    ]
     assert list(table.index) == list(dict.fromkeys(published["row"]))
     assert (table != "").all(axis=None)
     row = published[
@@ -58,7 +67,7 @@ def test_what_was_measured_for_some_rows_only_is_empty_for_the_others() -> None:
 
 def test_this_studys_own_endpoints_fit(base_study: Study) -> None:
     table = defence_table(endpoint_table(base_study), base_study.profile.evaluation.primary_threat)
-    assert list(table.index) == ["base"] and list(table.columns) == list(ATTACKS)
+    assert list(table.index) == ["base"] and list(table.columns) == list(DEFENCE_TABLE_ATTACKS)
 
 
 def test_costs_are_summed_over_the_steps_of_trained_rows(study: Study) -> None:

@@ -7,8 +7,10 @@ import torch
 from pydantic import ValidationError
 
 from matlib.augmentations.dialled import dialled_images
-from matlib.config import Dataset, Run, SetLevels
-from matlib.study.sources import ScenesSource, draw
+from matlib.config.parts import Dataset
+from matlib.config.rows import Run, SetLevels
+from matlib.study.sources.scenes import ScenesSource
+from matlib.study.sources.source import draw
 
 WORLD = Dataset(name="scenes", image_size=32, world_seed=7, n_train=12, n_val=2, n_test=2)
 

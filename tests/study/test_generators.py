@@ -11,11 +11,12 @@ import torch
 
 from matlib.augmentations.diffusion import GUIDANCE
 from matlib.augmentations.rewriting import PROMPT, InstructRewriter
-from matlib.config import Profile, Run, load_profile
+from matlib.config.profile import Profile, load_profile
+from matlib.config.rows import Run
 from matlib.data.pairs import OneToMany
 from matlib.study.artefacts import Artefact, ArtefactSpec
-from matlib.study.generators import CAPTIONS, Generators, _as_they_came, _Counting
-from matlib.study.sources import ScenesSource
+from matlib.study.generators import CAPTIONS, PairGenerators, _as_they_came, _Counting
+from matlib.study.sources.scenes import ScenesSource
 from matlib.study.specs import Specs
 from tests.toys import generator
 
@@ -29,7 +30,7 @@ def profile() -> Profile:
     return Profile(**plain)
 
 
-def generators(profile: Profile, folder: Path) -> tuple[Generators, dict[str, Any]]:
+def generators(profile: Profile, folder: Path) -> tuple[PairGenerators, dict[str, Any]]:
     """Generators whose artefacts lie in a folder, and the notes that they made."""
     source, notes = ScenesSource(profile.dataset), {}
 
@@ -42,7 +43,7 @@ def generators(profile: Profile, folder: Path) -> tuple[Generators, dict[str, An
         raise AssertionError("a named rewriter needs none")
 
     specs = Specs(profile, source.identity(), "cpu")
-    return Generators(profile, source, specs, get, no_language_model, "cpu"), notes
+    return PairGenerators(profile, source, specs, get, no_language_model, "cpu"), notes
 
 
 def test_a_rewriters_prompt_sampling_and_refusals_are_noted(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from matlib.config import load_profile
+from matlib.config.profile import load_profile
 from matlib.study.environment import arithmetic, one_thread
 from matlib.study.identity import identified
 from matlib.study.provenance import named_weights

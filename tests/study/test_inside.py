@@ -6,13 +6,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from matlib.config import Run, load_profile
+from matlib.config.profile import load_profile
+from matlib.config.rows import Run
 from matlib.evaluation.retrieval import worst_of
 from matlib.evaluation.statistics import primary_endpoint
 from matlib.study.full import larger_study, seeds_in_words, where_the_rest_is
-from matlib.study.held_out import COLUMNS as HELD_OUT_COLUMNS
-from matlib.study.held_out import held_out_table
-from matlib.study.inside import COLUMNS, described, inside_table, plain_levels
+from matlib.study.held_out import HELD_OUT_COLUMNS, held_out_table
+from matlib.study.inside import INSIDE_COLUMNS, described, inside_table, plain_levels
 from matlib.study.provenance import PACKAGE_ROOT
 from matlib.study.runs import Study
 
@@ -34,7 +34,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 def test_variations_stand_beside_the_defence_under_the_same_attacks(study: Study) -> None:
     table = inside_table(study)
-    assert list(table.columns) == list(COLUMNS) and len(table) == 2 * 4
+    assert list(table.columns) == list(INSIDE_COLUMNS) and len(table) == 2 * 4
     first = table[(table["row"] == "mat.independent") & (table["attack"] == "worst")].iloc[0]
     assert (first["choice"], first["value"]) == ("order of the attacks", "independent")
     varied = study.judged("mat.independent", 0, study.inside_judging()).outcomes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from matlib.data.scenes import aligned_fraction
+from matlib.data.scenes.truth import aligned_fraction
 from matlib.study.measures import first_variants, measures, techniques_of
 from matlib.study.runs import Study
 

@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 
 from matlib.analysis.factorial import DIALS
-from matlib.config import Run
+from matlib.config.rows import Run
+from matlib.evaluation.bootstrap import Estimate
 from matlib.evaluation.retrieval import Outcomes, worst_of
-from matlib.evaluation.statistics import Estimate, primary_endpoint
+from matlib.evaluation.statistics import primary_endpoint
 from matlib.study.coordinates import coordinates
 from matlib.study.good_pairs import pair_study
 from matlib.study.intervention import intervention_table

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from matlib.attacks.candidates import normalise_caption
-from matlib.config import load_profile
+from matlib.config.profile import load_profile
 from matlib.evaluation.retrieval import conditional_attack_success
-from matlib.study.peers import compare, published
+from matlib.study.peers import compare_with_peers, published
 from matlib.study.runs import Study
 
 
@@ -50,7 +50,7 @@ def test_measured_beside_published_says_whether_they_agree(study: Study, tmp_pat
     ]
     columns = ["profile", "attack", "measure", "direction", "k", "value", "tolerance", "source"]
     pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "peers.csv", index=False)
-    found = compare(study, tmp_path / "peers.csv")
+    found = compare_with_peers(study, tmp_path / "peers.csv")
     assert found["agrees"].tolist() == [True, False]
     assert found["measured"].tolist() == pytest.approx([clean.recall("IR", 1), broken])
 

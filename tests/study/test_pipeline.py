@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from matlib.cli import main
-from matlib.config import load_profile
+from matlib.config.profile import load_profile
 from matlib.study import pipeline
 
 

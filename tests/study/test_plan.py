@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from matlib.cli import main
-from matlib.config import Run, TrainAttack, load_profile, profile_names
+from matlib.config.parts import TrainAttack
+from matlib.config.profile import load_profile, profile_names
+from matlib.config.rows import Run
 from matlib.models.small import build_small
 from matlib.study import costs
 from matlib.study import plan as module

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from matlib.config import AUGMENTATIONS, Profile, Run, load_profile
+from matlib.config.profile import Profile, load_profile
+from matlib.config.rows import AUGMENTATIONS, Run
 from matlib.study.recipes import (
     defence_of,
     inside_rows_of,
@@ -11,9 +12,10 @@ from matlib.study.recipes import (
     train_attack_of,
     undefended_rows,
 )
-from matlib.study.sources import ScenesSource
+from matlib.study.sources.scenes import ScenesSource
 from matlib.study.specs import Specs
-from matlib.training.defences import Contrastive, defence
+from matlib.training.defences import defence
+from matlib.training.families import Contrastive
 
 SMOKE = load_profile("smoke")
 

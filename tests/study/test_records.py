@@ -14,10 +14,11 @@ import pandas as pd
 import pytest
 import torch
 
-from matlib.config import Profile, Run, load_profile
+from matlib.config.profile import Profile, load_profile
+from matlib.config.rows import Run
 from matlib.study.pipeline import PUBLISHED
 from matlib.study.record_checks import Expected, RecordsError, checked
-from matlib.study.records import FILE, accept_records, keep_seconds, write_records
+from matlib.study.records import RECORDS_FILE, accept_records, keep_seconds, write_records
 from matlib.study.runs import Study
 from matlib.study.tables import write_results
 from matlib.study.tasks import Rows, Task, is_done
@@ -70,7 +71,7 @@ def test_the_same_outcomes_give_the_same_file_and_no_file_gives_nothing(
 ) -> None:
     first = write_records(done, tmp_path / "a").read_bytes()
     assert write_records(done, tmp_path / "b").read_bytes() == first
-    assert set(pd.read_csv(tmp_path / "a" / FILE)["kind"]) == {"judged", "sanity"}
+    assert set(pd.read_csv(tmp_path / "a" / RECORDS_FILE)["kind"]) == {"judged", "sanity"}
     assert accept_records(done, tmp_path / "nowhere") == 0
 
 
@@ -93,7 +94,7 @@ def test_what_is_published_again_keeps_the_provenance_of_the_runs_that_made_it(
 
 def forged(folder: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
     """Change the records and name their new hash, as whoever writes both files can."""
-    path, provenance = folder / FILE, folder / "provenance.json"
+    path, provenance = folder / RECORDS_FILE, folder / "provenance.json"
     table = change(pd.read_csv(path, dtype=str, keep_default_na=False))
     path.write_bytes(gzip.compress(table.to_csv(index=False).encode(), mtime=0))
     named = json.loads(provenance.read_text())
@@ -220,11 +221,11 @@ def test_named_records_that_are_no_table_are_refused(
 
 
 def test_the_published_records_are_those_that_their_provenance_names() -> None:
-    folders = sorted(path.parent for path in PUBLISHED.glob(f"*/{FILE}"))
+    folders = sorted(path.parent for path in PUBLISHED.glob(f"*/{RECORDS_FILE}"))
     assert folders
     for folder in folders:
         named = json.loads((folder / "provenance.json").read_text())["records"]
-        assert hashlib.sha256((folder / FILE).read_bytes()).hexdigest() == named
+        assert hashlib.sha256((folder / RECORDS_FILE).read_bytes()).hexdigest() == named
 
 
 def test_seconds_that_are_unknown_here_stay_as_they_were_published(tmp_path: Path) -> None:

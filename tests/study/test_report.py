@@ -11,7 +11,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_output
 
 from matlib.study.report import (
-    COLUMNS,
+    CLAIM_COLUMNS,
     Figure,
     FrontPage,
     build_report,
@@ -148,7 +148,7 @@ def test_a_study_without_executed_notebooks_has_no_report(tmp_path: Path) -> Non
 
 def test_what_is_not_known_is_a_dash() -> None:
     (row,) = claim_rows([UNTESTED])
-    assert tuple(row) == COLUMNS
+    assert tuple(row) == CLAIM_COLUMNS
     assert (row["estimate"], row["n"], row["seeds"], row["scope"]) == ("–", "–", "–", "–")
 
 

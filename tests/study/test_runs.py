@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 import torch
 
-from matlib.attacks.text import apply_edit
-from matlib.config import Profile, load_profile
+from matlib.attacks.edits import apply_edit
+from matlib.config.profile import Profile, load_profile
 from matlib.evaluation.suite import TEXT_ATTACKS
 from matlib.study.judgings import Judging
 from matlib.study.ledger import ledger
 from matlib.study.recipes import row_name
 from matlib.study.runs import Study
-from matlib.study.tables import COLUMNS, robustness_table, write_results
+from matlib.study.tables import ROBUSTNESS_COLUMNS, robustness_table, write_results
 from tests.study.smoke_parts import NO_PAIRS
 
 
@@ -37,7 +37,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 def test_table_has_every_row_once_and_worst_is_never_above_its_parts(study: Study) -> None:
     table = robustness_table(study)
-    assert list(table.columns) == list(COLUMNS)
+    assert list(table.columns) == list(ROBUSTNESS_COLUMNS)
     models = {(d, a) for d, a in zip(table["defence"], table["augmentation"], strict=True)}
     assert models == {
         ("base", "none"),

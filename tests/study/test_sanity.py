@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from matlib.evaluation.sanity import CHECKS, Check, verdicts
+from matlib.evaluation.sanity import verdicts
+from matlib.evaluation.sanity_checks import CHECKS
+from matlib.evaluation.sanity_subject import Check
 from matlib.study.report import claim_rows, read_claims
 from matlib.study.runs import Study
 from matlib.study.sanity import N_CHECKS, battery, masked_gradients_entry, n_boot_for

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from matlib.config import ProfileError
+from matlib.config.profile import ProfileError
 from matlib.study.provenance import PACKAGE_ROOT
 from matlib.study.session import open_study, results_folder
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from matlib.config import ProfileError, load_profile
+from matlib.config.profile import ProfileError, load_profile
 from matlib.study import pipeline, shown
 from matlib.study.pipeline import write_report
 from matlib.study.runs import Study

@@ -15,12 +15,16 @@ from PIL import Image
 from torch import Tensor
 
 from matlib.augmentations import thesaurus
-from matlib.config import Augmentation, Dataset, load_profile
+from matlib.config.parts import Dataset
+from matlib.config.profile import load_profile
+from matlib.config.rows import Augmentation
+from matlib.data.image_sources import ImageTensor
 from matlib.data.karpathy_json import write_karpathy
 from matlib.data.memory import BUDGET_VARIABLE
-from matlib.data.pairs import ImageTensor, ImageTextPairs
+from matlib.data.pairs import ImageTextPairs
 from matlib.study.recipes import as_run
-from matlib.study.sources import KarpathySource, open_source
+from matlib.study.sources import open_source
+from matlib.study.sources.karpathy import KarpathySource
 from matlib.study.specs import Specs
 from tests.toys import generator
 

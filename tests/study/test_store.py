@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from matlib.study import durable
-from matlib.study.store import ArtefactSpec, DiskFullError, Store, StoreVersionError
+from matlib.study.artefacts import ArtefactSpec, StoreVersionError
+from matlib.study.durable import DiskFullError
+from matlib.study.store import Store
 
 SPEC = ArtefactSpec(
     "model",

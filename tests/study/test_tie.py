@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from matlib.config import AUGMENTATIONS, REAL_ONLY, SCENES_ONLY, Run, load_profile, profile_names
+from matlib.config.profile import load_profile, profile_names
+from matlib.config.rows import AUGMENTATIONS, REAL_ONLY, SCENES_ONLY, Run
 from matlib.study.provenance import PACKAGE, code_hash
 from matlib.study.reached import Code
 from matlib.study.specs import Specs

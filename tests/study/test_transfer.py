@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from matlib.config import Model, Profile, Run, load_profile
+from matlib.config.parts import Model
+from matlib.config.profile import Profile, load_profile
+from matlib.config.rows import Run
 from matlib.evaluation.retrieval import worst_of
 from matlib.evaluation.robustness import evaluate
 from matlib.evaluation.statistics import primary_endpoint
@@ -19,7 +21,7 @@ from matlib.study.records import accept_records, write_records
 from matlib.study.runs import Study
 from matlib.study.subjects import Subject, architecture_rows, sources, subjects
 from matlib.study.tasks import Rows, Task, is_done, stages
-from matlib.study.transfer import COLUMNS, transfer_table, transferred
+from matlib.study.transfer import TRANSFER_COLUMNS, transfer_table, transferred
 from matlib.study.workers import make_rows
 from tests.study.smoke_parts import NO_PAIRS
 
@@ -48,7 +50,7 @@ def test_every_source_meets_every_target_and_itself(study: Study) -> None:
     names = [str(each) for each in subjects(study.profile)]
     assert names == ["base", "wider:base", "clean", "text-at", "mat"]
     table = transfer_table(study)
-    assert list(table.columns) == list(COLUMNS)
+    assert list(table.columns) == list(TRANSFER_COLUMNS)
     attacked = table[table["source"] != "none"]
     assert len(attacked) == 5 * 5 * 3 and len(table) == len(attacked) + 5
     assert (table["low"] <= table["value"]).all() and (table["value"] <= table["high"]).all()

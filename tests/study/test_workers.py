@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from matlib.config import load_profile
+from matlib.config.profile import load_profile
 from matlib.study import workers
 from matlib.study.runs import Study
 from matlib.study.tasks import Task, all_rows, stages

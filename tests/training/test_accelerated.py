@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from matlib.training.defences import defence
-from matlib.training.loop import Schedule, train
+from matlib.training.loop import train
+from matlib.training.schedule import Schedule
 from tests.toys import tiny_encoder
 from tests.training.toy_runs import toy_data
 

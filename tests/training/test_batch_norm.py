@@ -12,7 +12,8 @@ from matlib.data.pairs import OneToMany
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.small import build_small
 from matlib.training.defences import defence
-from matlib.training.loop import Schedule, train
+from matlib.training.loop import train
+from matlib.training.schedule import Schedule
 from tests.toys import TINY
 from tests.training.toy_runs import INNER, toy_candidates, toy_data
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.training.batch import Batch
-from matlib.training.defences import DEFENCES, PairWeights, defence
+from matlib.training.defences import DEFENCES, defence
+from matlib.training.families import PairWeights
 from matlib.training.reference import Unnormalised
 from tests.toys import random_pixels
 from tests.training.toy_batches import CAPTIONS, exact_encoder, fresh_encoder, part, toy_batch

@@ -14,7 +14,8 @@ from matlib.training import feed
 from matlib.training.batch import Draw, draw_batches, own_rows
 from matlib.training.defences import defence
 from matlib.training.feed import N_AHEAD, read_ahead
-from matlib.training.loop import Schedule, train
+from matlib.training.loop import train
+from matlib.training.schedule import Schedule
 from tests.toys import generator, tiny_encoder
 from tests.training.toy_runs import INNER, toy_candidates, toy_data
 

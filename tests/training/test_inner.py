@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from matlib.attacks.balls import Ball
-from matlib.attacks.image import PGD, ScaleViews
+from matlib.attacks.edits import Edit, apply_edit, n_changed_words
+from matlib.attacks.image import PGD
 from matlib.attacks.image_objectives import squared_distance, symmetric_contrastive
 from matlib.attacks.objectives import caption_contrastive
-from matlib.attacks.text import Edit, WordSubstitution, apply_edit, n_changed_words
+from matlib.attacks.text import WordSubstitution
+from matlib.attacks.views import ScaleViews
 from matlib.models.open_clip import OpenClipEncoder
-from matlib.training.attacked import random_edits
+from matlib.training.attacked import random_word_edits
 from matlib.training.batch import Batch
 from matlib.training.defences import DEFENCES, defence
 from matlib.training.inner import InnerAttack, image_objective, measured, text_objective
@@ -203,7 +205,7 @@ def test_random_edits_change_as_many_words_as_they_may(
     rows: list[tuple[int, str]], n_words: int, seed: int
 ) -> None:
     caption, row = "red b star", [Edit(*r) for r in rows]
-    edits = random_edits(caption, row, n_words, generator(seed))
+    edits = random_word_edits(caption, row, n_words, generator(seed))
     effective = {e.position for e in row if apply_edit(caption, e) != caption}
     assert len(edits) == min(n_words, len(effective))
     assert len({e.position for e in edits}) == len(edits) and set(edits) <= set(row)
@@ -216,7 +218,7 @@ def test_random_edits_are_uniform_over_what_is_allowed() -> None:
     row, g = [Edit(0, "a"), Edit(0, "b"), Edit(1, "c"), Edit(1, "x")], generator()
     counts = dict.fromkeys(row, 0)
     for _ in range(1500):
-        [edit] = random_edits("red x", row, 1, g)
+        [edit] = random_word_edits("red x", row, 1, g)
         counts[edit] += 1
     assert counts.pop(row[3]) == 0  # it changes nothing
     assert all(abs(n - 500) < 75 for n in counts.values())  # four standard deviations

@@ -10,9 +10,10 @@ import torch
 
 from matlib.training.batch import Batch
 from matlib.training.defences import defence
-from matlib.training.log import COLUMNS, History, StepLog, describe, scalars
-from matlib.training.loop import Schedule, train
+from matlib.training.log import LOG_COLUMNS, History, StepLog, describe, scalars
+from matlib.training.loop import train
 from matlib.training.processes import ONE_PROCESS
+from matlib.training.schedule import Schedule
 from matlib.training.seen import SeenEncoder
 from tests.toys import random_pixels, tiny_encoder
 from tests.training.toy_runs import INNER, toy_candidates, toy_data
@@ -39,7 +40,7 @@ def read(folder: Path) -> list[dict[str, str]]:
 
 def test_a_row_is_told_in_rates_and_shares() -> None:
     found = scalars(ROW, 64)
-    assert tuple(found) == COLUMNS
+    assert tuple(found) == LOG_COLUMNS
     assert found["samples_per_second"] == 32
     shares = [found[f"{part}_share"] for part in ("text_attack", "image_attack", "rest")]
     assert shares == [0.25, 0.25, 0.5]

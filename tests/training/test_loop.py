@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from matlib.attacks.edits import Edit
 from matlib.attacks.image import PGD
-from matlib.attacks.text import Edit, WordSubstitution
+from matlib.attacks.text import WordSubstitution
 from matlib.data.pairs import OneToMany
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.training.batch import draw_batches
@@ -14,11 +15,9 @@ from matlib.training.checkpoint import last_checkpoint, load_weights, save_weigh
 from matlib.training.checks import check_processes
 from matlib.training.defences import DEFENCES, defence
 from matlib.training.inner import InnerAttack, PairwiseCharacterEdits
-from matlib.training.loop import (
-    NonFiniteLossError,
-    Schedule,
-    train,
-)
+from matlib.training.loop import train
+from matlib.training.schedule import Schedule
+from matlib.training.step import NonFiniteLossError
 from tests.toys import WORDS, generator, tiny_encoder
 
 INNER = InnerAttack(PGD(4.0, 1), WordSubstitution(1))

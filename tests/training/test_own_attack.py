@@ -7,11 +7,13 @@ import copy
 import pytest
 import torch
 
+from matlib.attacks.ascent import AttackReport
 from matlib.attacks.edits import Edit
 from matlib.attacks.gallery import Gallery
-from matlib.attacks.image import PGD, AttackReport
+from matlib.attacks.image import PGD
 from matlib.attacks.text import WordSubstitution
-from matlib.data.pairs import ImageTensor, ImageTextPairs
+from matlib.data.image_sources import ImageTensor
+from matlib.data.pairs import ImageTextPairs
 from matlib.evaluation.robustness import evaluate
 from matlib.evaluation.suite import SLOW, Suite
 from matlib.models.open_clip import OpenClipEncoder

@@ -13,9 +13,10 @@ from accelerate.state import AcceleratorState, PartialState
 from safetensors.torch import load_file
 
 from matlib.training.defences import defence
-from matlib.training.loop import Schedule, train
+from matlib.training.loop import train
 from matlib.training.noise import sample_generators
 from matlib.training.processes import ONE_PROCESS, current_processes
+from matlib.training.schedule import Schedule
 from matlib.training.seen import PreciseEncoder
 from tests.toys import random_pixels, tiny_encoder
 from tests.training.toy_runs import RUNS, toy_data, train_toy

@@ -16,7 +16,9 @@ from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.small import build_small
 from matlib.training.checkpoint import last_checkpoint
 from matlib.training.defences import defence
-from matlib.training.loop import History, Schedule, train
+from matlib.training.log import History
+from matlib.training.loop import train
+from matlib.training.schedule import Schedule
 from tests.toys import TINY, tiny_encoder
 from tests.training.toy_runs import INNER, RUNS, toy_candidates, toy_data, train_toy
 

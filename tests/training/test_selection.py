@@ -8,7 +8,9 @@ import torch
 
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.training.defences import defence
-from matlib.training.loop import HeldOutRecall, Schedule, Validation, train
+from matlib.training.loop import train
+from matlib.training.schedule import Schedule
+from matlib.training.selection import HeldOutRecall, Validation
 from tests.toys import tiny_encoder
 from tests.training.toy_runs import toy_data
 

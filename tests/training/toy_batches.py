@@ -7,8 +7,9 @@ from functools import cache
 
 import torch
 
+from matlib.attacks.edits import Edit
 from matlib.attacks.image import PGD
-from matlib.attacks.text import Edit, WordSubstitution
+from matlib.attacks.text import WordSubstitution
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.training.batch import Batch
 from matlib.training.inner import InnerAttack, PairwiseCharacterEdits

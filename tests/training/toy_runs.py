@@ -14,14 +14,17 @@ from pathlib import Path
 
 import torch
 
+from matlib.attacks.edits import Edit
 from matlib.attacks.image import PGD
-from matlib.attacks.text import Edit, WordSubstitution
+from matlib.attacks.text import WordSubstitution
 from matlib.data.pairs import OneToMany
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.training.checkpoint import save_weights
 from matlib.training.defences import defence
 from matlib.training.inner import InnerAttack, PairwiseCharacterEdits
-from matlib.training.loop import History, Schedule, train
+from matlib.training.log import History
+from matlib.training.loop import train
+from matlib.training.schedule import Schedule
 from tests.toys import WORDS, generator, tiny_encoder
 
 INNER = InnerAttack(

@@ -21,7 +21,7 @@ from matlib.analysis.words import marked_text
 
 GAP = 6  # pixels between tiles
 LINE = 20  # pixels per line of text
-TOP = 6  # pixels above the first thing
+_TOP = 6  # pixels above the first thing
 
 
 @dataclass(frozen=True)
@@ -186,14 +186,14 @@ class _Page:
     """A figure of the common width on which things are placed in pixels from the top left."""
 
     def __init__(self, height: int) -> None:
-        self.width, self.height = WIDTH * DPI, TOP + height + GAP
+        self.width, self.height = WIDTH * DPI, _TOP + height + GAP
         self.figure = plt.figure(figsize=(WIDTH, self.height / DPI), layout="none")
 
     def tile(
         self, left: float, top: float, side: int, image: Tensor, *, is_framed: bool = False
     ) -> Axes:
         """One float (3, H, W) image in [0, 1]."""
-        bottom = self.height - TOP - top - side
+        bottom = self.height - _TOP - top - side
         axis = self.figure.add_axes(
             (left / self.width, bottom / self.height, side / self.width, side / self.height)
         )
@@ -208,5 +208,5 @@ class _Page:
         self, left: float, top: float, text: str, *, size: int = 12, ha: str = "left",
         va: str = "top",
     ) -> None:  # fmt: skip
-        x, y = left / self.width, 1 - (TOP + top) / self.height
+        x, y = left / self.width, 1 - (_TOP + top) / self.height
         self.figure.text(x, y, drawable(text), fontsize=size, ha=ha, va=va)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,7 +19,6 @@ from matlib.analysis.figures.style import (
     WIDTH,
     label_of,
     panels,
-    plt,
     styled,
 )
 

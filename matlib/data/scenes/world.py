@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from matlib.data.karpathy import write_karpathy
-from matlib.data.pairs import ImageTensor, ImageTextPairs
+from matlib.data.image_sources import ImageTensor
+from matlib.data.karpathy_json import write_karpathy
+from matlib.data.pairs import ImageTextPairs
 from matlib.data.scenes.grammar import Dials, with_articles, write_captions
 from matlib.data.scenes.lexicon import CONCEPT_OF, SYNONYM_WORDS
 from matlib.data.scenes.render import Style, render

@@ -17,9 +17,11 @@ from matlib.augmentations.human import with_captions
 from matlib.augmentations.image import RandAugmented
 from matlib.augmentations.thesaurus import synonyms_in_wordnet
 from matlib.choices import Choices
-from matlib.config import Dataset, Run
+from matlib.config.parts import Dataset
+from matlib.config.rows import Run
 from matlib.data.file_hashes import FileHashes
-from matlib.data.karpathy import KarpathyFormatError, find_json, image_files, read_karpathy
+from matlib.data.karpathy import find_json, image_files, read_karpathy
+from matlib.data.karpathy_json import KarpathyFormatError
 from matlib.data.memory import image_budget
 from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.study.provenance import text_hash

@@ -11,23 +11,19 @@ import torch
 from matlib.augmentations.dialled import dialled_captions, dialled_images
 from matlib.augmentations.human import combine, with_captions, with_images
 from matlib.choices import Choices
-from matlib.config import Dataset, Run
+from matlib.config.parts import Dataset
+from matlib.config.rows import Run
 from matlib.data.pairs import ImageTextPairs, OneToMany
-from matlib.data.scenes import (
-    BASE_DIALS,
-    Dials,
-    Scene,
-    Style,
-    World,
-    aligned_fraction,
-    describes,
-    read,
-    restate,
-    synonyms_of,
-    typo_edits,
-)
 from matlib.data.scenes.edits import EditChecker
-from matlib.data.scenes.lexicon import FUNCTION_WORDS, HELD_OUT_WORDS
+from matlib.data.scenes.grammar import Dials
+from matlib.data.scenes.lexicon import FUNCTION_WORDS, HELD_OUT_WORDS, synonyms_of
+from matlib.data.scenes.reading import read
+from matlib.data.scenes.render import Style
+from matlib.data.scenes.restating import restate
+from matlib.data.scenes.scene import Scene
+from matlib.data.scenes.truth import aligned_fraction, describes
+from matlib.data.scenes.typos import typo_edits
+from matlib.data.scenes.world import BASE_DIALS, World
 from matlib.study.sources.source import draw, strength_of, typo_rules, variants_of_any_data
 
 

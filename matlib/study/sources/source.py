@@ -16,7 +16,7 @@ from matlib.augmentations.image import randaugment
 from matlib.augmentations.similar import similar_images
 from matlib.augmentations.text import drop_and_swap, mismatched
 from matlib.choices import Choices
-from matlib.config import STRENGTHS, Run
+from matlib.config.rows import STRENGTHS, Run
 from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.data.scenes.typos import HELD_OUT_RULE
 

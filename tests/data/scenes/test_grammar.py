@@ -6,23 +6,20 @@ from collections import Counter
 import pytest
 import torch
 
-from matlib.data.scenes import (
+from matlib.data.scenes.grammar import Dials, write_captions
+from matlib.data.scenes.lexicon import (
     CONCEPT_OF,
-    FAMILIES,
     FUNCTION_WORDS,
     LEXICON,
     SYNONYM_WORDS,
-    TEMPLATES,
     VOCABULARY,
-    Dials,
-    SceneIndex,
-    describes,
-    read,
-    restate,
-    sample_scenes,
     synonyms_of,
-    write_captions,
 )
+from matlib.data.scenes.reading import read
+from matlib.data.scenes.restating import restate
+from matlib.data.scenes.scene import sample_scenes
+from matlib.data.scenes.templates import FAMILIES, TEMPLATES
+from matlib.data.scenes.truth import SceneIndex, describes
 
 SCENES = sample_scenes(400, 11)
 LIVELY = Dials(synonym_rate=0.4, typo_rate=0.3)

@@ -2,20 +2,18 @@
 
 import pytest
 
-from matlib.data.scenes import (
+from matlib.data.scenes.lexicon import (
     CANONICAL_WORDS,
     CONCEPT_OF,
     FUNCTION_WORDS,
     LEXICON,
     SYNONYM_WORDS,
-    TYPO_RULES,
     VOCABULARY,
     decode,
+    single_letter_edits,
     synonyms_of,
-    typo_edits,
-    typos_of,
 )
-from matlib.data.scenes.lexicon import single_letter_edits
+from matlib.data.scenes.typos import TYPO_RULES, typo_edits, typos_of
 
 FLOORS = {"shape": 12, "colour": 10, "texture": 4, "size": 3, "relation": 6, "background": 5}
 

@@ -8,8 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matlib.data.scenes import LEXICON, Scene, SceneObject, corrupt_scene, holds, sample_scenes
-from matlib.data.scenes.scene import ATTRIBUTES, RELATION_NAMES, scene_arrays
+from matlib.data.scenes.lexicon import LEXICON
+from matlib.data.scenes.scene import (
+    ATTRIBUTES,
+    RELATION_NAMES,
+    Scene,
+    SceneObject,
+    corrupt_scene,
+    holds,
+    sample_scenes,
+    scene_arrays,
+)
 
 SCENES = sample_scenes(300, 0)
 
