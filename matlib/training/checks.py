@@ -95,7 +95,7 @@ def _check_candidates(how: Defence, data: OneToMany, candidates: Candidates) -> 
         raise ValueError(
             f"{how.name} attacks words, but candidates change none of the {n_bare:,} captions: "
             "it would train without a text attack. Make them from these captions, by a masked "
-            "LM, synonyms or typos (matlib.attacks.candidates)"
+            "LM, synonyms or typos (matlib.attacks)"
         )
     if 2 * n_bare <= len(captions):
         return []
