@@ -19,8 +19,8 @@ class Choices(dict[str, Entry]):
     """Entries by name.
 
     What is made with one entry does not depend on the others: the hash of its code follows the
-    chosen one alone (`matlib.study.reached`), which reads the table from the text. So it is
-    written in one piece, with every name in quotes.
+    chosen one alone (`matlib.study.identity.reached`), which reads the table from the text. So it
+    is written in one piece, with every name in quotes.
 
     Args:
         entries: by name.

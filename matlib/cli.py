@@ -7,17 +7,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from matlib.commands.parsers import add_attack, add_bench, add_evaluate, count, positive
-from matlib.commands.plan import add_plan
-from matlib.config.profile import load_profile, profile_names
-from matlib.data.download import DownloadError
-from matlib.data.fetch import fetch
+from matlib.commands.parsers import add_attack, add_bench, add_evaluate, add_plan, count, positive
+from matlib.data.fetch import DownloadError, fetch
 from matlib.data.karpathy import read_karpathy
-from matlib.data.manifest import manifest_names
-from matlib.data.scenes.world import World
-from matlib.data.verify import verify
+from matlib.data.manifest import manifest_names, verify
 from matlib.launcher import forget_empty, n_processes
 from matlib.progress import speak_utf8
+from matlib.scenes.world import World
+from matlib.study.profile.profile import load_profile, profile_names
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,9 +101,8 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _study(options: argparse.Namespace) -> int:
     # deferred: the study imports torch and JupyterLab's machinery, `data` needs neither
-    from matlib.study.launched import launched, run_launched
-    from matlib.study.pipeline import run_shard, run_study
-    from matlib.study.session import results_folder
+    from matlib.study.run.pipeline import launched, run_launched, run_shard, run_study
+    from matlib.study.study import results_folder
 
     results = options.results or results_folder()
     if me := launched():
@@ -130,8 +126,8 @@ def _study(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from matlib.study.pipeline import write_report
-    from matlib.study.session import results_folder
+    from matlib.study.run.pipeline import write_report
+    from matlib.study.study import results_folder
 
     profile = load_profile(options.profile)
     print(write_report(profile, (options.results or results_folder()) / profile.name))
@@ -139,16 +135,16 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _readme(options: argparse.Namespace) -> int:
-    from matlib.study.pipeline import PUBLISHED
-    from matlib.study.readme import update_readme
+    from matlib.study.publish.readme import update_readme
+    from matlib.study.run.pipeline import PUBLISHED
 
     update_readme(PUBLISHED.parent / "README.md", PUBLISHED / "demo")
     return 0
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-    from matlib.study.calibrate import calibrate
-    from matlib.study.session import results_folder
+    from matlib.study.run.calibrate import calibrate
+    from matlib.study.study import results_folder
 
     table = calibrate(
         load_profile(options.profile), options.results or results_folder(),

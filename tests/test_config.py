@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from matlib.config.one_to_many import Intervention
-from matlib.config.profile import PROFILES, ProfileError, load_profile, profile_names
-from matlib.config.rows import Run
+from matlib.study.profile.profile import PROFILES, ProfileError, load_profile, profile_names
+from matlib.study.profile.rows import Intervention, Run
 
 SMOKE = yaml.safe_load((PROFILES / "smoke.yaml").read_text())
 

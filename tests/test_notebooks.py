@@ -14,9 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from matlib.study.anatomy import CHECKED, check_anatomy, code_cells, has_tag, read_notebook
-from matlib.study.notebooks import ExecutedNotebook, find_notebooks, run_notebooks
-from matlib.study.published import check_published
+from matlib.study.publish.notebooks import (
+    CHECKED,
+    ExecutedNotebook,
+    check_anatomy,
+    code_cells,
+    find_notebooks,
+    has_tag,
+    read_notebook,
+    run_notebooks,
+)
+from matlib.study.publish.published import check_published
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = find_notebooks(ROOT / "notebooks")

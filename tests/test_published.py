@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from matlib.config.profile import load_profile
-from matlib.study.tables import ROBUSTNESS_COLUMNS
+from matlib.study.profile.profile import load_profile
+from matlib.study.tables.results import ROBUSTNESS_COLUMNS
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "published"
 DEMO = PUBLISHED / "demo"

@@ -14,12 +14,12 @@ import torch
 
 from matlib.attacks.edits import n_changed_words
 from matlib.cli import _parser, main
-from matlib.config.profile import profile_names
-from matlib.study.origin import origin_markdown
-from matlib.study.provenance import code_hash
-from matlib.study.readme import bench_markdown, claims_markdown, generated, theory_markdown
-from matlib.study.recall_left import held_out_notes, outside_markdown, recall_markdown
-from matlib.study.report import read_claims
+from matlib.study.profile.profile import profile_names
+from matlib.study.publish.readme import bench_markdown, claims_markdown, generated, theory_markdown
+from matlib.study.publish.report import read_claims
+from matlib.study.publish.shown import origin_markdown
+from matlib.study.store.provenance import code_hash
+from matlib.study.tables.recall_left import held_out_notes, outside_markdown, recall_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from matlib.analysis.embeddings import VariantEmbeddings
 from matlib.data.pairs import OneToMany
-from matlib.evaluation.bootstrap import Estimate, bootstrap_mean
+from matlib.evaluation.statistics import Estimate, bootstrap_mean
 
 Truth = Callable[[int, str], float]
 """(index of the original, caption) -> share in [0, 1] of the caption that is true of it."""
@@ -158,7 +158,7 @@ def true_aligned_fraction(
 ) -> Estimate:
     """Share of the added captions' content that is true of their image, over originals.
 
-    Only a world that knows its scenes can tell (`matlib.data.scenes.aligned_fraction`).
+    Only a world that knows its scenes can tell (`matlib.scenes.aligned_fraction`).
 
     Args:
         one_to_many: N originals with their variants.

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from matlib.analysis.embeddings import Matrix, unit_rows
-from matlib.evaluation.bootstrap import Estimate, bootstrap_mean
+from matlib.evaluation.statistics import Estimate, bootstrap_mean
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ import pandas as pd
 import torch
 
 from matlib.analysis.agreement import rank_correlation
-from matlib.analysis.factorial import DIALS, Effects
-from matlib.analysis.manipulation import CROSS_TALK
-from matlib.evaluation.bootstrap import bootstrap_mean
+from matlib.analysis.experiment import CROSS_TALK, DIALS, Effects
+from matlib.evaluation.statistics import bootstrap_mean
 
 GRID = 41
 """Levels of a dial that are searched."""

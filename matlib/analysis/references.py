@@ -18,7 +18,7 @@ from matlib.analysis.alignment import Truth, rank_pairs
 from matlib.analysis.embeddings import VariantEmbeddings, embed_test, embed_variants
 from matlib.analysis.technique import measure_technique
 from matlib.data.pairs import ImageTextPairs, OneToMany
-from matlib.evaluation.bootstrap import Estimate
+from matlib.evaluation.statistics import Estimate
 from matlib.models.dual_encoder import DualEncoder
 
 MODEL_FREE = frozenset(

@@ -11,6 +11,7 @@ from torch import Tensor
 from matlib.attacks.ascent import (
     AttackReport,
     Vanished,
+    Views,
     check_start,
     checked,
     lowest_if_nan,
@@ -18,10 +19,9 @@ from matlib.attacks.ascent import (
     score_of,
     take_better,
 )
+from matlib.attacks.attackable import check_count
 from matlib.attacks.balls import Ball, ImageGenerators, Norm, Start, check_eps
-from matlib.attacks.budgets import check_count
-from matlib.attacks.image_objectives import ImageObjective
-from matlib.attacks.views import Views
+from matlib.attacks.objectives import ImageObjective
 from matlib.models.dual_encoder import DualEncoder, frozen
 
 StepRule = Literal["paper", "released"]
@@ -118,7 +118,7 @@ class APGD:
     ) -> Tensor:
         """Adversarial pixels, same shape, within eps of `pixels` and within [0, 1].
 
-        Args and Raises: as `matlib.attacks.image.PGD`.
+        Args and Raises: as `matlib.attacks.pgd.PGD`.
         """
         clean = checked(encoder, pixels, self.eps_255, self.norm)
         if self.eps_255 == 0 or self.n_steps == 0:

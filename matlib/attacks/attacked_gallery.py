@@ -11,11 +11,10 @@ from matlib.attacks.ascent import AttackReport
 from matlib.attacks.balls import Ball
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.gallery import Gallery, TextAttack, embed_images, prepared
-from matlib.attacks.gallery_words import WordDescent
+from matlib.attacks.gallery_words import WordChoices, WordDescent
 from matlib.attacks.margins import TIE, Aim, Target, margins
-from matlib.attacks.prepared import PreparedSubstitution
 from matlib.attacks.scoring import embed_texts
-from matlib.attacks.word_choices import WordChoices
+from matlib.attacks.words import PreparedSubstitution
 from matlib.models.dual_encoder import DualEncoder
 
 

@@ -7,17 +7,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from matlib.attacks.ascent import AttackReport, Vanished, checked, score_and_gradient, score_of
+from matlib.attacks.ascent import (
+    AttackReport,
+    ScaleViews,
+    Vanished,
+    Views,
+    checked,
+    score_and_gradient,
+    score_of,
+)
+from matlib.attacks.attackable import check_count, check_weights
 from matlib.attacks.balls import ImageGenerators
-from matlib.attacks.budgets import check_count, check_weights
 from matlib.attacks.edits import CandidateTable
-from matlib.attacks.forwards import images_per_forward, seeds_of_images, with_seeds
 from matlib.attacks.gallery import Gallery, TextAttack, embed_images, prepared
-from matlib.attacks.image import PGD
-from matlib.attacks.image_objectives import ImageObjective, away_from_captions
-from matlib.attacks.objectives import away_from_image
-from matlib.attacks.scoring import embed_texts
-from matlib.attacks.views import ScaleViews, Views
+from matlib.attacks.objectives import ImageObjective, away_from_captions, away_from_image
+from matlib.attacks.pgd import PGD
+from matlib.attacks.scoring import embed_texts, images_per_forward, seeds_of_images, with_seeds
 from matlib.models.dual_encoder import DualEncoder, frozen
 
 Mix = tuple[float, float, float]

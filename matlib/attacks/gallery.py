@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from matlib.attacks.ascent import AttackReport
-from matlib.attacks.budgets import check_count
+from matlib.attacks.attackable import check_count
 from matlib.attacks.edits import CandidateTable
-from matlib.attacks.forwards import images_per_forward
-from matlib.attacks.prepared import PreparedSubstitution
-from matlib.attacks.text import WordSubstitution
+from matlib.attacks.scoring import images_per_forward
+from matlib.attacks.words import PreparedSubstitution, WordSubstitution
 from matlib.models.dual_encoder import DualEncoder
 
 TextAttack = WordSubstitution | PreparedSubstitution

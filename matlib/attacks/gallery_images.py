@@ -11,9 +11,9 @@ from torch import Tensor
 
 from matlib.attacks.ascent import AttackReport, Vanished, checked
 from matlib.attacks.balls import Ball, Norm, check_eps, largest
-from matlib.attacks.forwards import images_per_forward
 from matlib.attacks.gallery import Gallery
 from matlib.attacks.margins import Aim, margins, soft_margins, unit_of
+from matlib.attacks.scoring import images_per_forward
 from matlib.models.dual_encoder import DualEncoder, frozen
 
 

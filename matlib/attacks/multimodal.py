@@ -8,20 +8,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from matlib.attacks.ascent import AttackReport, ImageAttack, attack_in_chunks
-from matlib.attacks.budgets import check_weights
+from matlib.attacks.ascent import AttackReport, ImageAttack, ScaleViews, Views, attack_in_chunks
+from matlib.attacks.attackable import check_weights
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.gallery import Gallery, TextAttack, embed_images, prepared, searching
-from matlib.attacks.image_objectives import (
+from matlib.attacks.objectives import (
     ImageObjective,
     away_from_captions,
+    away_from_image,
+    caption_contrastive,
     contrastive,
     kl_from_image,
     kl_from_image_and_captions,
 )
-from matlib.attacks.objectives import away_from_image, caption_contrastive
 from matlib.attacks.scoring import embed_texts
-from matlib.attacks.views import ScaleViews, Views
 from matlib.models.dual_encoder import DualEncoder
 
 

@@ -16,12 +16,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from matlib.augmentations.human import with_captions, with_images
+from matlib.augmentations.variants import with_captions, with_images
 from matlib.data.pairs import ImageTextPairs, OneToMany
-from matlib.data.scenes.grammar import Dials, with_articles, write_captions
-from matlib.data.scenes.lexicon import CONCEPT_OF, LEXICON, Concept
-from matlib.data.scenes.render import Style, render
-from matlib.data.scenes.scene import Scene, corrupt_scene
+from matlib.scenes.grammar import Dials, with_articles, write_captions
+from matlib.scenes.lexicon import CONCEPT_OF, LEXICON, Concept
+from matlib.scenes.render import Style, render
+from matlib.scenes.scene import Scene, corrupt_scene
 
 _T = TypeVar("_T")
 

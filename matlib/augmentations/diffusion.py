@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import resize
 
-from matlib.augmentations.human import with_images
-from matlib.augmentations.pretrained import optional
+from matlib.augmentations.generators import optional
+from matlib.augmentations.variants import with_images
 from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.models.whole import load_pretrained, load_whole
 

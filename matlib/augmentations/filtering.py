@@ -101,7 +101,7 @@ def thin_to_vendi(
     To compare two techniques at equal diversity and an equal number of captions. Pairs are
     thinned in random order, one caption each in turn; the caption that goes is replaced by a
     repeat of another of its pair. The original does not count, as in
-    `matlib.analysis.coordinates`: wrong captions lie far from it, so that with it three copies
+    `matlib.analysis.technique`: wrong captions lie far from it, so that with it three copies
     of one wrong caption would pass for as diverse as three different true ones.
 
     Args:

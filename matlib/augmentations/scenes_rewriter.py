@@ -14,13 +14,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from matlib.augmentations.text import originals_of
+from matlib.augmentations.words import originals_of
 from matlib.data.pairs import ImageTextPairs, OneToMany
-from matlib.data.scenes.grammar import with_articles
-from matlib.data.scenes.lexicon import CANONICAL_WORDS, FUNCTION_WORDS
-from matlib.data.scenes.reading import read
-from matlib.data.scenes.restating import restate
 from matlib.models.masked_lm import MaskedLM
+from matlib.scenes.grammar import restate, with_articles
+from matlib.scenes.lexicon import CANONICAL_WORDS, FUNCTION_WORDS
+from matlib.scenes.truth import read
 
 BATCH = 512
 

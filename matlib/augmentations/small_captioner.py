@@ -98,7 +98,7 @@ class SmallCaptioner(nn.Module):
         top_p: float = 0.9,
         batch_size: int = 256,
     ) -> list[list[str]]:
-        """`n` sampled captions of each image; as `matlib.augmentations.captioning.Captioner`.
+        """`n` sampled captions of each image; as `matlib.augmentations.generators.Captioner`.
 
         Args:
             top_p: nucleus: words beyond this share of the probability are not sampled.

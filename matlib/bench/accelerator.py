@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from matlib.attacks.image import PGD
-from matlib.attacks.image_objectives import kl_from_image
-from matlib.attacks.text import WordSubstitution
+from matlib.attacks.objectives import kl_from_image
+from matlib.attacks.pgd import PGD
+from matlib.attacks.words import WordSubstitution
 from matlib.bench.load import Load
 from matlib.bench.timing import repeated
 from matlib.models.dual_encoder import frozen

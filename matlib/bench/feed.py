@@ -13,11 +13,9 @@ import torch
 from PIL import Image
 
 from matlib.bench.timing import repeated
-from matlib.data.image_sources import ImageFiles, Originals
 from matlib.data.images import decode_image
-from matlib.data.pairs import OneToMany
-from matlib.training.batch import draw_batches
-from matlib.training.feed import read_ahead
+from matlib.data.pairs import ImageFiles, OneToMany, Originals
+from matlib.defences.batch import draw_batches, read_ahead
 
 CPU = torch.device("cpu")
 FLICKR = (500, 375)

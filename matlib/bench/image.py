@@ -12,11 +12,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from matlib.attacks.apgd import APGD
-from matlib.attacks.ascent import attack_in_chunks
-from matlib.attacks.image import PGD
-from matlib.attacks.image_objectives import ImageObjective, away_from_captions, contrastive
+from matlib.attacks.ascent import ScaleViews, attack_in_chunks
+from matlib.attacks.objectives import ImageObjective, away_from_captions, contrastive
+from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
-from matlib.attacks.views import ScaleViews
 from matlib.bench.load import Load
 from matlib.bench.peers import IMAGES, peer_sga_images
 from matlib.bench.text import UnequalOutputs

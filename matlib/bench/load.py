@@ -11,15 +11,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from matlib.attacks.candidates import Table, content_words
-from matlib.attacks.edits import Edit
+from matlib.attacks.edits import Edit, Table, content_words
 from matlib.attacks.gallery import embed_images
 from matlib.attacks.objectives import TextObjective, away_from_image
-from matlib.config.profile import load_profile
-from matlib.data.scenes.lexicon import CANONICAL_WORDS, FUNCTION_WORDS, SYNONYM_WORDS
-from matlib.data.scenes.world import World
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.small import SmallModel, build_small
+from matlib.scenes.lexicon import CANONICAL_WORDS, FUNCTION_WORDS, SYNONYM_WORDS
+from matlib.scenes.world import World
+from matlib.study.profile.profile import load_profile
 
 EDITS_PER_WORD = 10
 """As many as BERT-Attack asks its masked language model for."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from matlib.attacks.text import WordSubstitution
+from matlib.attacks.words import WordSubstitution
 from matlib.bench.load import Load, edit_table, scenes_load
 from matlib.models.small import SmallModel
 

@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from matlib.attacks.ascent import ScaleViews
 from matlib.attacks.edits import MASK, CandidateTable, Edit, apply_edit
-from matlib.attacks.image import PGD
 from matlib.attacks.objectives import TextObjective, kl_from
-from matlib.attacks.views import ScaleViews
+from matlib.attacks.pgd import PGD
 from matlib.models.dual_encoder import frozen
 from matlib.models.open_clip import OpenClipEncoder
 

@@ -11,20 +11,19 @@ import torch
 from torch import Tensor
 
 from matlib.attacks.edits import Edit, apply_edit
-from matlib.attacks.image import PGD
+from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
-from matlib.attacks.text import WordSubstitution
+from matlib.attacks.words import WordSubstitution
 from matlib.bench.load import Load
 from matlib.bench.timing import seconds
-from matlib.config.profile import load_profile
-from matlib.data.image_sources import ImageTensor
-from matlib.data.pairs import ImageTextPairs, OneToMany
+from matlib.data.pairs import ImageTensor, ImageTextPairs, OneToMany
+from matlib.defences.defence import contrastive_loss
+from matlib.defences.inner_attack import InnerAttack
+from matlib.defences.table import defence
 from matlib.models.dual_encoder import frozen
 from matlib.models.open_clip import OpenClipEncoder
-from matlib.training.defences import defence
-from matlib.training.inner import InnerAttack
+from matlib.study.profile.profile import load_profile
 from matlib.training.loop import train
-from matlib.training.losses import contrastive_loss
 from matlib.training.schedule import Precision, Schedule
 
 N_WARM = 2

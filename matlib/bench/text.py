@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from matlib.attacks.objectives import TextObjective
-from matlib.attacks.text import WordSubstitution
+from matlib.attacks.words import WordSubstitution
 from matlib.bench.load import Load
 from matlib.bench.peers import counting, peer_both_passes
 from matlib.bench.timing import in_turns, seconds

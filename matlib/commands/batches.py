@@ -20,11 +20,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from matlib.attacks.candidates import Table, from_table
-from matlib.study.artefacts import Artefact, ArtefactSpec
-from matlib.study.durable import write_durably
-from matlib.study.provenance import canonical_json, text_hash
-from matlib.study.store import Store
+from matlib.attacks.edits import Table, from_table
+from matlib.files import write_durably
+from matlib.study.store.provenance import canonical_json, text_hash
+from matlib.study.store.store import Artefact, ArtefactSpec, Store
 
 BATCH, TABLE = "attacked", "candidates"
 MAKER = "attack"

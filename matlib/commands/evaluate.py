@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from matlib.commands.models import SMALL, open_model, weights_identity
-from matlib.commands.rows import (
+from matlib.commands.user_data import (
     KIND,
     beside_the_study,
     check_name,
@@ -20,19 +20,18 @@ from matlib.commands.rows import (
     refuse_other_model,
     row_name,
 )
-from matlib.config.profile import load_profile
 from matlib.evaluation.robustness import Evaluation, evaluate
 from matlib.evaluation.statistics import recall_estimate
 from matlib.evaluation.suite import MOVES
+from matlib.files import write_durably
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.progress import Progress
-from matlib.study.artefacts import ArtefactSpec
-from matlib.study.durable import write_durably
-from matlib.study.makers import makes
-from matlib.study.model_checks import check_images, check_size
-from matlib.study.runs import Study
-from matlib.study.session import open_study
-from matlib.study.tables import DIRECTIONS, KS, ROBUSTNESS_COLUMNS, about_attack
+from matlib.study.identity.makers import makes
+from matlib.study.made.models import check_images, check_size
+from matlib.study.profile.profile import load_profile
+from matlib.study.store.store import ArtefactSpec
+from matlib.study.study import Study, open_study
+from matlib.study.tables.results import DIRECTIONS, KS, ROBUSTNESS_COLUMNS, about_attack
 
 SEED = 0
 SELF = "self"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matlib.config.profile import load_profile
 from matlib.models.checkpoints import check_numbers, read_json, read_metadata
 from matlib.models.open_clip import OpenClipEncoder, open_named
 from matlib.models.opening import checked_device
 from matlib.models.settings import Settings, said_by_metadata
 from matlib.models.small import SmallModel, build_small, shape_from
-from matlib.study.provenance import file_hash, named_weights
+from matlib.study.profile.profile import load_profile
+from matlib.study.store.provenance import file_hash, named_weights
 from matlib.training.checkpoint import load_weights
 
 SMALL = "small"

@@ -7,20 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matlib.attacks.budgets import check_count
-from matlib.attacks.candidates import (
+from matlib.attacks.attackable import check_count
+from matlib.attacks.characters import as_clip_reads
+from matlib.attacks.edits import (
     Table,
+    check_replacement,
     checked_synonyms,
     from_masked_lm,
     from_synonyms,
     from_table,
+    n_attackable_words,
     normalise_caption,
 )
-from matlib.attacks.edits import check_replacement, n_attackable_words
-from matlib.attacks.slots import as_clip_reads
 from matlib.commands.user_data import read_mapping
 from matlib.models.masked_lm import MaskedLM
-from matlib.study.provenance import file_hash
+from matlib.study.store.provenance import file_hash
 
 
 @dataclass(frozen=True)

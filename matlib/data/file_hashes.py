@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from matlib.data.verify import sha256_of
+from matlib.data.manifest import sha256_of
 
 RACY_NS = 2 * 10**9
 """A file that was written less than this before it was read may be written again within the same

@@ -1,9 +1,18 @@
-"""Judging one model: every attack of the suite, each in its own fully adversarial gallery."""
+"""Judging one model: every attack of the suite, each in its own fully adversarial gallery.
+
+Adversarial pairs made on one model and shown to others: does a stranger's attack harm?
+
+An attacker without the weights of the attacked model makes the pairs on a model of their own.
+`evaluate(target, ..., source=...)` judges one such pair of models; here the attack is made once
+per source and only embedded anew by every target, which is where the cost lies.
+
+The one definition of `worst`: what decides every claim.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
@@ -13,17 +22,16 @@ from torch import Tensor
 
 from matlib.attacks.ascent import AttackReport
 from matlib.attacks.attacked_gallery import Attacked
+from matlib.attacks.balls import to_8bit
 from matlib.attacks.edits import CandidateTable, check_table
-from matlib.attacks.eight_bit import to_8bit
 from matlib.attacks.gallery import Gallery, embed_images
-from matlib.attacks.image import PGD
 from matlib.attacks.multimodal import pgd
-from matlib.attacks.prepared import PreparedSubstitution
+from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
+from matlib.attacks.words import PreparedSubstitution
 from matlib.data.pairs import ImageTextPairs
-from matlib.evaluation.retrieval import Outcomes, retrieve
-from matlib.evaluation.suite import WORDS_ALONE, Key, Suite
-from matlib.evaluation.worst import WORST, worst_under
+from matlib.evaluation.retrieval import Outcomes, retrieve, worst_of
+from matlib.evaluation.suite import OWN, WORDS_ALONE, Key, Suite
 from matlib.models.dual_encoder import DualEncoder, check_evaluation_mode
 
 Against = Literal["adversarial", "clean"]
@@ -244,3 +252,115 @@ def strength_curve(
         moved = pgd(encoder, gallery, attack, generator=torch.Generator().manual_seed(seed))
         found[eps] = retrieve(embed_images(encoder, moved), text, gallery.relevant)
     return found
+
+
+SourceAndTarget = tuple[str, str]
+
+
+def transfer_from(
+    source: DualEncoder,
+    targets: Mapping[str, DualEncoder],
+    pairs: ImageTextPairs,
+    tables: Mapping[str, CandidateTable],
+    suite: Suite,
+    *,
+    seed: int,
+    on_attack: Callable[[str], None] | None = None,
+) -> dict[str, dict[Key, Outcomes]]:
+    """Make the suite's attacks on one model and judge every target by them.
+
+    Args:
+        source: the model that the attacks are made on, in evaluation mode.
+        targets: name -> judged model, in evaluation mode; the source may be among them.
+        pairs, tables, suite, seed, on_attack: as of `evaluate`.
+
+    Returns:
+        per target and (attack, threat) the rank of every query, as `evaluate` with this
+        `source` gives them; without `worst`.
+
+    Raises:
+        ValueError: no targets, a model in training mode, a table that does not fit.
+    """
+    if not targets:
+        raise ValueError("transfer needs at least one target to judge; got none")
+    gallery, ranks_only = gallery_of(pairs), replace(suite, n_shown=0)
+    judges = {name: Judge(target, gallery, ranks_only) for name, target in targets.items()}
+    attacks = Attacks(source, gallery, tables, suite, seed)
+    for attack, threat in suite.rows(tables):
+        pixels, captions, _ = attacks.run(attack, threat)
+        for judge in judges.values():
+            judge.record((attack, threat), pixels, captions)
+        if on_attack is not None:
+            on_attack(f"{attack} {threat}".strip())
+    return {name: judge.found.outcomes for name, judge in judges.items()}
+
+
+def judge_transfer(
+    sources: Mapping[str, DualEncoder],
+    targets: Mapping[str, DualEncoder],
+    pairs: ImageTextPairs,
+    tables: Mapping[str, CandidateTable],
+    suite: Suite,
+    *,
+    seed: int,
+    key: Key,
+) -> dict[SourceAndTarget, Outcomes]:
+    """One attack of the suite from every source to every target.
+
+    Args:
+        sources, targets: name -> model, in evaluation mode; a model that is both is attacked
+            with its own weights there (white-box).
+        key: (attack, threat), e.g. `("sga", "bert_true")`, `("pgd", "")` or
+            `("joint", "bert_true")`; one of `suite.rows(tables)`, and the only one
+            that is made.
+        pairs, tables, suite, seed: as of `evaluate`.
+
+    Returns:
+        (source, target) -> the rank of every query.
+
+    Raises:
+        ValueError: an attack that the suite has not; else as `transfer_from`.
+    """
+    known = suite.rows(tables)
+    if key not in known:
+        raise ValueError(f"the suite has no attack {key!r} with these tables; it has: {known}")
+    attack, threat = key
+    alone = replace(suite, attacks=(attack,), own=suite.own if attack == OWN else None)
+    edits = {threat: tables[threat]} if threat else {}
+    found = {}
+    for name, source in sources.items():
+        outcomes = transfer_from(source, targets, pairs, edits, alone, seed=seed)
+        found.update({(name, target): each[key] for target, each in outcomes.items()})
+    return found
+
+
+WORST = "worst"
+
+
+def worst_under(
+    outcomes: Mapping[tuple[str, str], Outcomes],
+    threat: str,
+    attacks: Collection[str] | None = None,
+) -> Outcomes:
+    """Per query the worst rank over everything that is legal under a text threat.
+
+    Legal are the query as it is (`clean`), attacks on images alone, and attacks with the
+    threat's words, each in its own gallery: an attacker who may change something may also leave
+    it. So `worst` never leaves more than any of its parts, `clean` among them.
+
+    Args:
+        outcomes: per (attack, threat), the threat "" where no text is attacked.
+        attacks: only these and `clean`, so that rows judged by different suites are compared
+            under the same attacks. All by default.
+
+    Raises:
+        ValueError: nothing is legal.
+    """
+    parts = [
+        found
+        for (attack, own), found in outcomes.items()
+        if attack != WORST
+        and own in ("", threat)
+        and (attacks is None or attack == "clean" or attack in attacks)
+    ]
+    return worst_of(parts)

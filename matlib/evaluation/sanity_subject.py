@@ -19,15 +19,19 @@ from matlib.attacks.ascent import AttackReport, ImageAttack, attack_in_chunks
 from matlib.attacks.balls import MAX_EPS_255
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.gallery import Gallery, embed_images
-from matlib.attacks.image import PGD
-from matlib.attacks.image_objectives import contrastive
+from matlib.attacks.objectives import contrastive
+from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
-from matlib.attacks.text import WordSubstitution
-from matlib.evaluation.bootstrap import Estimate, bootstrap_mean
+from matlib.attacks.words import WordSubstitution
 from matlib.evaluation.retrieval import Outcomes, chance_recall, retrieve
-from matlib.evaluation.statistics import Stratum, bootstrap_contrast, primary_endpoint
-from matlib.models.cached import CachedText
-from matlib.models.dual_encoder import DualEncoder
+from matlib.evaluation.statistics import (
+    Estimate,
+    Stratum,
+    bootstrap_contrast,
+    bootstrap_mean,
+    primary_endpoint,
+)
+from matlib.models.dual_encoder import CachedText, DualEncoder
 
 ALPHA = 0.05
 """One-sided error over all checks and models together."""

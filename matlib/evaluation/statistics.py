@@ -14,21 +14,24 @@
 - **Floor.** Where the intervals of the defended and the undefended model both reach down to
   chance, there is nothing to compare: *inconclusive (floor)*.
 - A verdict follows from the interval by `verdict`, never from a person.
+
+Estimates with intervals, and the bootstrap of means and ratios over independent units.
+
+From seeds and p-values to words: the t-interval, Holm's correction, the verdict.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
+import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
-from matlib.evaluation.bootstrap import (
-    Estimate,
-    percentile_estimate,
-    resampled_ratios,
-)
 from matlib.evaluation.retrieval import Direction, Outcomes
 
 Endpoint = tuple[tuple[Direction, int], ...]
@@ -214,3 +217,231 @@ def per_seed_differences(
         endpoint_value(a, endpoint) - endpoint_value(b, endpoint)
         for a, b in zip(first, second, strict=True)
     ]
+
+
+Unit = Literal["query", "seed"]
+_DRAWS_AT_ONCE = 2**22  # bounds the memory of a bootstrap to some 100 MB
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval.
+
+    Attributes:
+        value: the estimate.
+        low, high: interval, at 95 % unless said otherwise.
+        n: what was resampled or averaged (images, originals, seeds).
+        p_below: one-sided p-value of "the true value is at most `threshold`" if computed.
+        unit: whether the interval is over queries (of given weights) or over seeds.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    p_below: float = float("nan")
+    unit: Unit = "query"
+
+
+def bootstrap_ratio(
+    numerator: Tensor,
+    denominator: Tensor,
+    *,
+    n_boot: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+    threshold: float = 0.0,
+) -> Estimate:
+    """Interval of sum(numerator) / sum(denominator), resampling units (rows).
+
+    Args:
+        numerator, denominator: (n,), totals per unit, e.g. hits and captions per image; or
+            (n, Q) for the mean of Q such ratios.
+        threshold: for `p_below`, the share of bootstrap samples at or below it.
+
+    Raises:
+        ValueError: no units, or different shapes.
+    """
+    if len(numerator) == 0 or denominator.shape != numerator.shape:
+        raise ValueError(
+            "expected as many numerators as denominators; "
+            f"got {tuple(numerator.shape)} and {tuple(denominator.shape)}"
+        )
+    n = len(numerator)
+    top, bottom = numerator.double().view(n, -1), denominator.double().view(n, -1)
+    samples = resampled_ratios(top, bottom, n_boot=n_boot, seed=(seed, 0))
+    value = float((top.sum(0) / bottom.sum(0)).mean())
+    return percentile_estimate(value, samples, n, level, threshold)
+
+
+def bootstrap_mean(
+    values: Tensor,
+    *,
+    n_boot: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+    threshold: float = 0.0,
+) -> Estimate:
+    """Interval of the mean of (n,) independent values.
+
+    Raises:
+        ValueError: no values.
+    """
+    return bootstrap_ratio(
+        values.double(),
+        torch.ones(len(values), dtype=torch.double),
+        n_boot=n_boot,
+        seed=seed,
+        level=level,
+        threshold=threshold,
+    )
+
+
+def resampled_ratios(
+    numerator: Tensor, denominator: Tensor, *, n_boot: int, seed: tuple[int, ...]
+) -> Tensor:
+    """float64 (n_boot,): the mean over columns of sum(numerator) / sum(denominator) per resample.
+
+    Args:
+        numerator, denominator: float64 (n, Q), totals per unit.
+        seed: same seed and n, same resamples, whatever the totals.
+    """
+    samples = [
+        ((weights @ numerator) / (weights @ denominator)).mean(1)
+        for weights in _weights(len(numerator), n_boot, seed)
+    ]
+    return torch.cat(samples)
+
+
+def percentile_estimate(
+    value: float, samples: Tensor, n: int, level: float, threshold: float
+) -> Estimate:
+    """The estimate `value` with the percentile interval of its bootstrap `samples`."""
+    if not 0 < level < 1:
+        raise ValueError(f"level is a share in (0, 1), e.g. 0.95; got {level}")
+    tail = (1 - level) / 2
+    low, high = np.quantile(samples.numpy(), [tail, 1 - tail]).tolist()
+    # (count + 1) / (samples + 1): never 0, since n_boot samples cannot show more than that
+    p = (float((samples <= threshold).sum()) + 1) / (len(samples) + 1)
+    return Estimate(value, low, high, n, p)
+
+
+def _weights(n: int, n_boot: int, seed: tuple[int, ...]) -> Iterator[Tensor]:
+    """float64 (B, n) parts of (n_boot, n): how often each unit is drawn in each resample."""
+    rng = np.random.default_rng(seed)
+    rows_at_once = max(1, _DRAWS_AT_ONCE // n)
+    for start in range(0, n_boot, rows_at_once):
+        rows = min(rows_at_once, n_boot - start)
+        drawn = rng.integers(n, size=(rows, n)) + np.arange(rows)[:, None] * n
+        counts = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
+        yield torch.from_numpy(counts).double()
+
+
+MIN_SEEDS_FOR_INTERVAL = 3
+MIN_SEEDS_FOR_CLAIM = 5
+
+
+def t_interval(
+    differences: Sequence[float], *, level: float = 0.95, threshold: float = 0.0
+) -> Estimate:
+    """Student's interval of the mean of per-seed differences.
+
+    Raises:
+        ValueError: fewer than three seeds.
+    """
+    n = len(differences)
+    if n < MIN_SEEDS_FOR_INTERVAL:
+        raise ValueError(f"a t-interval needs {MIN_SEEDS_FOR_INTERVAL} seeds; got {n}")
+    values = np.asarray(differences, dtype=float)
+    mean, error = float(values.mean()), float(values.std(ddof=1) / math.sqrt(n))
+    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * error
+    if error == 0:
+        p = float(mean <= threshold)
+    else:
+        p = float(stats.t.sf((mean - threshold) / error, n - 1))
+    return Estimate(mean, mean - half, mean + half, n, p, "seed")
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values, in the order given (Holm 1979).
+
+    Raises:
+        ValueError: a p-value that is NaN or outside [0, 1].
+    """
+    if not all(0 <= p <= 1 for p in p_values):
+        raise ValueError(f"p-values lie in [0, 1]; got {list(p_values)}")
+    adjusted = [0.0] * len(p_values)
+    running = 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda j: p_values[j])):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = running
+    return adjusted
+
+
+Verdict = Literal[
+    "supported",
+    "not supported",
+    "inconclusive",
+    "inconclusive (floor)",
+    "not yet tested",
+    "favourable, for these weights only",
+    "unfavourable, for these weights only",
+    "inconclusive, for these weights only",
+]
+
+
+def is_at_floor(defended: Estimate, undefended: Estimate, chance: float) -> bool:
+    """Whether both intervals reach down to chance, so that there is nothing to compare.
+
+    An interval wholly below chance (an attack can do that) counts as reaching it.
+
+    Args:
+        chance: the same endpoint of a random ranking, from `chance_recall`.
+    """
+    return defended.low <= chance and undefended.low <= chance
+
+
+def verdict(
+    low: float,
+    high: float,
+    *,
+    n_seeds: int,
+    unit: Unit = "seed",
+    threshold: float = 0.0,
+    p_adjusted: float = 0.0,
+    alpha: float = 0.025,
+    at_floor: bool = False,
+) -> Verdict:
+    """What an interval says about "the contrast is above `threshold`".
+
+    Args:
+        low, high: interval of the contrast; NaN if nothing was measured.
+        n_seeds: trained weights behind it.
+        unit: what the interval is over; one over queries is about those weights only,
+            however many there were.
+        threshold: smallest difference that counts.
+        p_adjusted: one-sided p-value after Holm; above `alpha`, nothing is *supported*.
+        alpha: one-sided, so that it fits the two-sided 95 % interval.
+        at_floor: from `is_at_floor`.
+
+    Raises:
+        ValueError: an interval that ends before it begins.
+    """
+    if math.isnan(low) or math.isnan(high) or n_seeds == 0:
+        return "not yet tested"
+    if low > high:
+        raise ValueError(f"the interval [{low}, {high}] ends before it begins")
+    if at_floor:
+        return "inconclusive (floor)"
+    is_above, is_below = low > threshold and p_adjusted <= alpha, high < threshold
+    if n_seeds < MIN_SEEDS_FOR_INTERVAL or unit == "query":
+        if is_above:
+            return "favourable, for these weights only"
+        if is_below:
+            return "unfavourable, for these weights only"
+        return "inconclusive, for these weights only"
+    if n_seeds < MIN_SEEDS_FOR_CLAIM:
+        return "inconclusive"
+    if is_above:
+        return "supported"
+    return "not supported" if is_below else "inconclusive"

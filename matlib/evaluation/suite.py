@@ -10,17 +10,16 @@ import torch
 from torch import Tensor
 
 from matlib.attacks.apgd import APGD
-from matlib.attacks.ascent import AttackReport, ImageAttack
+from matlib.attacks.ascent import AttackReport, ImageAttack, ScaleViews
 from matlib.attacks.attacked_gallery import Attacked
 from matlib.attacks.dra import dra
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.gallery import Gallery, TextAttack
 from matlib.attacks.gallery_images import JointAscent
-from matlib.attacks.image import PGD
 from matlib.attacks.multimodal import co_attack, contrastive_attack, feature_pgd, pgd, sga
-from matlib.attacks.text import WordSubstitution
-from matlib.attacks.views import ScaleViews
+from matlib.attacks.pgd import PGD
 from matlib.attacks.whole_gallery import aimed_at_rest, gallery_attack, words_attack
+from matlib.attacks.words import WordSubstitution
 from matlib.choices import Choices
 from matlib.models.dual_encoder import DualEncoder
 
@@ -69,8 +68,8 @@ class Suite:
     Rows of the gallery attacker, who
     chooses all images and all words together: `words` (text alone), `gallery`, and `gallery-tr`
     and `gallery-ir`, aimed at what is left (`matlib.attacks.whole_gallery`). And `worst`
-    (`matlib.evaluation.worst`: per query the minimum over all of these, a pessimistic bound). On
-    request `dra`, and `apgd` (`joint` with APGD at three times the steps).
+    (`matlib.evaluation.robustness`: per query the minimum over all of these, a pessimistic
+    bound). On request `dra`, and `apgd` (`joint` with APGD at three times the steps).
 
     A defence's own training loss is among them: `pgd` ascends TeCoA's and PMG-AFT's (captions
     as classes), `bert` MMCoA's on text, `joint` that of contrastive training on both sides, each

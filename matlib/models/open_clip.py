@@ -9,12 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from matlib.models.clip_tokenizer import ClipTokenizer
 from matlib.models.dual_encoder import frozen
 from matlib.models.prefix_sharing import can_share, encode_shared
 from matlib.models.saliency import word_saliency
 from matlib.models.settings import CLIP_SETTINGS, Settings
-from matlib.models.tokens import Tokenize, fitted
+from matlib.models.tokens import ClipTokenizer, Tokenize, fitted
 
 
 class PatchProjection(nn.Conv2d):

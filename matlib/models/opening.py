@@ -24,7 +24,6 @@ from matlib.models.checkpoints import (
     read_metadata,
     read_weights,
 )
-from matlib.models.layouts import arranged, parts_of
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.settings import (
     Settings,
@@ -35,6 +34,7 @@ from matlib.models.settings import (
     settled,
     tags_of,
 )
+from matlib.models.transformers_clip import arranged, parts_of
 
 _OPEN_CLIP_CONFIG = "open_clip_config.json"
 _HUB_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")

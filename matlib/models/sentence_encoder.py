@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from matlib.models.subwords import longest_input
+from matlib.models.masked_lm import longest_input
 from matlib.models.whole import load_pretrained, load_whole
 
 WHAT = "sentence encoder"

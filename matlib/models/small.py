@@ -13,9 +13,9 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 from safetensors.torch import save_file
 
 from matlib.models.checkpoints import check_architecture, check_numbers, read_json, read_tensors
-from matlib.models.clip_tokenizer import END, ClipTokenizer
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.settings import CLIP_SETTINGS, Settings
+from matlib.models.tokens import END, ClipTokenizer
 
 ImageTower = Literal["vit", "convnet"]
 TextTower = Literal["causal", "bidirectional"]

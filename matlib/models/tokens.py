@@ -3,19 +3,20 @@
 Padding is not always without effect. A tower without a causal mask attends to it, one that
 pools the last position reads its state, and CoCa puts its class token behind it. Such towers
 get the model's full context length, as open_clip gives it to all.
+
+CLIP's byte-pair tokens, fast for the many near-equal sentences of a text attack.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import TextTransformer, Transformer
 from torch import Tensor, nn
-
-from matlib.models.clip_tokenizer import ClipTokenizer
 
 Tokenize = Callable[[Sequence[str]], Tensor]
 
@@ -71,3 +72,81 @@ def is_causal(text: Any) -> bool:
     if not isinstance(mask, Tensor):
         return False
     return torch.equal(mask, torch.full_like(mask, float("-inf")).triu(1))
+
+
+_PRINTABLE = re.compile(r"[!-%'-~ ]+")  # ASCII without `&`, which may begin an HTML entity
+_MOST_WORDS = 50_000
+END = 49407
+"""The end-of-text token, the last of CLIP's vocabulary."""
+
+
+class ClipTokenizer:
+    """CLIP's byte-pair tokens, as long as the longest caption of the batch or at full length.
+
+    A causal text tower that pools at the end-of-text token cannot read the padding after it;
+    leaving it out saves most of the work on captions. Which towers those are is decided by
+    `matlib.models.tokens`.
+
+    Args:
+        context_length: most tokens of a caption, start and end included.
+        pad: id that fills shorter captions; 0 is CLIP's.
+        bpe: open_clip's tokenizer with the model's own settings; None: CLIP's.
+        trims: whether padding that all captions of a batch share is left out.
+    """
+
+    def __init__(
+        self,
+        context_length: int,
+        pad: int = 0,
+        *,
+        bpe: SimpleTokenizer | None = None,
+        trims: bool = True,
+    ) -> None:
+        self.context_length, self.pad, self.trims = context_length, pad, trims
+        self._bpe = bpe or SimpleTokenizer(context_length=context_length)
+        self._words: dict[str, list[int]] = {}
+
+    @property
+    def end(self) -> int:
+        """The id that ends every caption."""
+        return int(self._bpe.eot_token_id)
+
+    def trimming(self, trims: bool) -> ClipTokenizer:
+        """This tokenizer, trimming or not."""
+        if trims == self.trims:
+            return self
+        return ClipTokenizer(self.context_length, self.pad, bpe=self._bpe, trims=trims)
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of one caption without start and end; any string is accepted.
+
+        Byte pairs never reach across a space, so printable ASCII can be looked up word by
+        word; open_clip's repair of other text (accents, entities) sees the whole string.
+        """
+        if not _PRINTABLE.fullmatch(text):
+            return list(self._bpe.encode(text))
+        return [token for word in text.split() for token in self.word_ids(word)]
+
+    def word_ids(self, word: str) -> list[int]:
+        """Token ids of one word, remembered."""
+        found = self._words.get(word)
+        if found is None:
+            if len(self._words) >= _MOST_WORDS:  # character attacks make words without end
+                self._words.clear()
+            found = self._words[word] = list(self._bpe.encode(word))
+        return found
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """B strings -> int64 (B, T), T <= context_length; long captions are cut as CLIP does.
+
+        Without trimming T is the context length.
+        """
+        return self.framed(self.ids(text) for text in texts)
+
+    def framed(self, rows: Iterable[Sequence[int]]) -> Tensor:
+        """Token ids of B captions -> int64 (B, T): start and end added, cut and padded."""
+        room = self.context_length - 2
+        start, end = self._bpe.sot_token_id, self._bpe.eot_token_id
+        framed = [[start, *row[:room], end] for row in rows]
+        length = max(map(len, framed)) if self.trims else self.context_length
+        return torch.tensor([row + [self.pad] * (length - len(row)) for row in framed])

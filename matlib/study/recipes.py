@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from matlib.config.parts import TrainAttack, Training
-from matlib.config.profile import Profile
-from matlib.config.rows import AUGMENTATIONS, Run
-from matlib.evaluation.inference import MIN_SEEDS_FOR_INTERVAL
-from matlib.training.defence import Defence
-from matlib.training.defences import defence
-from matlib.training.families import Contrastive, PairWeights
+from matlib.defences.defence import Contrastive, Defence, PairWeights
+from matlib.defences.table import defence
+from matlib.evaluation.statistics import MIN_SEEDS_FOR_INTERVAL
+from matlib.study.profile.parts import TrainAttack, Training
+from matlib.study.profile.profile import Profile
+from matlib.study.profile.rows import AUGMENTATIONS, Run
 from matlib.training.schedule import Schedule
 
 

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from matlib.augmentations.thesaurus import wordnet_identity
-from matlib.config.parts import TrainAttack, Training
-from matlib.config.profile import Profile
-from matlib.config.rows import Run
+from matlib.augmentations.words import wordnet_identity
+from matlib.defences.own_attack import OWN_ATTACKS
+from matlib.defences.table import defence
 from matlib.evaluation.suite import MOVES
-from matlib.study.artefacts import ArtefactSpec
-from matlib.study.judgings import GalleryName, Judging, validating
-from matlib.study.provenance import named_weights
+from matlib.study.made.judgings import GalleryName, Judging, validating
+from matlib.study.profile.parts import TrainAttack, Training
+from matlib.study.profile.profile import Profile
+from matlib.study.profile.rows import Run
 from matlib.study.recipes import (
     attacks_anything,
     defence_of,
@@ -28,8 +28,8 @@ from matlib.study.recipes import (
     schedule_of,
     train_attack_of,
 )
-from matlib.training.defences import defence
-from matlib.training.own_attack import OWN_ATTACKS
+from matlib.study.store.provenance import named_weights
+from matlib.study.store.store import ArtefactSpec
 
 NOT_IN_THE_ATTACKS = (
     "n_boot", "primary_threat", "threats", "held_out", "eps_255", "unimodal_eps_255",

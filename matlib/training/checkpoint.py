@@ -3,25 +3,39 @@
 A checkpoint is a folder `step-00000120/` with `tensors.safetensors` (weights, averages, the
 optimiser's moments) and `state.json` (everything else, and the SHA-256 of the tensors). It is
 written beside, synced, and moved into place; the last two are kept. Nothing is unpickled.
+
+What a run is, so that a checkpoint is never continued by another run.
+
+Checkpoints of a run: when they are written, what is in them, how a run goes on.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
-from hashlib import sha256
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from matlib.data.pairs import OneToMany
+from matlib.defences.defence import Defence
+from matlib.defences.inner_attack import Candidates, InnerAttack
 from matlib.models.checkpoints import check_architecture, read_tensors
 from matlib.models.settings import Settings, metadata_of
+from matlib.training.log import History
+from matlib.training.schedule import Schedule
+from matlib.training.selection import Validation
+from matlib.training.step import Stepper
 
 TENSORS, STATE = "tensors.safetensors", "state.json"
 N_KEPT = 2
@@ -173,3 +187,193 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+CHANGES_NOTHING = ("checkpoint_every",)
+
+
+def run_identity(
+    encoder: nn.Module,
+    data: OneToMany,
+    how: Defence,
+    schedule: Schedule,
+    seed: int,
+    inner: InnerAttack | None,
+    candidates: Candidates | None,
+    validation: Validation | None = None,
+) -> dict[str, Any]:
+    """Everything that decides the final weights, by name; contents as hashes.
+
+    The number of processes is not in it: it changes rounding only.
+
+    Args:
+        encoder: as it is before the first step.
+    """
+    settings = {"schedule": schedule, "defence": how, "inner": inner}
+    flat = {
+        key: value
+        for name, part in settings.items()
+        for key, value in _flat(name, _plain(part)).items()
+        if key.rpartition(".")[2] not in CHANGES_NOTHING
+    }
+    weights = [(name, value) for name, value in sorted(encoder.state_dict().items())]
+    chosen = validation if validation is not None and validation.keep_best else None
+    edits = sorted((candidates or {}).items()) if how.needs_candidates else []
+    return {
+        **flat,
+        "seed": seed,
+        "kept": "last" if chosen is None else f"best of every {chosen.every} {chosen.identity}",
+        "data.shape": list(data.images.shape),
+        "data.images": data.origin,
+        "data.captions": _digest_of_parts(data.captions),
+        "candidates": _digest_of_parts((c, [tuple(e) for e in row]) for c, row in edits),
+        "initial weights": _digest_of_parts(part for pair in weights for part in pair),
+    }
+
+
+def check_identity(stored: Mapping[str, Any], wanted: Mapping[str, Any], where: object) -> None:
+    """Refuse to continue another run.
+
+    Raises:
+        ValueError: the two differ; the message says in what.
+    """
+    differ = [k for k in sorted(stored.keys() | wanted.keys()) if stored.get(k) != wanted.get(k)]
+    if differ:
+        shown = ", ".join(f"{k} ({stored.get(k)} there, {wanted.get(k)} here)" for k in differ[:5])
+        more = " …" if len(differ) > 5 else ""
+        raise ValueError(
+            f"{where} holds a checkpoint of another run; they differ in {shown}{more}. "
+            "Give this run a folder of its own, or remove that one."
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Values of a configuration as JSON has them; objects by the name of their type."""
+    if is_dataclass(value):
+        own = {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {"type": type(value).__name__, **own}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, AbstractSet):
+        return _digest_of_parts(sorted(map(str, value)))
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(part) for part in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else _name(value)
+
+
+def _name(value: object) -> str:
+    return str(getattr(value, "__qualname__", type(value).__qualname__))
+
+
+def _flat(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {name: value}
+    parts = [_flat(f"{name}.{key}", part) for key, part in value.items()]
+    return {key: leaf for part in parts for key, leaf in part.items()}
+
+
+def _digest_of_parts(parts: Any) -> str:
+    digest = blake2b(digest_size=8)
+    for part in parts:
+        if isinstance(part, Tensor):
+            digest.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        else:
+            digest.update(repr(part).encode())
+    return digest.hexdigest()
+
+
+@dataclass
+class Keeper:
+    """Keeps a run's last two checkpoints in a folder, and finds them again.
+
+    Attributes:
+        folder: None: nothing is kept.
+        identity: what the run is (`run_identity`).
+        is_first: whether this process writes; all of them read.
+        damaged: what was wrong with checkpoints that `resume` passed over.
+    """
+
+    folder: Path | None
+    identity: Mapping[str, Any]
+    is_first: bool = True
+    damaged: list[str] = field(default_factory=list)
+
+    def resume(self, stepper: Stepper) -> History:
+        """Bring a run to where its last whole checkpoint was; else it is at its beginning.
+
+        Raises:
+            ValueError: a checkpoint of another architecture or another run.
+        """
+        if self.folder is None:
+            return History()
+        found, damaged = last_checkpoint(self.folder)
+        begin = "the beginning" if found is None else found.path.name
+        self.damaged = [f"{text}: training goes on from {begin}" for text in damaged]
+        if found is None:
+            return History()
+        weights = _part(found, "weights")
+        check_architecture(weights, stepper.encoder.state_dict(), f"{self.folder}")
+        check_identity(found.state["identity"], self.identity, self.folder)
+        stepper.encoder.load_state_dict(weights)
+        _load_moments(stepper, _part(found, "moments"))
+        if stepper.averages is not None:
+            stepper.averages.load(_part(found, "averages"))
+        if stepper.scaler is not None:
+            stepper.scaler.load_state_dict(found.state["scaler"])
+        history = History(**found.state["history"])
+        robust = max((m["held_out"] for m in history.held_out), default=-math.inf)
+        stepper.best.load(_part(found, "best"), robust)
+        return history
+
+    def keep(self, step: int, schedule: Schedule, stepper: Stepper, history: History) -> None:
+        """Write a checkpoint after a step, where it is due: the first, then every so often."""
+        if self.folder is None or not self.is_first or step % schedule.checkpoint_every:
+            return
+        averages = {} if stepper.averages is None else stepper.averages.state()
+        tensors = {
+            **_named("weights", stepper.encoder.state_dict()),
+            **_named("averages", averages),
+            **_named("moments", _moments(stepper)),
+            **_named("best", stepper.best.kept),
+        }
+        scaler = None if stepper.scaler is None else stepper.scaler.state_dict()
+        state = {"identity": dict(self.identity), "history": asdict(history), "scaler": scaler}
+        write_checkpoint(self.folder, step + 1, tensors, state)
+
+    def restore_last_good(self, stepper: Stepper) -> str:
+        """Put the last checkpoint's weights back; says what was done."""
+        found = None if self.folder is None else last_checkpoint(self.folder)[0]
+        if found is None:
+            return "no checkpoint had been kept"
+        stepper.encoder.load_state_dict({**_part(found, "weights"), **_part(found, "averages")})
+        return f"the last good weights were restored and stay in {found.path}"
+
+
+def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}/{name}": value for name, value in tensors.items()}
+
+
+def _part(found: Checkpoint, prefix: str) -> dict[str, Tensor]:
+    begin = f"{prefix}/"
+    return {k.removeprefix(begin): v for k, v in found.tensors.items() if k.startswith(begin)}
+
+
+def _parameters(stepper: Stepper) -> list[torch.nn.Parameter]:
+    return [p for group in stepper.optimiser.param_groups for p in group["params"]]
+
+
+def _moments(stepper: Stepper) -> dict[str, Tensor]:
+    """The optimiser's state by the number of the weight: `12/exp_avg`."""
+    return {
+        f"{i}/{name}": value
+        for i, parameter in enumerate(_parameters(stepper))
+        for name, value in stepper.optimiser.state[parameter].items()
+    }
+
+
+def _load_moments(stepper: Stepper, moments: Mapping[str, Tensor]) -> None:
+    parameters = _parameters(stepper)
+    for key, value in moments.items():
+        number, name = key.split("/")
+        parameter = parameters[int(number)]
+        stepper.optimiser.state[parameter][name] = value.to(parameter.device)

@@ -1,4 +1,9 @@
-"""One optimiser step: attack, loss, gradient, update."""
+"""One optimiser step: attack, loss, gradient, update.
+
+Hugging Face accelerate for one training run, without a trace in the process after it.
+
+The parts of a model that a defence trains, and the rest, which stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +19,26 @@ import torch
 from torch import Tensor
 
 from matlib.data.pairs import OneToMany
+from matlib.defences.batch import Batch, Draw, own_rows
+from matlib.defences.defence import Defence
+from matlib.defences.inner_attack import Candidates, InnerAttack, sample_generators, seed_layers
+from matlib.defences.processes import Processes
 from matlib.models.dual_encoder import DualEncoder, frozen
 from matlib.models.open_clip import OpenClipEncoder
-from matlib.training.averaging import Averages
-from matlib.training.batch import Batch, Draw, own_rows
-from matlib.training.defence import Defence
-from matlib.training.inner import Candidates, InnerAttack
-from matlib.training.noise import sample_generators, seed_layers
-from matlib.training.processes import Processes
-from matlib.training.schedule import Schedule, make_optimiser
+from matlib.training.schedule import Averages, Schedule, make_optimiser
 from matlib.training.seen import LossModule, PreciseEncoder, SeenEncoder
 from matlib.training.selection import BestWeights, HeldOutRecall, Validation
-from matlib.training.towers import learning_part, set_modes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+import os
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from matlib.defences.processes import current_processes
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP (Radford et al. 2021), section 2.5
 
@@ -255,3 +265,96 @@ class Stepper:
         if self.averages is not None:
             self.averages.update(step)
         return found
+
+
+@contextmanager
+def accelerated(device: torch.device, schedule: Schedule) -> Iterator[Accelerator]:
+    """An `Accelerator` for the block.
+
+    accelerate keeps its precision and its device in states that the whole process shares and
+    that refuse a second setting. They are set aside for the block and put back after it, so
+    that two trainings of one notebook may differ, and a caller's own Accelerator stays as it
+    was. A process group that it opens stays open for the next training.
+
+    accelerate also reads settings from ACCELERATE_* variables, some of which (steps of gradient
+    accumulation, precision, compilation) beat its arguments and change the weights. They are
+    set aside too: the schedule alone says how a model is trained.
+
+    Args:
+        device: where the encoder is; on a CPU an idle GPU is left alone.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    states = [kind._shared_state for kind in (AcceleratorState, GradientState, PartialState)]
+    before = [dict(state) for state in states]
+    for state in states:
+        state.clear()
+    try:
+        with _without_settings():
+            yield Accelerator(
+                cpu=device.type == "cpu",
+                mixed_precision=schedule.mixed_precision,
+                gradient_accumulation_steps=schedule.micro_batches,
+            )
+    finally:
+        for state, old in zip(states, before, strict=True):
+            state.clear()
+            state.update(old)
+
+
+@contextmanager
+def _without_settings(variables: MutableMapping[str, str] = os.environ) -> Iterator[None]:
+    """No ACCELERATE_* variable in the block; what was set is there again after it."""
+    before = {name: variables[name] for name in variables if name.startswith("ACCELERATE_")}
+    for name in before:
+        del variables[name]
+    try:
+        yield
+    finally:
+        for name in [name for name in variables if name.startswith("ACCELERATE_")]:
+            del variables[name]  # accelerate sets some itself
+        variables.update(before)
+
+
+def agreed_processes(accelerator: Accelerator) -> Processes:
+    """The processes that accelerate and torch both see.
+
+    Raises:
+        ValueError: a process group that accelerate does not know of, whose processes would
+            train apart.
+    """
+    processes = current_processes()
+    if processes.count != accelerator.num_processes:
+        raise ValueError(
+            f"torch.distributed has {processes.count} processes, accelerate sees "
+            f"{accelerator.num_processes}: start with torchrun or accelerate launch, which set "
+            "RANK, LOCAL_RANK and WORLD_SIZE"
+        )
+    return processes
+
+
+def learning_part(encoder: OpenClipEncoder, how: Defence, name: str) -> list[nn.Parameter]:
+    """Parameters of one tower that a defence trains.
+
+    Raises:
+        ValueError: the model has no such tower.
+    """
+    try:
+        parameters = encoder.tower(name)
+    except (ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{how.name} trains the part {name!r}, which this model has not: {error}"
+        ) from error
+    if not parameters:
+        raise ValueError(f"{how.name} trains the part {name!r}, which has no weights here")
+    return parameters
+
+
+def set_modes(encoder: OpenClipEncoder, how: Defence) -> None:
+    """Training mode where weights learn: a tower that does not keeps its batch statistics too."""
+    encoder.train()
+    towers: dict[str, Any] = {"image": encoder.clip.visual, "text": encoder.clip.text}
+    for name, tower in towers.items():
+        if name not in how.towers:
+            tower.eval()

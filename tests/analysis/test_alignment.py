@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from matlib.analysis.alignment import measure_alignment, rank_pairs, true_aligned_fraction
 from matlib.analysis.embeddings import VariantEmbeddings
-from matlib.augmentations.human import with_captions
+from matlib.augmentations.variants import with_captions
 from tests.augmentations.pairs import toy_pairs
 from tests.toys import generator
 

@@ -18,8 +18,8 @@ from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
 from matlib.analysis import figures
 from matlib.analysis.as_text import NO_FORMULAS, drawable, html_text, markdown_text
-from matlib.analysis.words import captions_html
-from matlib.study.readme import ALL_HEADINGS, claims_markdown
+from matlib.analysis.figures.sentences import captions_html
+from matlib.study.publish.readme import ALL_HEADINGS, claims_markdown
 
 HOSTILE = (
     "a price tag of $5 # $6",
@@ -179,7 +179,7 @@ def test_captions_in_html_are_text(text: str) -> None:
 
 
 def test_tables_of_a_study_leave_dollars_to_the_reader(tmp_path: Path) -> None:
-    from matlib.study.session import open_study
+    from matlib.study.study import open_study
 
     with pd.option_context("display.html.use_mathjax", True, "display.max_colwidth", 50,
                            "display.max_columns", 5):  # fmt: skip

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from matlib.analysis.embeddings import embed_variants, float_rows, unit_rows
-from matlib.augmentations.human import combine, with_captions
-from matlib.augmentations.image import randaugment
+from matlib.augmentations.images import randaugment
+from matlib.augmentations.variants import combine, with_captions
 from matlib.data.pairs import OneToMany
 from tests.augmentations.pairs import toy_pairs
 from tests.toys import generator, tiny_encoder

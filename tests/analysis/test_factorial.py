@@ -8,15 +8,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from matlib.analysis.factorial import DIALS, design_matrix, fit_effects
-from matlib.analysis.manipulation import achieved_levels, manipulation_check, range_check
+from matlib.analysis.experiment import (
+    DIALS,
+    achieved_levels,
+    design_matrix,
+    fit_effects,
+    manipulation_check,
+    range_check,
+    responses_by_dose,
+)
 from matlib.analysis.prediction import (
     coordinate_correlations,
     levels_from_measures,
     predict_left_out,
     prediction_errors,
 )
-from matlib.analysis.responses import responses_by_dose
 
 TRUE = {"mean": 0.05, "alignment": 0.08, "shift": -0.06, "alignment:diversity": 0.10,
         "modality": 0.03}  # fmt: skip

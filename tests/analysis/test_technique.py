@@ -10,9 +10,8 @@ from matlib.analysis.embeddings import HeldOutEmbeddings, embed_test
 from matlib.analysis.shift.mmd import mmd2_interval as interval
 from matlib.analysis.shift.mmd import mmd2_unbiased
 from matlib.analysis.technique import MEASURE_COLUMNS, measure_technique
-from matlib.augmentations.text import mismatched
-from matlib.data.image_sources import ImageTensor
-from matlib.data.pairs import ImageTextPairs, OneToMany
+from matlib.augmentations.words import mismatched
+from matlib.data.pairs import ImageTensor, ImageTextPairs, OneToMany
 from tests.toys import WORDS, generator, tiny_encoder
 
 

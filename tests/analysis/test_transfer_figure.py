@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.patches import Rectangle
 
-from matlib.analysis.figures.transfer import subject_label, transfer_map
+from matlib.analysis.figures.maps import subject_label, transfer_map
 
 NAMES = ["base", "convnet:base", "mat"]
 

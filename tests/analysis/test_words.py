@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from matlib.analysis.words import (
+from matlib.analysis.figures.sentences import (
     bend_sentence,
     captions_html,
     claim_numbers,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.gallery import Gallery
-from matlib.attacks.image import PGD
+from matlib.attacks.pgd import PGD
 from matlib.models.open_clip import OpenClipEncoder
 from tests.attacks.text_oracle import by_importance, exhaustively
 

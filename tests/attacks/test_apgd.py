@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from matlib.attacks.apgd import APGD, checkpoints
-from matlib.attacks.ascent import AttackReport
-from matlib.attacks.image import PGD
-from matlib.attacks.image_objectives import ImageObjective, away_from_captions, contrastive
-from matlib.attacks.views import ScaleViews
+from matlib.attacks.ascent import AttackReport, ScaleViews
+from matlib.attacks.objectives import ImageObjective, away_from_captions, contrastive
+from matlib.attacks.pgd import PGD
 from matlib.models.open_clip import OpenClipEncoder
 from tests.attacks.test_pgd_oracle import CAPTIONS, drawn_starts, into_the_ball, unit
 from tests.toys import generator, random_pixels, tiny_encoder

@@ -12,15 +12,14 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import resize
 
 from matlib.attacks.apgd import APGD
-from matlib.attacks.characters import CharacterEdits, n_dictionary_words
-from matlib.attacks.charmer import Charmer
+from matlib.attacks.ascent import ScaleViews
+from matlib.attacks.balls import to_8bit
+from matlib.attacks.characters import CharacterEdits, Charmer, n_dictionary_words
 from matlib.attacks.dra import DiversifiedPGD, dra
-from matlib.attacks.eight_bit import to_8bit
-from matlib.attacks.image import PGD
 from matlib.attacks.multimodal import co_attack
-from matlib.attacks.text import WordSubstitution
-from matlib.attacks.views import ScaleViews
-from matlib.training.inner import InnerAttack
+from matlib.attacks.pgd import PGD
+from matlib.attacks.words import WordSubstitution
+from matlib.defences.inner_attack import InnerAttack
 from tests.toys import generator, random_pixels, tiny_encoder, toy_gallery
 
 NO_NUMBER = (math.nan, math.inf, -math.inf, "2", None, True)

@@ -8,17 +8,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matlib.attacks.candidates import (
+from matlib.attacks.attackable import english_stop_words
+from matlib.attacks.edits import (
+    Edit,
+    apply_edit,
+    by_position,
     content_words,
     free_edits,
     from_masked_lm,
     from_synonyms,
     from_table,
+    keep_similar,
     normalise_caption,
 )
-from matlib.attacks.edits import Edit, apply_edit, by_position
-from matlib.attacks.filters import keep_similar
-from matlib.attacks.stop_words import english_stop_words
 from tests.toys import random_captions, random_edits, tiny_encoder
 
 

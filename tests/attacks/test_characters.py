@@ -8,11 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from matlib.attacks.characters import CharacterEdits, n_dictionary_words
+from matlib.attacks.characters import PRINTABLE, CharacterEdits, n_dictionary_words
+from matlib.attacks.edits import one_letter_edits
 from matlib.attacks.objectives import TextObjective, away_from_image, squared_distance_from
 from matlib.attacks.scoring import embed_texts
-from matlib.attacks.slots import PRINTABLE
-from matlib.attacks.typos import one_letter_edits
 from matlib.models.open_clip import OpenClipEncoder
 from tests.attacks.character_oracle import character_edits
 from tests.toys import generator, random_captions, tiny_encoder

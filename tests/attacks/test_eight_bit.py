@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matlib.attacks.eight_bit import to_8bit
+from matlib.attacks.balls import to_8bit
 from tests.toys import generator
 
 

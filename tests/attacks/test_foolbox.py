@@ -30,8 +30,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from matlib.attacks.image import PGD
-from matlib.attacks.image_objectives import contrastive
+from matlib.attacks.objectives import contrastive
+from matlib.attacks.pgd import PGD
 from matlib.models.open_clip import OpenClipEncoder
 from tests.toys import generator, random_pixels, tiny_encoder
 

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from matlib.attacks.apgd import APGD
-from matlib.attacks.ascent import AttackReport, ImageAttack
+from matlib.attacks.ascent import AttackReport, ImageAttack, ScaleViews
 from matlib.attacks.balls import Ball
-from matlib.attacks.image import PGD
-from matlib.attacks.image_objectives import contrastive
-from matlib.attacks.views import ScaleViews
-from matlib.models.cached import CachedText
+from matlib.attacks.objectives import contrastive
+from matlib.attacks.pgd import PGD
+from matlib.models.dual_encoder import CachedText
 from matlib.models.open_clip import OpenClipEncoder
 from tests.toys import generator, random_pixels, tiny_encoder
 

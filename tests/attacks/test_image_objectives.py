@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from matlib.attacks import objectives
-from matlib.attacks.image import PGD
-from matlib.attacks.image_objectives import (
+from matlib.attacks.objectives import (
     ImageObjective,
     away_from_captions,
     contrastive,
@@ -20,6 +19,7 @@ from matlib.attacks.image_objectives import (
     squared_distance,
     symmetric_contrastive,
 )
+from matlib.attacks.pgd import PGD
 from tests.toys import generator, random_pixels, tiny_encoder
 
 

@@ -5,19 +5,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matlib.attacks.candidates import (
+from matlib.attacks.attackable import RELEASED, apart, english_stop_words, in_place, marks, pieces
+from matlib.attacks.edits import (
+    MASK,
+    Edit,
+    apply_edit,
+    check_table,
     content_words,
     free_edits,
     from_masked_lm,
     from_synonyms,
     from_table,
+    masked_token,
     normalise_caption,
 )
-from matlib.attacks.edits import MASK, Edit, apply_edit, check_table, masked_token
-from matlib.attacks.importance import order_by_gradient
-from matlib.attacks.marks import apart, in_place, marks, pieces
-from matlib.attacks.stop_words import RELEASED, english_stop_words
-from matlib.attacks.text import WordSubstitution
+from matlib.attacks.words import WordSubstitution, order_by_gradient
 from tests.toys import tiny_encoder
 
 ANY = st.text("ab é’'.,-!(\"7c\u0301狗❤\u200d", max_size=30)

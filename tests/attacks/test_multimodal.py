@@ -9,7 +9,6 @@ from matlib.attacks.ascent import AttackReport
 from matlib.attacks.dra import DiversifiedPGD, dra, draw_mixes
 from matlib.attacks.edits import n_attackable_words, n_changed_words
 from matlib.attacks.gallery import Gallery, embed_images, searching
-from matlib.attacks.image import PGD
 from matlib.attacks.multimodal import (
     co_attack,
     contrastive_attack,
@@ -19,9 +18,10 @@ from matlib.attacks.multimodal import (
     sga,
 )
 from matlib.attacks.objectives import caption_contrastive
+from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
-from matlib.attacks.text import WordSubstitution
-from matlib.models.cached import CachedText
+from matlib.attacks.words import WordSubstitution
+from matlib.models.dual_encoder import CachedText
 from tests.toys import generator, random_edits, random_pixels, tiny_encoder, toy_gallery
 
 COMPOSED = [sep_attack, co_attack, sga, dra, contrastive_attack]

@@ -11,12 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from matlib.attacks.ascent import ScaleViews
 from matlib.attacks.dra import dra
 from matlib.attacks.gallery import Gallery
-from matlib.attacks.image import PGD
 from matlib.attacks.multimodal import co_attack, contrastive_attack, sep_attack, sga
-from matlib.attacks.text import WordSubstitution
-from matlib.attacks.views import ScaleViews
+from matlib.attacks.pgd import PGD
+from matlib.attacks.words import WordSubstitution
 from matlib.models.open_clip import OpenClipEncoder
 from tests.attacks.multimodal_oracle import SCALE, Plain
 from tests.toys import generator, random_edits, tiny_encoder, toy_gallery

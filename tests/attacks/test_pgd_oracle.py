@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from matlib.attacks.apgd import APGD
-from matlib.attacks.ascent import attack_in_chunks
-from matlib.attacks.forwards import CPU_BYTES, images_per_forward
+from matlib.attacks.ascent import ScaleViews, attack_in_chunks
 from matlib.attacks.gallery import embed_images
-from matlib.attacks.image import PGD
-from matlib.attacks.image_objectives import contrastive
-from matlib.attacks.views import ScaleViews
+from matlib.attacks.objectives import contrastive
+from matlib.attacks.pgd import PGD
+from matlib.attacks.scoring import CPU_BYTES, images_per_forward
 from matlib.models.open_clip import OpenClipEncoder
 from tests.toys import generator, random_pixels, tiny_encoder
 
@@ -196,7 +195,7 @@ def test_memory_of_an_attack_is_bounded_whatever_the_gallery() -> None:
     encoder.encode_image = lambda x: seen.append(x.numel() * 4) or image(x)  # type: ignore
     bound, views = 2**16, ScaleViews()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("matlib.attacks.forwards.CPU_BYTES", bound)
+        patch.setattr("matlib.attacks.scoring.CPU_BYTES", bound)
         attack_in_chunks(
             PGD(4.0, 1), encoder, pixels, lambda rows: lambda features: features.sum(1),
             generator=generator(), views=views,

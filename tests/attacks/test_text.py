@@ -15,8 +15,8 @@ from matlib.attacks.objectives import (
     squared_distance_from,
 )
 from matlib.attacks.scoring import embed_texts
-from matlib.attacks.text import WordSubstitution
-from matlib.models.cached import CachedText
+from matlib.attacks.words import WordSubstitution
+from matlib.models.dual_encoder import CachedText
 from matlib.models.open_clip import OpenClipEncoder
 from tests.toys import generator, random_captions, random_edits, tiny_encoder
 

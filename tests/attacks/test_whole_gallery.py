@@ -15,12 +15,11 @@ from matlib.attacks.attacked_gallery import Attacked
 from matlib.attacks.edits import CandidateTable, Edit, n_changed_words
 from matlib.attacks.gallery import Gallery, embed_images, prepared
 from matlib.attacks.gallery_images import JointAscent
-from matlib.attacks.gallery_words import WordDescent, exact, soft
+from matlib.attacks.gallery_words import WordChoices, WordDescent, exact, soft
 from matlib.attacks.margins import Aim, margins
 from matlib.attacks.scoring import embed_texts
-from matlib.attacks.text import WordSubstitution
 from matlib.attacks.whole_gallery import Budget, aimed_at_rest, gallery_attack, nested, words_attack
-from matlib.attacks.word_choices import WordChoices
+from matlib.attacks.words import WordSubstitution
 from matlib.evaluation.retrieval import Outcomes, retrieve
 from matlib.models.open_clip import OpenClipEncoder
 from tests.toys import generator, random_edits, tiny_encoder, toy_gallery

@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from matlib.data.image_sources import ImageTensor
-from matlib.data.pairs import ImageTextPairs
+from matlib.data.pairs import ImageTensor, ImageTextPairs
 from tests.toys import generator
 
 CAPTIONS = (

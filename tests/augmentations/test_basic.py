@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from matlib.augmentations.basic import augmix, crop_flip_jitter
+from matlib.augmentations.images import augmix, crop_flip_jitter
 from tests.augmentations.pairs import toy_pairs
 from tests.toys import generator
 

@@ -7,12 +7,12 @@ import torch
 
 from matlib.augmentations.dialled import dialect, dialled_captions, dialled_images, scenes_told
 from matlib.data.pairs import ImageTextPairs, OneToMany
-from matlib.data.scenes.grammar import Dials
-from matlib.data.scenes.lexicon import CANONICAL_WORDS
-from matlib.data.scenes.render import PLAIN_STYLE
-from matlib.data.scenes.scene import Scene
-from matlib.data.scenes.truth import aligned_fraction, describes
-from matlib.data.scenes.world import World
+from matlib.scenes.grammar import Dials
+from matlib.scenes.lexicon import CANONICAL_WORDS
+from matlib.scenes.render import PLAIN_STYLE
+from matlib.scenes.scene import Scene
+from matlib.scenes.truth import aligned_fraction, describes
+from matlib.scenes.world import World
 from tests.toys import generator
 
 WORLD = World(3, image_size=32, n_train=40, n_val=2, n_test=2, style=PLAIN_STYLE)

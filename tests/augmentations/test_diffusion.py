@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from matlib.augmentations.diffusion import Diffusion, drawn_by_diffusion, restyled_by_diffusion
-from matlib.augmentations.pretrained import MissingExtraError, optional
+from matlib.augmentations.generators import MissingExtraError, optional
 from tests.augmentations.pairs import CAPTIONS, toy_pairs, without_weight
 from tests.toys import generator
 

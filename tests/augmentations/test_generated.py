@@ -24,11 +24,16 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from matlib.augmentations.captioning import PretrainedCaptioner, captions_by
-from matlib.augmentations.generated import write_variants
-from matlib.augmentations.pretrained import MissingExtraError
-from matlib.augmentations.rewriting import InstructRewriter, cleaned
-from matlib.augmentations.translation import BackTranslator, Translator
+from matlib.augmentations.generators import (
+    BackTranslator,
+    InstructRewriter,
+    MissingExtraError,
+    PretrainedCaptioner,
+    Translator,
+    captions_by,
+    cleaned,
+    write_variants,
+)
 from tests.augmentations.pairs import CAPTIONS, toy_pairs, without_weight
 from tests.toys import generator
 

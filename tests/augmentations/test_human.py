@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from matlib.augmentations import TECHNIQUES
-from matlib.augmentations.human import combine, other_captions, with_captions, with_images
-from matlib.config.rows import Augmentation
+from matlib.augmentations.variants import combine, other_captions, with_captions, with_images
+from matlib.study.profile.rows import Augmentation
 from tests.augmentations.pairs import CAPTIONS, toy_pairs
 from tests.toys import generator
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from matlib.augmentations.image import randaugment
+from matlib.augmentations.images import randaugment
 from tests.augmentations.pairs import CAPTIONS, toy_pairs
 from tests.toys import generator
 

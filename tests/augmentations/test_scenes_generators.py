@@ -14,13 +14,12 @@ from matlib.augmentations.small_captioner import (
     in_nucleus,
     train_captioner,
 )
-from matlib.data.image_sources import ImageTensor
-from matlib.data.pairs import ImageTextPairs, OneToMany
-from matlib.data.scenes.lexicon import CANONICAL_WORDS, FUNCTION_WORDS
-from matlib.data.scenes.reading import read
-from matlib.data.scenes.world import World
+from matlib.data.pairs import ImageTensor, ImageTextPairs, OneToMany
 from matlib.models.masked_lm import MaskedLM, train_masked_lm
 from matlib.models.masked_lm_training import MaskedLMConfig
+from matlib.scenes.lexicon import CANONICAL_WORDS, FUNCTION_WORDS
+from matlib.scenes.truth import read
+from matlib.scenes.world import World
 from tests.toys import generator
 
 WORLD = World(5, image_size=32, n_train=12, n_val=2, n_test=2)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matlib.augmentations.text import derangement, drop_and_swap, mismatched
+from matlib.augmentations.words import derangement, drop_and_swap, mismatched
 from tests.augmentations.pairs import CAPTIONS, toy_pairs
 from tests.toys import generator
 

@@ -10,11 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matlib.augmentations.characters import character_noise
-from matlib.augmentations.eda import eda
-from matlib.augmentations.pretrained import MissingExtraError
-from matlib.augmentations.similar import similar_images
-from matlib.augmentations.thesaurus import synonyms_in_wordnet
+from matlib.augmentations.generators import MissingExtraError
+from matlib.augmentations.images import similar_images
+from matlib.augmentations.words import character_noise, eda, synonyms_in_wordnet
 from tests.augmentations.pairs import CAPTIONS, toy_pairs
 from tests.toys import generator
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from matlib.attacks.image import PGD
+from matlib.attacks.pgd import PGD
 from matlib.bench import text as bench_text_module
 from matlib.bench.image import check_equal_images, count_synchronisations
 from matlib.bench.load import EDITS_PER_WORD, Load, scenes_load

@@ -8,7 +8,7 @@ from matlib.bench.feed import bench_feed
 from matlib.bench.load import scenes_load
 from matlib.bench.memory import TOY
 from matlib.bench.step import N_WARM, StepSize, bench_step
-from matlib.config.profile import load_profile
+from matlib.study.profile.profile import load_profile
 
 SIZE = StepSize(batch=4, image_steps=3, max_edits=2, n_steps=3)
 

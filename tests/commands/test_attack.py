@@ -14,14 +14,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from matlib.attacks.candidates import from_synonyms
-from matlib.attacks.edits import n_changed_words
+from matlib.attacks.ascent import ScaleViews
+from matlib.attacks.edits import from_synonyms, n_changed_words
 from matlib.attacks.gallery import Gallery, embed_images
-from matlib.attacks.image import PGD
 from matlib.attacks.multimodal import sga
+from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
-from matlib.attacks.text import WordSubstitution
-from matlib.attacks.views import ScaleViews
+from matlib.attacks.words import WordSubstitution
 from matlib.cli import main
 from matlib.commands import attack as attack_module
 from matlib.commands.attack import NAMES, AttackOptions, run_attack

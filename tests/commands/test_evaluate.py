@@ -8,10 +8,10 @@ import pytest
 
 from matlib.cli import main
 from matlib.commands import evaluate as evaluate_module
-from matlib.config.profile import load_profile
 from matlib.evaluation.robustness import Evaluation
 from matlib.models.small import SmallModel, build_small
-from matlib.study.tables import ROBUSTNESS_COLUMNS
+from matlib.study.profile.profile import load_profile
+from matlib.study.tables.results import ROBUSTNESS_COLUMNS
 from matlib.training.checkpoint import save_weights
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from matlib.commands.user_data import check_images, file_hashes, identity, read_user_data, sized
-from matlib.data.karpathy_json import write_karpathy
-from matlib.data.scenes.world import World
+from matlib.data.karpathy import write_karpathy
+from matlib.scenes.world import World
 from tests.commands.toy_data import COUNTS, Toy, make_toy
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from matlib.data import download as module
-from matlib.data.download import DownloadError, require_space
+from matlib.data import fetch as module
+from matlib.data.fetch import DownloadError, require_space
 from tests.data.local_server import Served, Server, serving
 
 CONTENT = bytes(i * i % 251 for i in range(300_000))

@@ -11,11 +11,9 @@ import pytest
 from filelock import FileLock
 
 from matlib.data import fetch as module
-from matlib.data.download import DownloadError
 from matlib.data.extract import ArchiveError
-from matlib.data.fetch import LicenceNotAccepted, fetch
-from matlib.data.manifest import ManifestError
-from matlib.data.verify import VerifyReport
+from matlib.data.fetch import DownloadError, LicenceNotAccepted, fetch
+from matlib.data.manifest import ManifestError, VerifyReport
 from tests.data.local_server import Served, Server, serving
 from tests.data.test_extract import make_tar, make_zip
 from tests.data.test_manifest import GOOD, save
@@ -131,7 +129,7 @@ def test_only_what_is_lacking_is_fetched(tiny: Tiny) -> None:
 
 
 def test_interrupted_fetch_goes_on(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("matlib.data.download.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("matlib.data.fetch.time.sleep", lambda seconds: None)
     tiny.served["photos.tar.gz"].cut_after = [10] * 5
     with pytest.raises(DownloadError):
         tiny.fetch()

@@ -9,11 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from matlib.augmentations.image import RandAugmented
-from matlib.data import memory
-from matlib.data.image_sources import ImageFiles, ImageTensor
+from matlib.augmentations.images import RandAugmented
+from matlib.data import pairs as memory
 from matlib.data.images import decode_image
-from matlib.data.pairs import ImageTextPairs, OneToMany
+from matlib.data.pairs import ImageFiles, ImageTensor, ImageTextPairs, OneToMany
 from tests.toys import generator
 
 

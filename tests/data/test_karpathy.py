@@ -12,10 +12,9 @@ import torch
 from PIL import Image
 
 from matlib.data import karpathy
-from matlib.data.image_sources import ImageFiles, ImageTensor
 from matlib.data.images import CorruptImageError, decode_image
-from matlib.data.karpathy import read_karpathy
-from matlib.data.karpathy_json import KarpathyFormatError
+from matlib.data.karpathy import KarpathyFormatError, read_karpathy
+from matlib.data.pairs import ImageFiles, ImageTensor
 
 
 def write_image(path: Path, seed: int) -> None:

@@ -11,10 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from matlib.data.image_sources import ImageFiles, ImageTensor
-from matlib.data.karpathy import read_karpathy
-from matlib.data.karpathy_json import KarpathyFormatError, write_karpathy
-from matlib.data.pairs import ImageTextPairs
+from matlib.data.karpathy import KarpathyFormatError, read_karpathy, write_karpathy
+from matlib.data.pairs import ImageFiles, ImageTensor, ImageTextPairs
 from tests.data.test_karpathy import flickr_entry, save_json, write_image
 
 GOOD = flickr_entry(0, "a.png", "train", ["a dog"])

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from matlib.data.manifest import Content, ManifestError
-from matlib.data.verify import check, sha256_of, verify
+from matlib.data.manifest import Content, ManifestError, check, sha256_of, verify
 from tests.data.test_manifest import save, with_file
 
 TEXT = b"five words, no more, here"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from matlib.evaluation import bootstrap
-from matlib.evaluation.bootstrap import bootstrap_mean, bootstrap_ratio, resampled_ratios
+from matlib.evaluation import statistics as bootstrap
+from matlib.evaluation.statistics import bootstrap_mean, bootstrap_ratio, resampled_ratios
 from tests.toys import generator
 
 

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from matlib.attacks.edits import n_changed_words
-from matlib.attacks.image import PGD
-from matlib.data.image_sources import ImageTensor
-from matlib.data.pairs import ImageTextPairs
+from matlib.attacks.pgd import PGD
+from matlib.data.pairs import ImageTensor, ImageTextPairs
 from matlib.evaluation.robustness import evaluate
 from matlib.evaluation.suite import GALLERY_AT_REST, WORDS_ALONE, Suite
 from tests.toys import generator, random_captions, random_edits, tiny_encoder

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from matlib.evaluation.bootstrap import Estimate
-from matlib.evaluation.inference import holm, is_at_floor, t_interval, verdict
+from matlib.evaluation.statistics import Estimate, holm, is_at_floor, t_interval, verdict
 
 # hypothesis' floats refuse a processor that flushes denormals, as the tests' set-up does
 SHARES = st.integers(0, 1000).map(lambda i: i / 1000)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from matlib.evaluation.ranking import agreement_of_rankings, mean_rank_correlation, permutation_p
+from matlib.analysis.agreement import agreement_of_rankings, mean_rank_correlation, permutation_p
 from matlib.evaluation.retrieval import Outcomes
 from tests.toys import generator
 

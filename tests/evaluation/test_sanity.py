@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from matlib.attacks.apgd import APGD
 from matlib.attacks.edits import Edit
 from matlib.attacks.gallery import Gallery
-from matlib.attacks.image import PGD
 from matlib.attacks.multimodal import pgd
-from matlib.data.image_sources import ImageTensor
-from matlib.data.pairs import ImageTextPairs
-from matlib.evaluation import sanity_checks
+from matlib.attacks.pgd import PGD
+from matlib.data.pairs import ImageTensor, ImageTextPairs
+from matlib.evaluation import sanity as sanity_checks
 from matlib.evaluation.retrieval import Outcomes
 from matlib.evaluation.sanity import sanity, to_frame, verdicts
 from matlib.evaluation.sanity_subject import ALPHA, Check, SanitySubject

@@ -5,13 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from matlib.attacks.image import PGD
-from matlib.attacks.text import WordSubstitution
-from matlib.data.image_sources import ImageTensor
-from matlib.data.pairs import ImageTextPairs
-from matlib.evaluation.robustness import evaluate
+from matlib.attacks.pgd import PGD
+from matlib.attacks.words import WordSubstitution
+from matlib.data.pairs import ImageTensor, ImageTextPairs
+from matlib.evaluation.robustness import evaluate, judge_transfer, transfer_from
 from matlib.evaluation.suite import Suite
-from matlib.evaluation.transfer import judge_transfer, transfer_from
 from matlib.models.open_clip import OpenClipEncoder
 from tests.toys import generator, random_captions, random_edits, tiny_encoder
 

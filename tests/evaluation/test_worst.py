@@ -10,7 +10,7 @@ import torch
 
 import matlib
 from matlib.evaluation.retrieval import Outcomes
-from matlib.evaluation.worst import worst_under
+from matlib.evaluation.robustness import worst_under
 
 
 def ranks(*values: int) -> Outcomes:
@@ -55,4 +55,4 @@ def test_nobody_else_takes_the_minimum_over_attacks() -> None:
         for path in package.rglob("*.py")
         if re.search(r"\bworst_of\(", path.read_text())
     }
-    assert users == {"evaluation/retrieval.py", "evaluation/worst.py"}
+    assert users == {"evaluation/retrieval.py", "evaluation/robustness.py"}

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from open_clip.tokenizer import SimpleTokenizer
 
-from matlib.models import clip_tokenizer
-from matlib.models.clip_tokenizer import ClipTokenizer
+from matlib.models import tokens as clip_tokenizer
+from matlib.models.tokens import ClipTokenizer
 
 PRINTABLE = st.characters(min_codepoint=32, max_codepoint=126)
 LATIN = st.characters(min_codepoint=1, max_codepoint=0x17F)

@@ -7,10 +7,9 @@ from typing import Literal
 import pytest
 import torch
 
-from matlib.attacks.candidates import from_masked_lm
-from matlib.models.masked_lm import MaskedLM, train_masked_lm
+from matlib.attacks.edits import from_masked_lm
+from matlib.models.masked_lm import MaskedLM, first_products, train_masked_lm
 from matlib.models.masked_lm_training import MaskedLMConfig
-from matlib.models.subwords import first_products
 
 COLOURS = ["red", "blue", "green", "black"]
 SHAPES = ["circle", "star", "square", "cross"]

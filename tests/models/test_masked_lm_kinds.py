@@ -29,8 +29,7 @@ from transformers import (
 )
 
 from matlib.cli import main
-from matlib.models.masked_lm import MaskedLM
-from matlib.models.subwords import Pieces, longest_input
+from matlib.models.masked_lm import MaskedLM, Pieces, longest_input
 from tests.commands.toy_data import make_toy
 
 WORDS = ["a", "red", "blue", "green", "circle", "star", "café", "on", "floor"]

@@ -7,10 +7,10 @@ import pytest
 import torch
 from open_clip.tokenizer import SimpleTokenizer
 
-from matlib.models.clip_tokenizer import ClipTokenizer
 from matlib.models.dual_encoder import DualEncoder, check_pixels, frozen
 from matlib.models.open_clip import PatchProjection, open_named
 from matlib.models.small import build_small, load_small, save_small
+from matlib.models.tokens import ClipTokenizer
 from tests.toys import TINY, random_pixels, tiny_encoder
 
 CAPTIONS = [

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 from open_clip.tokenizer import SimpleTokenizer
 
-from matlib.models.clip_tokenizer import ClipTokenizer
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.prefix_sharing import PrefixTree, can_share, encode_shared
 from matlib.models.small import build_small
+from matlib.models.tokens import ClipTokenizer
 from tests.toys import TINY, tiny_encoder
 
 WORDS = ["red", "blue", "star", "круг", "unbelievably", "x", ""]

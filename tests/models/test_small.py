@@ -8,7 +8,7 @@ from hashlib import sha256
 import pytest
 import torch
 
-from matlib.attacks.image import PGD
+from matlib.attacks.pgd import PGD
 from matlib.models.dual_encoder import frozen
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.prefix_sharing import can_share

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from matlib.config.profile import load_profile
-from matlib.study.runs import Study
+from matlib.study.profile.profile import load_profile
+from matlib.study.study import Study
 from tests.study.smoke_parts import NO_PAIRS
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from matlib.config.one_to_many import Intervention
-from matlib.config.profile import Profile, load_profile
-from matlib.config.rows import Run
+from matlib.study.profile.profile import Profile, load_profile
+from matlib.study.profile.rows import Intervention, Run
 
 TECHNIQUES = (
     Run(defence="mat"),

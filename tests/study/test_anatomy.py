@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from matlib.study.anatomy import (
+from matlib.study.publish.notebooks import (
     NotebookError,
     check_anatomy,
     check_parameters,

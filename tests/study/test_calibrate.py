@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from matlib.config.profile import load_profile
-from matlib.study.calibrate import CALIBRATION_COLUMNS, calibrate, calibration_profile
+from matlib.study.profile.profile import load_profile
 from matlib.study.recipes import inside_rows_of
+from matlib.study.run.calibrate import CALIBRATION_COLUMNS, calibrate, calibration_profile
 
 SMOKE = load_profile("smoke")
 FEW = SMOKE.model_copy(update={"runs": SMOKE.runs[:2]})

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from matlib.evaluation.statistics import primary_endpoint
-from matlib.study.contrasts import left_in_words, unimodal_margins
-from matlib.study.judgings import unimodal
-from matlib.study.runs import Study
+from matlib.study.made.judgings import unimodal
+from matlib.study.study import Study
+from matlib.study.tables.contrasts import left_in_words, unimodal_margins
 
 
 @pytest.mark.parametrize(

@@ -8,19 +8,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from matlib.config.profile import load_profile
-from matlib.config.rows import Run
-from matlib.study.artefacts import Artefact
-from matlib.study.defence_tables import (
+from matlib.study.profile.profile import load_profile
+from matlib.study.profile.rows import Run
+from matlib.study.store.provenance import PACKAGE_ROOT
+from matlib.study.store.store import Artefact
+from matlib.study.study import Study
+from matlib.study.tables.endpoints import endpoint_table
+from matlib.study.tables.results import (
     COSTS,
     DEFENCE_TABLE_ATTACKS,
     cost_table,
     defence_table,
     warnings_of,
 )
-from matlib.study.endpoints import endpoint_table
-from matlib.study.provenance import PACKAGE_ROOT
-from matlib.study.runs import Study
 from tests.study.smoke_parts import NO_PAIRS
 
 FULL = PACKAGE_ROOT / "published" / "demo-full" / "endpoints.csv"

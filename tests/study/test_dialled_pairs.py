@@ -7,8 +7,8 @@ import torch
 from pydantic import ValidationError
 
 from matlib.augmentations.dialled import dialled_images
-from matlib.config.parts import Dataset
-from matlib.config.rows import Run, SetLevels
+from matlib.study.profile.parts import Dataset
+from matlib.study.profile.rows import Run, SetLevels
 from matlib.study.sources.scenes import ScenesSource
 from matlib.study.sources.source import draw
 

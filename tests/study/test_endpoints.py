@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from matlib.evaluation.statistics import primary_endpoint
-from matlib.study.endpoints import (
+from matlib.study.made.judgings import Judging
+from matlib.study.study import Study
+from matlib.study.tables.endpoints import (
     chance,
     curve_table,
     endpoint_table,
@@ -13,8 +15,6 @@ from matlib.study.endpoints import (
     gap_table,
     row_names,
 )
-from matlib.study.judgings import Judging
-from matlib.study.runs import Study
 
 
 def test_endpoint_table_holds_the_primary_endpoint_of_every_attack(base_study: Study) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from matlib.study.examples import chosen_queries, false_share, shelves, substitutions
-from matlib.study.runs import Study
+from matlib.study.made.examples import chosen_queries, false_share, shelves, substitutions
+from matlib.study.study import Study
 
 THREAT = "bert_true"
 

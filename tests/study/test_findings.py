@@ -8,8 +8,13 @@ from typing import Any
 
 import pytest
 
-from matlib.study.findings import SHOWN_IN, findings, shown_in
-from matlib.study.readme import ALL_HEADINGS, claims_markdown, findings_markdown, pairs_markdown
+from matlib.study.publish.readme import (
+    ALL_HEADINGS,
+    claims_markdown,
+    findings_markdown,
+    pairs_markdown,
+)
+from matlib.study.tables.findings import SHOWN_IN, findings, shown_in
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from matlib.augmentations.diffusion import GUIDANCE
-from matlib.augmentations.rewriting import PROMPT, InstructRewriter
-from matlib.config.profile import Profile, load_profile
-from matlib.config.rows import Run
+from matlib.augmentations.generators import PROMPT, InstructRewriter
 from matlib.data.pairs import OneToMany
-from matlib.study.artefacts import Artefact, ArtefactSpec
-from matlib.study.generators import CAPTIONS, PairGenerators, _as_they_came, _Counting
+from matlib.study.made.pairs import CAPTIONS, PairGenerators, _as_they_came, _Counting
+from matlib.study.profile.profile import Profile, load_profile
+from matlib.study.profile.rows import Run
 from matlib.study.sources.scenes import ScenesSource
 from matlib.study.specs import Specs
+from matlib.study.store.store import Artefact, ArtefactSpec
 from tests.toys import generator
 
 NAMED = {"rewriter": "an-instruct-model", "image_to_image": "a-diffusion-model", "top_p": 0.8}
@@ -92,7 +92,7 @@ def test_steps_and_guidance_of_diffusion_are_noted(
             return 255 - images
 
     monkeypatch.setattr(
-        "matlib.study.generators.Diffusion.load", lambda source, what, device: Inverting()
+        "matlib.study.made.pairs.Diffusion.load", lambda source, what, device: Inverting()
     )
     made, _ = generators(profile, tmp_path)
     run, pairs = Run(defence="mat+", augmentation="restyled"), made.source.pairs("train")

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import torch
 
-from matlib.config.profile import load_profile
-from matlib.study.environment import arithmetic, one_thread
-from matlib.study.identity import identified
-from matlib.study.provenance import named_weights
-from matlib.study.runs import Study
+from matlib.study.profile.profile import load_profile
+from matlib.study.publish.notebooks import arithmetic, one_thread
+from matlib.study.store.provenance import named_weights
+from matlib.study.study import Study, identified
 
 SMOKE = load_profile("smoke")
 

@@ -6,15 +6,21 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from matlib.config.profile import load_profile
-from matlib.config.rows import Run
 from matlib.evaluation.retrieval import worst_of
 from matlib.evaluation.statistics import primary_endpoint
-from matlib.study.full import larger_study, seeds_in_words, where_the_rest_is
-from matlib.study.held_out import HELD_OUT_COLUMNS, held_out_table
-from matlib.study.inside import INSIDE_COLUMNS, described, inside_table, plain_levels
-from matlib.study.provenance import PACKAGE_ROOT
-from matlib.study.runs import Study
+from matlib.study.profile.profile import load_profile
+from matlib.study.profile.rows import Run
+from matlib.study.publish.full import larger_study, seeds_in_words, where_the_rest_is
+from matlib.study.store.provenance import PACKAGE_ROOT
+from matlib.study.study import Study
+from matlib.study.tables.endpoints import (
+    HELD_OUT_COLUMNS,
+    INSIDE_COLUMNS,
+    described,
+    held_out_table,
+    inside_table,
+    plain_levels,
+)
 
 SMOKE = load_profile("smoke").model_copy(
     update={

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from matlib.cli import main
-from matlib.data.image_sources import n_readers
-from matlib.data.memory import image_budget
-from matlib.study import launched as module
-from matlib.study.launched import Launched, launched, run_launched, stand_alone
+from matlib.data.pairs import image_budget, n_readers
+from matlib.study.run import pipeline as module
+from matlib.study.run.pipeline import Launched, launched, run_launched, stand_alone
 
 
 def torchruns(rank: int = 1, count: int = 4, local: int = 1) -> dict[str, str]:

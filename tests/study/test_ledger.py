@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from matlib.evaluation.bootstrap import Estimate
-from matlib.evaluation.inference import t_interval
-from matlib.study.contrasts import Contrast
-from matlib.study.ledger import CLAIMS, _p_above, _verdict, contrast_table, judged_contrasts
+from matlib.evaluation.statistics import Estimate, t_interval
+from matlib.study.tables.contrasts import Contrast
+from matlib.study.tables.ledger import CLAIMS, _p_above, _verdict, contrast_table, judged_contrasts
 
 
 def over_seeds(name: str, centre: float, spread: float = 0.01) -> Contrast:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from matlib.data.scenes.truth import aligned_fraction
-from matlib.study.measures import first_variants, measures, techniques_of
-from matlib.study.runs import Study
+from matlib.scenes.truth import aligned_fraction
+from matlib.study.made.measures import first_variants, measures, techniques_of
+from matlib.study.study import Study
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from matlib.study.anatomy import NotebookError, read_notebook
-from matlib.study.notebooks import find_notebooks, run_notebooks
+from matlib.study.publish.notebooks import (
+    NotebookError,
+    find_notebooks,
+    read_notebook,
+    run_notebooks,
+)
 from tests.study.toy_notebooks import toy_notebook, write_notebook
 
 NARRATED = """\

@@ -10,25 +10,29 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from matlib.analysis.factorial import DIALS
-from matlib.config.rows import Run
-from matlib.evaluation.bootstrap import Estimate
+from matlib.analysis.experiment import DIALS
 from matlib.evaluation.retrieval import Outcomes, worst_of
-from matlib.evaluation.statistics import primary_endpoint
-from matlib.study.coordinates import coordinates
-from matlib.study.good_pairs import pair_study
-from matlib.study.intervention import intervention_table
-from matlib.study.judgings import INSIDE_ATTACKS, PAIRS_ATTACKS, inside
-from matlib.study.ledger import CONTRAST_COLUMNS, ledger
-from matlib.study.pairs_claims import _turned, failed_checks, pairs_contrasts
+from matlib.evaluation.statistics import Estimate, primary_endpoint
+from matlib.study.made.judgings import INSIDE_ATTACKS, PAIRS_ATTACKS, inside
+from matlib.study.made.measures import coordinates
+from matlib.study.made.pairs import pairs_notes
+from matlib.study.profile.rows import Run
+from matlib.study.publish.full import pair_study
+from matlib.study.publish.report import read_claims
 from matlib.study.recipes import as_run
-from matlib.study.records import accept_records, write_records
-from matlib.study.report import read_claims
-from matlib.study.runs import Study
-from matlib.study.tables import write_results
-from matlib.study.tasks import all_rows, do, is_done, stages
-from matlib.study.techniques import RUN_COLUMNS, found_by, sweep_table, technique_table
-from matlib.study.variants import pairs_notes
+from matlib.study.run.records import accept_records, write_records
+from matlib.study.run.tasks import all_rows, do, is_done, stages
+from matlib.study.study import Study
+from matlib.study.tables.contrasts import _turned, failed_checks, pairs_contrasts
+from matlib.study.tables.ledger import CONTRAST_COLUMNS, ledger
+from matlib.study.tables.results import write_results
+from matlib.study.tables.techniques import (
+    RUN_COLUMNS,
+    found_by,
+    intervention_table,
+    sweep_table,
+    technique_table,
+)
 from tests.study.pairs_profile import SWEEPS, TECHNIQUES, pairs_profile
 
 
@@ -96,7 +100,7 @@ def test_rows_of_the_comparison_are_means_over_all_seeds(
         own = found_by(study, name, 0)
         return {**own, "worst": own[("worst", "clean", "pgd")[seed]]}
 
-    monkeypatch.setattr("matlib.study.techniques.found_by", found)
+    monkeypatch.setattr("matlib.study.tables.techniques.found_by", found)
     three = Study(study.profile.model_copy(update={"technique_seeds": (0, 1, 2)}),
                   study.root.parent, source=study.source)  # fmt: skip
     table = sweep_table(three)
@@ -145,7 +149,7 @@ def test_the_claims_on_pairs_are_decided_from_these_rows(study: Study) -> None:
 
 
 def test_shift_counts_as_harm_with_its_interval_turned(study: Study) -> None:
-    from matlib.analysis.factorial import fit_effects
+    from matlib.analysis.experiment import fit_effects
 
     effect = fit_effects(intervention_table(study), n_boot=200).estimates["shift"]
     contrasts = pairs_contrasts(study)
@@ -183,7 +187,7 @@ def test_a_dial_that_failed_its_check_says_so_in_contrast_and_scope(
     words = "; dial failed its check for added images"
     assert failed_checks(dialled(0.3)) == {"shift": words}
     both = {"shift": "; dial failed its check for added captions and images"}
-    monkeypatch.setattr("matlib.study.pairs_claims.failed_checks", lambda _: both)
+    monkeypatch.setattr("matlib.study.tables.contrasts.failed_checks", lambda _: both)
     claims = {claim["id"]: claim for claim in ledger(study)}
     for part in ("contrast", "scope"):
         assert claims["C7c"][part].endswith(both["shift"])

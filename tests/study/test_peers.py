@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from matlib.attacks.candidates import normalise_caption
-from matlib.config.profile import load_profile
+from matlib.attacks.edits import normalise_caption
 from matlib.evaluation.retrieval import conditional_attack_success
-from matlib.study.peers import compare_with_peers, published
-from matlib.study.runs import Study
+from matlib.study.profile.profile import load_profile
+from matlib.study.study import Study
+from matlib.study.tables.peers import compare_with_peers, published
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from matlib.cli import main
-from matlib.config.profile import load_profile
-from matlib.study import pipeline
+from matlib.study.profile.profile import load_profile
+from matlib.study.run import pipeline
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_full_disk_stops_a_study_plainly_and_it_goes_on_afterwards(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     disk = FillingDisk(n_before)
-    monkeypatch.setattr("matlib.study.durable.shutil.disk_usage", disk.usage)
+    monkeypatch.setattr("matlib.files.shutil.disk_usage", disk.usage)
     arguments = ["study", "--profile", str(small), "--results", str(tmp_path), "--shard", "1/1",
                  "--workers", "1"]  # fmt: skip
     assert main(arguments) == 1
@@ -100,7 +100,7 @@ def test_disk_that_fills_up_in_the_middle_of_a_table_leaves_no_half_table(
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("matlib.study.durable.os.fsync", full)
+        patched.setattr("matlib.files.os.fsync", full)
         assert main(arguments) == 1
     assert written and "Free some space" in capsys.readouterr().err
     assert not list((tmp_path / "own").glob("*robustness.csv*"))

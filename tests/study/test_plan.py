@@ -9,15 +9,16 @@ import pytest
 import torch
 
 from matlib.cli import main
-from matlib.config.parts import TrainAttack
-from matlib.config.profile import load_profile, profile_names
-from matlib.config.rows import Run
 from matlib.models.small import build_small
-from matlib.study import costs
-from matlib.study import plan as module
-from matlib.study.judgings import Judging
-from matlib.study.plan import Plan, plan
-from matlib.study.probe import (
+from matlib.study.made.judgings import Judging
+from matlib.study.profile.parts import TrainAttack
+from matlib.study.profile.profile import load_profile, profile_names
+from matlib.study.profile.rows import Run
+from matlib.study.recipes import inside_rows_of
+from matlib.study.run import plan as costs
+from matlib.study.run import plan as module
+from matlib.study.run.plan import Plan, plan
+from matlib.study.run.probe import (
     COUNTING,
     KINDS,
     Timed,
@@ -28,9 +29,8 @@ from matlib.study.probe import (
     made_pairs,
     training_steps,
 )
-from matlib.study.recipes import inside_rows_of
-from matlib.study.runs import Study
-from matlib.study.tasks import Task, all_rows
+from matlib.study.run.tasks import Task, all_rows
+from matlib.study.study import Study
 from tests.toys import random_pixels, tiny_encoder
 
 SMOKE = load_profile("smoke")
@@ -154,7 +154,7 @@ def test_the_plan_is_printed(
 ) -> None:
     made = Plan("smoke", "cpu", 2, {"image": 1000, "text": 2}, 7, 3, {"image_train": 5e6})
     made = replace(made, hours=3.0, hours_left=0.5, error=0.25, memory_gib={"RAM": 1.5})
-    monkeypatch.setattr("matlib.study.plan.plan", lambda *_: made)
+    monkeypatch.setattr("matlib.study.run.plan.plan", lambda *_: made)
     assert main(["plan", "smoke", "--results", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     for text in ("7, of which 3 are left", "3.0 h ± 25 %", "30.0 min ± 25 %", "5e+06 images"):

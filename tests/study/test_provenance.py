@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matlib.study.provenance import canonical_json, code_hash, named_weights, stale_kinds
+from matlib.study.store.provenance import canonical_json, code_hash, named_weights, stale_kinds
 
 MAKER = """
 def makes(name):

@@ -8,8 +8,8 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_output
 
-from matlib.study.anatomy import NotebookError, read_notebook
-from matlib.study.published import publish_outputs
+from matlib.study.publish.notebooks import NotebookError, read_notebook
+from matlib.study.publish.published import publish_outputs
 from tests.study.toy_notebooks import toy_notebook, write_notebook
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from matlib.study.reached import Code
+from matlib.study.identity.reached import Code
 
 MAKER = '''"""Docstring."""
 from __future__ import annotations

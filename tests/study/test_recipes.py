@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from matlib.config.profile import Profile, load_profile
-from matlib.config.rows import AUGMENTATIONS, Run
+from matlib.defences.defence import Contrastive
+from matlib.defences.table import defence
+from matlib.study.profile.profile import Profile, load_profile
+from matlib.study.profile.rows import AUGMENTATIONS, Run
 from matlib.study.recipes import (
     defence_of,
     inside_rows_of,
@@ -14,8 +16,6 @@ from matlib.study.recipes import (
 )
 from matlib.study.sources.scenes import ScenesSource
 from matlib.study.specs import Specs
-from matlib.training.defences import defence
-from matlib.training.families import Contrastive
 
 SMOKE = load_profile("smoke")
 

@@ -14,15 +14,21 @@ import pandas as pd
 import pytest
 import torch
 
-from matlib.config.profile import Profile, load_profile
-from matlib.config.rows import Run
-from matlib.study.pipeline import PUBLISHED
-from matlib.study.record_checks import Expected, RecordsError, checked
-from matlib.study.records import RECORDS_FILE, accept_records, keep_seconds, write_records
-from matlib.study.runs import Study
-from matlib.study.tables import write_results
-from matlib.study.tasks import Rows, Task, is_done
-from matlib.study.workers import make_rows
+from matlib.study.profile.profile import Profile, load_profile
+from matlib.study.profile.rows import Run
+from matlib.study.run.pipeline import PUBLISHED
+from matlib.study.run.records import (
+    RECORDS_FILE,
+    Expected,
+    RecordsError,
+    accept_records,
+    checked,
+    keep_seconds,
+    write_records,
+)
+from matlib.study.run.tasks import Rows, Task, is_done, make_rows
+from matlib.study.study import Study
+from matlib.study.tables.results import write_results
 from tests.study.smoke_parts import NO_PAIRS
 
 SMOKE = load_profile("smoke")

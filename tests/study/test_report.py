@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from nbformat.v4 import new_code_cell, new_output
 
-from matlib.study.report import (
+from matlib.study.publish.report import (
     CLAIM_COLUMNS,
     Figure,
     FrontPage,

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from matlib.attacks.edits import apply_edit
-from matlib.config.profile import Profile, load_profile
 from matlib.evaluation.suite import TEXT_ATTACKS
-from matlib.study.judgings import Judging
-from matlib.study.ledger import ledger
+from matlib.study.made.judgings import Judging
+from matlib.study.profile.profile import Profile, load_profile
 from matlib.study.recipes import row_name
-from matlib.study.runs import Study
-from matlib.study.tables import ROBUSTNESS_COLUMNS, robustness_table, write_results
+from matlib.study.study import Study
+from matlib.study.tables.ledger import ledger
+from matlib.study.tables.results import ROBUSTNESS_COLUMNS, robustness_table, write_results
 from tests.study.smoke_parts import NO_PAIRS
 
 
@@ -137,7 +137,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from tests.study.test_runs import toy_profile
-from matlib.study.runs import Study
+from matlib.study.study import Study
 study = Study(toy_profile(), Path(sys.argv[1]))
 for name, seed in study.rows():
     study.judged(name, seed)

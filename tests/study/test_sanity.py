@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from matlib.evaluation.sanity import verdicts
-from matlib.evaluation.sanity_checks import CHECKS
+from matlib.evaluation.sanity import CHECKS, verdicts
 from matlib.evaluation.sanity_subject import Check
-from matlib.study.report import claim_rows, read_claims
-from matlib.study.runs import Study
-from matlib.study.sanity import N_CHECKS, battery, masked_gradients_entry, n_boot_for
+from matlib.study.made.sanity import N_CHECKS, battery, masked_gradients_entry, n_boot_for
+from matlib.study.publish.report import claim_rows, read_claims
+from matlib.study.study import Study
 
 PASSED = Check(
     name="more_steps", asserts="more steps do not help", numbers={"one": 10.0},

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from matlib.config.profile import ProfileError
-from matlib.study.provenance import PACKAGE_ROOT
-from matlib.study.session import open_study, results_folder
+from matlib.study.profile.profile import ProfileError
+from matlib.study.store.provenance import PACKAGE_ROOT
+from matlib.study.study import open_study, results_folder
 
 
 def test_opening_says_profile_commit_and_time_in_one_line(

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from matlib.config.profile import ProfileError, load_profile
-from matlib.study import pipeline, shown
-from matlib.study.pipeline import write_report
-from matlib.study.runs import Study
-from matlib.study.shown import PROFILE, keep_profile, kept_profile
+from matlib.study.profile.profile import ProfileError, load_profile
+from matlib.study.publish import shown
+from matlib.study.publish.shown import PROFILE, keep_profile, kept_profile
+from matlib.study.run import pipeline
+from matlib.study.run.pipeline import write_report
+from matlib.study.study import Study
 from tests.study.toy_notebooks import toy_notebook, write_notebook
 
 SMOKE = load_profile("smoke")

@@ -9,8 +9,8 @@ import torch
 from transformers import BertConfig, BertModel
 
 from matlib.models.sentence_encoder import SentenceEncoder
-from matlib.study.runs import Study
-from matlib.study.similarity import edit_similarity
+from matlib.study.made.examples import edit_similarity
+from matlib.study.study import Study
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from matlib.augmentations import thesaurus
-from matlib.config.parts import Dataset
-from matlib.config.profile import load_profile
-from matlib.config.rows import Augmentation
-from matlib.data.image_sources import ImageTensor
-from matlib.data.karpathy_json import write_karpathy
-from matlib.data.memory import BUDGET_VARIABLE
-from matlib.data.pairs import ImageTextPairs
+from matlib.augmentations import words as thesaurus
+from matlib.data.karpathy import write_karpathy
+from matlib.data.pairs import BUDGET_VARIABLE, ImageTensor, ImageTextPairs
+from matlib.study.profile.parts import Dataset
+from matlib.study.profile.profile import load_profile
+from matlib.study.profile.rows import Augmentation
 from matlib.study.recipes import as_run
 from matlib.study.sources import open_source
 from matlib.study.sources.karpathy import KarpathySource

@@ -15,10 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from matlib.study import durable
-from matlib.study.artefacts import ArtefactSpec, StoreVersionError
-from matlib.study.durable import DiskFullError
-from matlib.study.store import Store
+from matlib import files as durable
+from matlib.files import DiskFullError
+from matlib.study.store.store import ArtefactSpec, Store, StoreVersionError
 
 SPEC = ArtefactSpec(
     "model",
@@ -197,7 +196,7 @@ def test_a_file_is_written_whole_or_not_at_all_and_not_again(
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("matlib.study.durable.os.fsync", full)
+    monkeypatch.setattr("matlib.files.os.fsync", full)
     with pytest.raises(DiskFullError, match=r"while writing table\.csv"):
         durable.write_durably(path, "b\n")
     assert [each.name for each in tmp_path.iterdir()] == ["table.csv"]

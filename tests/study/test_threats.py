@@ -3,11 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from matlib.attacks.candidates import content_words, free_edits
-from matlib.attacks.edits import Edit
-from matlib.config.profile import load_profile
+from matlib.attacks.edits import Edit, content_words, free_edits
+from matlib.study.made.candidates import load_tables, make_tables, save_tables, true_edits
+from matlib.study.profile.profile import load_profile
 from matlib.study.sources.scenes import ScenesSource
-from matlib.study.threats import load_tables, make_tables, save_tables, true_edits
 
 CAPTIONS = ["a red circle", "the star", ""]
 WORDS = [

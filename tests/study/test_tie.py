@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from matlib.config.profile import load_profile, profile_names
-from matlib.config.rows import AUGMENTATIONS, REAL_ONLY, SCENES_ONLY, Run
-from matlib.study.provenance import PACKAGE, code_hash
-from matlib.study.reached import Code
+from matlib.study.identity.reached import Code
+from matlib.study.profile.profile import load_profile, profile_names
+from matlib.study.profile.rows import AUGMENTATIONS, REAL_ONLY, SCENES_ONLY, Run
+from matlib.study.run.tasks import all_rows
 from matlib.study.specs import Specs
-from matlib.study.tasks import all_rows
+from matlib.study.store.provenance import PACKAGE, code_hash
 
 VALIDATED = ("validated", "joint")
 PANEL: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -78,11 +78,12 @@ RENDERED = "out = torch.empty(len(scenes), 3, size, size, dtype=torch.uint8)"
 
 CHANGES = [
     # eight edits that change results and once changed no hash
-    ("study/judgings.py", "PGD(how.eps_255, e.pgd_steps, step)", "PGD(how.eps_255, 1, step)",
+    ("study/made/judgings.py", "PGD(how.eps_255, e.pgd_steps, step)", "PGD(how.eps_255, 1, step)",
      "judged mat-best", "mat tables words masked-lm"),
-    ("study/models.py", "PGD(config.eps_255, config.pgd_steps,", "PGD(config.eps_255, 1,",
+    ("study/made/models.py", "PGD(config.eps_255, config.pgd_steps,", "PGD(config.eps_255, 1,",
      "mat mat-best augmix", "judged tables words"),
-    ("study/words.py", "return keeps_truth(i, edited)", "return True", "words", "judged mat"),
+    ("study/made/candidates.py", "return keeps_truth(i, edited)", "return True", "words",
+     "judged mat"),
     ("study/sources/scenes.py",
      "return EditChecker(self.world.split(split).checker, captions, own)",
      "return lambda i, edited: True", "tables words", "masked-lm mat-best judged"),
@@ -91,33 +92,35 @@ CHANGES = [
     ("study/sources/scenes.py", 'more_captions(self._rows, n_added, draw(seed, "captions"))',
      'more_captions(self._rows, n_added + 1, draw(seed, "captions"))', "captions",
      "augmix mat judged"),
-    ("study/runs.py", "encoder, pairs, tables, suite, seed=0,",
+    ("study/study.py", "encoder, pairs, tables, suite, seed=0,",
      "encoder, pairs, tables, suite, seed=1,", "judged", "mat-best tables"),
-    ("study/runs.py", "keep_best=True", "keep_best=False", "mat-best", "mat judged"),
+    ("study/study.py", "keep_best=True", "keep_best=False", "mat-best", "mat judged"),
     # one technique, filter, defence or attack, and what depends on it
-    ("augmentations/basic.py", "v2.AugMix(severity)", "v2.AugMix(1 + severity)",
+    ("augmentations/images.py", "v2.AugMix(severity)", "v2.AugMix(1 + severity)",
      "augmix measures", "captions mat judged"),
     ("study/sources/source.py", "severity=round(w.strength())", "severity=1", "augmix", "captions"),
-    ("config/rows.py", '"augmix": ("severity of 10", 3.0,', '"augmix": ("severity of 10", 4.0,',
+    ("study/profile/rows.py", '"augmix": ("severity of 10", 3.0,',
+     '"augmix": ("severity of 10", 4.0,',
      "augmix", "captions mat"),
-    ("study/variants.py", 'draw(seed, "vendi")', 'draw(seed, "other")', "vendi", "captions mat"),
-    ("training/families.py", "weight * contrastive_loss(", "2 * weight * contrastive_loss(",
+    ("study/made/pairs.py", 'draw(seed, "vendi")', 'draw(seed, "other")', "vendi", "captions mat"),
+    ("defences/defence.py", "weight * contrastive_loss(", "2 * weight * contrastive_loss(",
      "mat augmix", "judged tables"),
-    ("training/families.py", "+ self.clean_weight * div", "- self.clean_weight * div",
+    ("defences/defence.py", "+ self.clean_weight * div", "- self.clean_weight * div",
      "pmg-aft", "mat judged"),
-    ("training/defences.py", 'Contrastive("mat", _MAT, "symmetric", "contrastive")',
+    ("defences/table.py", 'Contrastive("mat", _MAT, "symmetric", "contrastive")',
      'Contrastive("mat", _MAT, "symmetric", "unimodal")', "mat", "augmix pmg-aft"),
-    ("training/own_attack.py", 'search="exhaustive"', 'search="greedy"',
+    ("defences/own_attack.py", 'search="exhaustive"', 'search="greedy"',
      "judged-fare", "judged mat"),
     ("evaluation/suite.py", "return sga(*target,", "return dra(*target,",
      "judged-sga", "judged mat-best"),
     ("attacks/apgd.py", "rho: float = 0.75", "rho: float = 0.76", "judged-apgd", "judged mat"),
     # what all share
-    ("training/inner.py", "return caption_contrastive(own,", "return -caption_contrastive(own,",
+    ("defences/inner_attack.py", "return caption_contrastive(own,",
+     "return -caption_contrastive(own,",
      "mat augmix",
      "tables words"),
     ("training/schedule.py", "math.cos(math.pi * way)", "math.cos(2 * way)", "mat", "judged"),
-    ("training/resume.py", 'stepper.averages.load(_part(found, "averages"))', "pass", "mat",
+    ("training/checkpoint.py", 'stepper.averages.load(_part(found, "averages"))', "pass", "mat",
      "judged"),
     ("training/loop.py", "from matlib.training.schedule import Schedule",
      "from matlib.training.mine import Schedule", "mat", "judged"),
@@ -125,13 +128,14 @@ CHANGES = [
     ("models/masked_lm_training.py", "(fate < 0.6)", "(fate < 0.8)", "masked-lm", "judged mat"),
     ("evaluation/retrieval.py", "(score >= best - tolerance)", "(score > best - tolerance)",
      "judged mat-best", "mat tables"),
-    ("data/scenes/render.py", RENDERED, RENDERED.replace("empty", "zeros"), "mat judged tables",
+    ("scenes/render.py", RENDERED, RENDERED.replace("empty", "zeros"), "mat judged tables",
      ""),
     ("attacks/balls.py", "MAX_EPS_255 =", "MAX_EPS_255 = 1 +", "mat judged", "tables"),
     ("study/sources/scenes.py", "Style(*[strength] * 7)", "Style(*[strength / 2] * 7)",
      "mat judged captions", ""),
-    ("study/threats.py", "seed * 1_000_003 + i", "seed * 1_000_003", "tables words", "judged"),
-    ("study/validation_data.py", "WRONG = (0.0, 0.1,", "WRONG = (0.0, 0.2,", "alignment",
+    ("study/made/candidates.py", "seed * 1_000_003 + i", "seed * 1_000_003", "tables words",
+     "judged"),
+    ("study/made/validation.py", "WRONG = (0.0, 0.1,", "WRONG = (0.0, 0.2,", "alignment",
      "measures"),
     ("evaluation/sanity.py", "def sanity(", "@staticmethod\ndef sanity(", "sanity", "judged"),
 ]  # fmt: skip
@@ -147,14 +151,14 @@ def test_an_edit_changes_the_hashes_of_what_it_can_change(
 
 
 NOTHING = [
-    ("study/runs.py", '"""Per-query outcomes, adversarial captions and a few images of one model.',
+    ("study/study.py", '"""Per-query outcomes, adversarial captions and a few images of one model.',
      '"""Outcomes.'),
-    ("training/inner.py", "image: PGD\n", "image: 'PGD'  # of the image step\n"),
+    ("defences/inner_attack.py", "image: PGD\n", "image: 'PGD'  # of the image step\n"),
     ("analysis/figures/style.py", "_DEFENCES: dict", "MORE = 1\n_DEFENCES: dict"),
-    ("study/readme.py", "def ", "MORE = 1\n\n\ndef "),
-    ("study/plan.py", "def ", "MORE = 1\n\n\ndef "),
-    ("study/ledger.py", "def ", "MORE = 1\n\n\ndef "),
-    ("study/store.py", 'if fault:\n', 'if bool(fault):\n'),
+    ("study/publish/readme.py", "def ", "MORE = 1\n\n\ndef "),
+    ("study/run/plan.py", "def ", "MORE = 1\n\n\ndef "),
+    ("study/tables/ledger.py", "def ", "MORE = 1\n\n\ndef "),
+    ("study/store/store.py", 'if fault:\n', 'if bool(fault):\n'),
     ("progress.py", "def ", "MORE = 1\n\n\ndef "),
 ]  # fmt: skip
 
@@ -169,18 +173,18 @@ def test_what_decides_no_result_changes_no_hash(package: Path, before: dict[str,
 
 
 def test_definitions_that_move_change_no_hash(package: Path, before: dict[str, str]) -> None:
-    text = (package / "study/words.py").read_text()
+    text = (package / "study/made/candidates.py").read_text()
     (package / "study/truth_of_words.py").write_text(text)
-    (package / "study/words.py").write_text('"""Moved."""\n')
-    for file in ("study/models.py", "study/runs.py"):
-        edit(package, file, "from matlib.study.words import validity\n",
+    (package / "study/made/candidates.py").write_text('"""Moved."""\n')
+    for file in ("study/made/models.py", "study/study.py"):
+        edit(package, file, "from matlib.study.made.candidates import validity\n",
              "from matlib.study import truth_of_words\n")  # fmt: skip
         path = package / file
         path.write_text(path.read_text().replace("=validity(", "=truth_of_words.validity("))
-    moved = (package / "attacks/eight_bit.py").read_text()
+    moved = (package / "attacks/balls.py").read_text()
     edit(package, "attacks/balls.py", 'Norm = Literal["linf", "l2"]\n',
          'Norm = Literal["linf", "l2"]\n' + moved[moved.index("_ROUNDING") :])  # fmt: skip
-    (package / "attacks/eight_bit.py").write_text("from matlib.attacks.balls import to_8bit\n")
+    (package / "attacks/balls.py").write_text("from matlib.attacks.balls import to_8bit\n")
     assert hashes(package, " ".join(PANEL)) == before
 
 
@@ -196,7 +200,7 @@ def test_every_artefact_of_every_profile_has_code() -> None:
 
 
 def validating_of(profile):  # type: ignore[no-untyped-def]
-    from matlib.study.judgings import validating
+    from matlib.study.made.judgings import validating
 
     return validating(profile.evaluation)
 
@@ -218,20 +222,21 @@ def test_every_technique_has_code(data: str) -> None:
 
 def test_a_technique_without_code_is_refused(package: Path) -> None:
     edit(package, "study/sources/source.py", '"augmix": _augmix,', "")
-    edit(package, "config/rows.py", '    "augmix": ("severity of 10", 3.0, 10.0),\n', "")
+    edit(package, "study/profile/rows.py", '    "augmix": ("severity of 10", 3.0, 10.0),\n', "")
     with pytest.raises(ValueError, match="augmix: in no table of choices"):
         Code(package).hash(*PANEL["augmix"])
 
 
 HANDED = [
-    ("study/models.py", ', validated="matlib.study.runs:Study.validation"', "defended",
-     ("mat", "none"), "study/runs.py", "keep_best=True", "keep_best=False"),
-    ("study/models.py", ', "Models.variants"', "training-tables", (),
-     "study/variants.py", "return variants\n", "return variants.held(0)\n"),
-    ("study/generators.py", ', "matlib.study.models:Models.masked_lm"', "pairs", ("rewritten",),
-     "study/models.py", "return MaskedLM.load(config.name)", 'return MaskedLM.load("other")'),
-    ("study/validation.py", 'alignment="alignment_validation", ', "validation", (),
-     "study/validation_data.py", "WRONG = (0.0, 0.1,", "WRONG = (0.0, 0.2,"),
+    ("study/made/models.py", ', validated="matlib.study.study:Study.validation"', "defended",
+     ("mat", "none"), "study/study.py", "keep_best=True", "keep_best=False"),
+    ("study/made/models.py", ', "Models.variants"', "training-tables", (),
+     "study/made/pairs.py", "return variants\n", "return variants.held(0)\n"),
+    ("study/made/pairs.py", ', "matlib.study.made.models:Models.masked_lm"', "pairs",
+     ("rewritten",),
+     "study/made/models.py", "return MaskedLM.load(config.name)", 'return MaskedLM.load("other")'),
+    ("study/made/validation.py", 'alignment="alignment_validation", ', "validation", (),
+     "study/made/validation.py", "WRONG = (0.0, 0.1,", "WRONG = (0.0, 0.2,"),
 ]  # fmt: skip
 
 

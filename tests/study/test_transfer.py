@@ -7,22 +7,28 @@ from pathlib import Path
 import pytest
 import torch
 
-from matlib.config.parts import Model
-from matlib.config.profile import Profile, load_profile
-from matlib.config.rows import Run
 from matlib.evaluation.retrieval import worst_of
 from matlib.evaluation.robustness import evaluate
 from matlib.evaluation.statistics import primary_endpoint
-from matlib.study.judgings import INSIDE_ATTACKS
-from matlib.study.judgings import transfer as transfer_judging
-from matlib.study.ledger import ledger
-from matlib.study.ranking import ranking_table, transfer_of_ranking
-from matlib.study.records import accept_records, write_records
-from matlib.study.runs import Study
-from matlib.study.subjects import Subject, architecture_rows, sources, subjects
-from matlib.study.tasks import Rows, Task, is_done, stages
-from matlib.study.transfer import TRANSFER_COLUMNS, transfer_table, transferred
-from matlib.study.workers import make_rows
+from matlib.study.made.judgings import INSIDE_ATTACKS
+from matlib.study.made.judgings import transfer as transfer_judging
+from matlib.study.made.transfer import (
+    TRANSFER_COLUMNS,
+    Subject,
+    architecture_rows,
+    sources,
+    subjects,
+    transfer_table,
+    transferred,
+)
+from matlib.study.profile.parts import Model
+from matlib.study.profile.profile import Profile, load_profile
+from matlib.study.profile.rows import Run
+from matlib.study.run.records import accept_records, write_records
+from matlib.study.run.tasks import Rows, Task, is_done, make_rows, stages
+from matlib.study.study import Study
+from matlib.study.tables.endpoints import ranking_table, transfer_of_ranking
+from matlib.study.tables.ledger import ledger
 from tests.study.smoke_parts import NO_PAIRS
 
 ROWS = ("clean", "text-at", "mat")

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from matlib.config.profile import load_profile
-from matlib.study import workers
-from matlib.study.runs import Study
-from matlib.study.tasks import Task, all_rows, stages
-from matlib.study.workers import make_rows, n_workers
+from matlib.study.profile.profile import load_profile
+from matlib.study.run import tasks as workers
+from matlib.study.run.tasks import Task, all_rows, make_rows, n_workers, stages
+from matlib.study.study import Study
 from tests.study.smoke_parts import NO_PAIRS
 
 

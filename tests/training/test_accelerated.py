@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from matlib.training.defences import defence
+from matlib.defences.table import defence
 from matlib.training.loop import train
 from matlib.training.schedule import Schedule
 from tests.toys import tiny_encoder

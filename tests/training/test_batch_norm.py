@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from matlib.data.pairs import OneToMany
+from matlib.defences.table import defence
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.small import build_small
-from matlib.training.defences import defence
 from matlib.training.loop import train
 from matlib.training.schedule import Schedule
 from tests.toys import TINY

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from matlib.defences.batch import Batch
+from matlib.defences.defence import PairWeights
+from matlib.defences.reference import Unnormalised
+from matlib.defences.table import DEFENCES, defence
 from matlib.models.open_clip import OpenClipEncoder
-from matlib.training.batch import Batch
-from matlib.training.defences import DEFENCES, defence
-from matlib.training.families import PairWeights
-from matlib.training.reference import Unnormalised
 from tests.toys import random_pixels
 from tests.training.toy_batches import CAPTIONS, exact_encoder, fresh_encoder, part, toy_batch
 from tests.training.two_processes import TwoProcesses, on_two

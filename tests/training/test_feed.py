@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from matlib.data.pairs import OneToMany
-from matlib.training import feed
-from matlib.training.batch import Draw, draw_batches, own_rows
-from matlib.training.defences import defence
-from matlib.training.feed import N_AHEAD, read_ahead
+from matlib.defences import batch as feed
+from matlib.defences.batch import N_AHEAD, Draw, draw_batches, own_rows, read_ahead
+from matlib.defences.table import defence
 from matlib.training.loop import train
 from matlib.training.schedule import Schedule
 from tests.toys import generator, tiny_encoder

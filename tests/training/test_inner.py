@@ -8,18 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from matlib.attacks.ascent import ScaleViews
 from matlib.attacks.balls import Ball
 from matlib.attacks.edits import Edit, apply_edit, n_changed_words
-from matlib.attacks.image import PGD
-from matlib.attacks.image_objectives import squared_distance, symmetric_contrastive
-from matlib.attacks.objectives import caption_contrastive
-from matlib.attacks.text import WordSubstitution
-from matlib.attacks.views import ScaleViews
+from matlib.attacks.objectives import caption_contrastive, squared_distance, symmetric_contrastive
+from matlib.attacks.pgd import PGD
+from matlib.attacks.words import WordSubstitution
+from matlib.defences.batch import Batch
+from matlib.defences.inner_attack import (
+    InnerAttack,
+    image_objective,
+    measured,
+    random_word_edits,
+    text_objective,
+)
+from matlib.defences.table import DEFENCES, defence
 from matlib.models.open_clip import OpenClipEncoder
-from matlib.training.attacked import random_word_edits
-from matlib.training.batch import Batch
-from matlib.training.defences import DEFENCES, defence
-from matlib.training.inner import InnerAttack, image_objective, measured, text_objective
 from tests.toys import generator, random_pixels, tiny_encoder
 from tests.training.toy_batches import (
     CANDIDATES,

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from matlib.training.batch import Batch
-from matlib.training.defences import defence
+from matlib.defences.batch import Batch
+from matlib.defences.processes import ONE_PROCESS
+from matlib.defences.table import defence
 from matlib.training.log import LOG_COLUMNS, History, StepLog, describe, scalars
 from matlib.training.loop import train
-from matlib.training.processes import ONE_PROCESS
 from matlib.training.schedule import Schedule
 from matlib.training.seen import SeenEncoder
 from tests.toys import random_pixels, tiny_encoder

@@ -6,16 +6,15 @@ import pytest
 import torch
 
 from matlib.attacks.edits import Edit
-from matlib.attacks.image import PGD
-from matlib.attacks.text import WordSubstitution
+from matlib.attacks.pgd import PGD
+from matlib.attacks.words import WordSubstitution
 from matlib.data.pairs import OneToMany
+from matlib.defences.batch import draw_batches
+from matlib.defences.inner_attack import InnerAttack, PairwiseCharacterEdits
+from matlib.defences.table import DEFENCES, defence
 from matlib.models.open_clip import OpenClipEncoder
-from matlib.training.batch import draw_batches
 from matlib.training.checkpoint import last_checkpoint, load_weights, save_weights
-from matlib.training.checks import check_processes
-from matlib.training.defences import DEFENCES, defence
-from matlib.training.inner import InnerAttack, PairwiseCharacterEdits
-from matlib.training.loop import train
+from matlib.training.loop import check_processes, train
 from matlib.training.schedule import Schedule
 from matlib.training.step import NonFiniteLossError
 from tests.toys import WORDS, generator, tiny_encoder

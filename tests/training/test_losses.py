@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from open_clip.loss import ClipLoss
 from torch import Tensor
 
-from matlib.training.losses import contrastive_loss, distance_loss, divergence_loss
+from matlib.defences.defence import contrastive_loss, distance_loss, divergence_loss
 from tests.toys import generator
 
 

@@ -10,16 +10,15 @@ import torch
 from matlib.attacks.ascent import AttackReport
 from matlib.attacks.edits import Edit
 from matlib.attacks.gallery import Gallery
-from matlib.attacks.image import PGD
-from matlib.attacks.text import WordSubstitution
-from matlib.data.image_sources import ImageTensor
-from matlib.data.pairs import ImageTextPairs
+from matlib.attacks.pgd import PGD
+from matlib.attacks.words import WordSubstitution
+from matlib.data.pairs import ImageTensor, ImageTextPairs
+from matlib.defences.own_attack import OwnLossAttack, own_attack
+from matlib.defences.table import defence
 from matlib.evaluation.robustness import evaluate
 from matlib.evaluation.suite import SLOW, Suite
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.small import SmallModel, build_small
-from matlib.training.defences import defence
-from matlib.training.own_attack import OwnLossAttack, own_attack
 
 CAPTIONS = ["a red star on grass", "a blue circle", "a green square below a red cross"]
 TABLE = [[Edit(1, "crimson"), Edit(2, "sun")], [Edit(1, "azure")], []]

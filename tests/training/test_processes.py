@@ -12,10 +12,10 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from safetensors.torch import load_file
 
-from matlib.training.defences import defence
+from matlib.defences.inner_attack import sample_generators
+from matlib.defences.processes import ONE_PROCESS, current_processes
+from matlib.defences.table import defence
 from matlib.training.loop import train
-from matlib.training.noise import sample_generators
-from matlib.training.processes import ONE_PROCESS, current_processes
 from matlib.training.schedule import Schedule
 from matlib.training.seen import PreciseEncoder
 from tests.toys import random_pixels, tiny_encoder

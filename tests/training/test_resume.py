@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from matlib.defences.table import defence
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.small import build_small
 from matlib.training.checkpoint import last_checkpoint
-from matlib.training.defences import defence
 from matlib.training.log import History
 from matlib.training.loop import train
 from matlib.training.schedule import Schedule

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from matlib.defences.table import defence
 from matlib.models.open_clip import OpenClipEncoder
-from matlib.training.defences import defence
 from matlib.training.loop import train
 from matlib.training.schedule import Schedule
 from matlib.training.selection import HeldOutRecall, Validation

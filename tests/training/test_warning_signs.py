@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from matlib.attacks.image import PGD
+from matlib.attacks.pgd import PGD
+from matlib.defences.table import defence
 from matlib.models.open_clip import OpenClipEncoder
-from matlib.training.defences import defence
 from matlib.training.loop import train
 from matlib.training.schedule import Schedule
+from matlib.training.seen import HeldOut, collapse, overfitting, recall_at_1, spread
 from matlib.training.selection import HeldOutRecall, Validation
-from matlib.training.warning_signs import HeldOut, collapse, overfitting, recall_at_1, spread
 from tests.toys import tiny_encoder
 from tests.training.toy_runs import INNER, toy_data
 

@@ -8,11 +8,11 @@ from functools import cache
 import torch
 
 from matlib.attacks.edits import Edit
-from matlib.attacks.image import PGD
-from matlib.attacks.text import WordSubstitution
+from matlib.attacks.pgd import PGD
+from matlib.attacks.words import WordSubstitution
+from matlib.defences.batch import Batch
+from matlib.defences.inner_attack import InnerAttack, PairwiseCharacterEdits
 from matlib.models.open_clip import OpenClipEncoder
-from matlib.training.batch import Batch
-from matlib.training.inner import InnerAttack, PairwiseCharacterEdits
 from tests.toys import generator, random_pixels, tiny_encoder
 
 CAPTIONS = ["red circle", "blue star", "small green cross", "large square"]

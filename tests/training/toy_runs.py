@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 
 from matlib.attacks.edits import Edit
-from matlib.attacks.image import PGD
-from matlib.attacks.text import WordSubstitution
+from matlib.attacks.pgd import PGD
+from matlib.attacks.words import WordSubstitution
 from matlib.data.pairs import OneToMany
+from matlib.defences.inner_attack import InnerAttack, PairwiseCharacterEdits
+from matlib.defences.table import defence
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.training.checkpoint import save_weights
-from matlib.training.defences import defence
-from matlib.training.inner import InnerAttack, PairwiseCharacterEdits
 from matlib.training.log import History
 from matlib.training.loop import train
 from matlib.training.schedule import Schedule

@@ -1,16 +1,36 @@
 """Figures: pure functions from tables and tensors to matplotlib figures, one message each."""
 
-from matlib.analysis.figures.bars import interval_dots, robustness_bars
-from matlib.analysis.figures.choices import choice_dots, held_out_curves, known_and_held_out
-from matlib.analysis.figures.curves import learning_curves, strength_curves
-from matlib.analysis.figures.doses import dose_curves, size_curves
+from matlib.analysis.figures.bars import (
+    choice_dots,
+    held_out_curves,
+    interval_dots,
+    known_and_held_out,
+    robustness_bars,
+    violation_dots,
+)
+from matlib.analysis.figures.curves import (
+    dose_curves,
+    learning_curves,
+    size_curves,
+    strength_curves,
+)
 from matlib.analysis.figures.effects import (
     achieved_curves,
     dose_response,
     effect_dots,
     predicted_gains,
+    row_words,
+    sweep_curves,
+    technique_gains,
 )
-from matlib.analysis.figures.maps import augmentation_map
+from matlib.analysis.figures.maps import (
+    agreement_matrix,
+    augmentation_map,
+    calibration_curve,
+    measure_label,
+    subject_label,
+    transfer_map,
+)
 from matlib.analysis.figures.pictures import (
     Shelf,
     adversarial_pictures,
@@ -18,11 +38,7 @@ from matlib.analysis.figures.pictures import (
     one_to_many_pictures,
     retrieval_strip,
 )
-from matlib.analysis.figures.sanity import violation_dots
 from matlib.analysis.figures.style import colour_of, label_of, save_figure, show
-from matlib.analysis.figures.techniques import row_words, sweep_curves, technique_gains
-from matlib.analysis.figures.transfer import subject_label, transfer_map
-from matlib.analysis.figures.validation import agreement_matrix, calibration_curve, measure_label
 
 __all__ = [
     "Shelf",

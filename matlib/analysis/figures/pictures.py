@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from matlib.analysis.as_text import drawable
+from matlib.analysis.figures.sentences import marked_text
 from matlib.analysis.figures.style import DPI, GREEN, WIDTH, label_of, styled
-from matlib.analysis.words import marked_text
 
 GAP = 6  # pixels between tiles
 LINE = 20  # pixels per line of text

@@ -10,6 +10,7 @@ tests then use one row per original, and the classifier keeps the variants of an
 one side of every split.
 """
 
+from matlib.analysis.embeddings import Groups
 from matlib.analysis.shift.classifier import TwoSampleClassifier, two_sample_accuracy
 from matlib.analysis.shift.frechet import (
     FrechetTest,
@@ -27,7 +28,6 @@ from matlib.analysis.shift.mmd import (
     mmd2_unbiased,
     mmd_test,
 )
-from matlib.analysis.shift.samples import Groups
 
 __all__ = [
     "FrechetTest",

@@ -11,9 +11,8 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from matlib.analysis.embeddings import Matrix
-from matlib.analysis.shift.samples import Groups, group_labels, two_samples
-from matlib.evaluation.bootstrap import Estimate, percentile_estimate, resampled_ratios
+from matlib.analysis.embeddings import Groups, Matrix, group_labels, two_samples
+from matlib.evaluation.statistics import Estimate, percentile_estimate, resampled_ratios
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from matlib.analysis.embeddings import Matrix
-from matlib.analysis.shift.samples import two_samples
-from matlib.evaluation.bootstrap import Estimate
+from matlib.analysis.embeddings import Matrix, two_samples
+from matlib.evaluation.statistics import Estimate
 
 
 @dataclass(frozen=True)

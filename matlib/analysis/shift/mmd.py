@@ -14,9 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from matlib.analysis.embeddings import Matrix, float_rows, unit_rows
-from matlib.analysis.shift.samples import Groups, group_labels, one_per_group, two_samples
-from matlib.evaluation.bootstrap import Estimate
+from matlib.analysis.embeddings import (
+    Groups,
+    Matrix,
+    float_rows,
+    group_labels,
+    one_per_group,
+    two_samples,
+    unit_rows,
+)
+from matlib.evaluation.statistics import Estimate
 
 
 @dataclass(frozen=True)

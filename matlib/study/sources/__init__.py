@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matlib.config.parts import Dataset
+from matlib.study.profile.parts import Dataset
 from matlib.study.sources.karpathy import KarpathySource
 from matlib.study.sources.scenes import ScenesSource
 from matlib.study.sources.source import Source, draw, strength_of

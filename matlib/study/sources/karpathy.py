@@ -9,23 +9,19 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from matlib.attacks.candidates import content_pieces
-from matlib.attacks.marks import pieces
-from matlib.attacks.stop_words import english_stop_words
-from matlib.attacks.typos import one_letter_edits
-from matlib.augmentations.human import with_captions
-from matlib.augmentations.image import RandAugmented
-from matlib.augmentations.thesaurus import synonyms_in_wordnet
+from matlib.attacks.attackable import english_stop_words, pieces
+from matlib.attacks.edits import content_pieces, one_letter_edits
+from matlib.augmentations.images import RandAugmented
+from matlib.augmentations.variants import with_captions
+from matlib.augmentations.words import synonyms_in_wordnet
 from matlib.choices import Choices
-from matlib.config.parts import Dataset
-from matlib.config.rows import Run
 from matlib.data.file_hashes import FileHashes
-from matlib.data.karpathy import find_json, image_files, read_karpathy
-from matlib.data.karpathy_json import KarpathyFormatError
-from matlib.data.memory import image_budget
-from matlib.data.pairs import ImageTextPairs, OneToMany
-from matlib.study.provenance import text_hash
+from matlib.data.karpathy import KarpathyFormatError, find_json, image_files, read_karpathy
+from matlib.data.pairs import ImageTextPairs, OneToMany, image_budget
+from matlib.study.profile.parts import Dataset
+from matlib.study.profile.rows import Run
 from matlib.study.sources.source import draw, strength_of, typo_rules, variants_of_any_data
+from matlib.study.store.provenance import text_hash
 
 
 class KarpathySource:

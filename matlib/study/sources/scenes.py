@@ -9,21 +9,18 @@ from typing import Any
 import torch
 
 from matlib.augmentations.dialled import dialled_captions, dialled_images
-from matlib.augmentations.human import combine, with_captions, with_images
+from matlib.augmentations.variants import combine, with_captions, with_images
 from matlib.choices import Choices
-from matlib.config.parts import Dataset
-from matlib.config.rows import Run
 from matlib.data.pairs import ImageTextPairs, OneToMany
-from matlib.data.scenes.edits import EditChecker
-from matlib.data.scenes.grammar import Dials
-from matlib.data.scenes.lexicon import FUNCTION_WORDS, HELD_OUT_WORDS, synonyms_of
-from matlib.data.scenes.reading import read
-from matlib.data.scenes.render import Style
-from matlib.data.scenes.restating import restate
-from matlib.data.scenes.scene import Scene
-from matlib.data.scenes.truth import aligned_fraction, describes
-from matlib.data.scenes.typos import typo_edits
-from matlib.data.scenes.world import BASE_DIALS, World
+from matlib.scenes.grammar import Dials, restate
+from matlib.scenes.lexicon import FUNCTION_WORDS, HELD_OUT_WORDS, synonyms_of
+from matlib.scenes.render import Style
+from matlib.scenes.scene import Scene
+from matlib.scenes.truth import EditChecker, aligned_fraction, describes, read
+from matlib.scenes.typos import typo_edits
+from matlib.scenes.world import BASE_DIALS, World
+from matlib.study.profile.parts import Dataset
+from matlib.study.profile.rows import Run
 from matlib.study.sources.source import draw, strength_of, typo_rules, variants_of_any_data
 
 

@@ -8,17 +8,13 @@ from typing import Any, Protocol
 
 import torch
 
-from matlib.attacks.typos import RULES
-from matlib.augmentations.basic import augmix, crop_flip_jitter
-from matlib.augmentations.characters import character_noise
-from matlib.augmentations.eda import Synonyms, eda
-from matlib.augmentations.image import randaugment
-from matlib.augmentations.similar import similar_images
-from matlib.augmentations.text import drop_and_swap, mismatched
+from matlib.attacks.edits import RULES
+from matlib.augmentations.images import augmix, crop_flip_jitter, randaugment, similar_images
+from matlib.augmentations.words import Synonyms, character_noise, drop_and_swap, eda, mismatched
 from matlib.choices import Choices
-from matlib.config.rows import STRENGTHS, Run
 from matlib.data.pairs import ImageTextPairs, OneToMany
-from matlib.data.scenes.typos import HELD_OUT_RULE
+from matlib.scenes.typos import HELD_OUT_RULE
+from matlib.study.profile.rows import STRENGTHS, Run
 
 
 class Source(Protocol):
@@ -48,7 +44,7 @@ class Source(Protocol):
         """The training pairs with the variants of a row's technique, `n` per pair at most.
 
         Only what the data themselves allow: techniques that need a generating model are made
-        by `matlib.study.generators`.
+        by `matlib.study.made.pairs`.
         """
         ...
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from matlib.data.scenes.scene import Scene, SceneObject
+from matlib.scenes.scene import Scene, SceneObject
 
 FIRST, SECOND, THIRD, FOURTH = 0.21875, 0.40625, 0.59375, 0.78125
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-from matlib.data.scenes.edits import EditChecker
-from matlib.data.scenes.lexicon import VOCABULARY
-from matlib.data.scenes.world import World
+from matlib.scenes.lexicon import VOCABULARY
+from matlib.scenes.truth import EditChecker
+from matlib.scenes.world import World
 
 WORLD = World(3, image_size=16, n_train=150, n_val=2, n_test=2, captions_per_image=1)
 PAIRS = WORLD.train.pairs

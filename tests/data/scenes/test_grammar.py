@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 import torch
 
-from matlib.data.scenes.grammar import Dials, write_captions
-from matlib.data.scenes.lexicon import (
+from matlib.scenes.grammar import FAMILIES, TEMPLATES, Dials, restate, write_captions
+from matlib.scenes.lexicon import (
     CONCEPT_OF,
     FUNCTION_WORDS,
     LEXICON,
@@ -15,11 +15,8 @@ from matlib.data.scenes.lexicon import (
     VOCABULARY,
     synonyms_of,
 )
-from matlib.data.scenes.reading import read
-from matlib.data.scenes.restating import restate
-from matlib.data.scenes.scene import sample_scenes
-from matlib.data.scenes.templates import FAMILIES, TEMPLATES
-from matlib.data.scenes.truth import SceneIndex, describes
+from matlib.scenes.scene import sample_scenes
+from matlib.scenes.truth import SceneIndex, describes, read
 
 SCENES = sample_scenes(400, 11)
 LIVELY = Dials(synonym_rate=0.4, typo_rate=0.3)
@@ -42,7 +39,7 @@ def test_every_caption_describes_its_scene(dials):
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.text)
 def test_every_template_is_read_with_all_its_facts(template, monkeypatch):
-    monkeypatch.setattr("matlib.data.scenes.grammar.TEMPLATES", (template,))
+    monkeypatch.setattr("matlib.scenes.grammar.TEMPLATES", (template,))
     threes = [scene for scene in SCENES if len(scene.objects) == 3][:15]
     dials = Dials(families=(template.family, "plain"), omit_rate=0.0)
     for scene, (caption,) in zip(threes, write_captions(threes, 2, 1, dials=dials), strict=True):

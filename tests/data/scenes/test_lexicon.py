@@ -2,7 +2,7 @@
 
 import pytest
 
-from matlib.data.scenes.lexicon import (
+from matlib.scenes.lexicon import (
     CANONICAL_WORDS,
     CONCEPT_OF,
     FUNCTION_WORDS,
@@ -13,7 +13,7 @@ from matlib.data.scenes.lexicon import (
     single_letter_edits,
     synonyms_of,
 )
-from matlib.data.scenes.typos import TYPO_RULES, typo_edits, typos_of
+from matlib.scenes.typos import TYPO_RULES, typo_edits, typos_of
 
 FLOORS = {"shape": 12, "colour": 10, "texture": 4, "size": 3, "relation": 6, "background": 5}
 

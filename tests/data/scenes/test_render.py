@@ -3,11 +3,10 @@
 import pytest
 import torch
 
-from matlib.data.scenes.lexicon import BACKGROUNDS, COLOURS, SHAPES, TEXTURES
-from matlib.data.scenes.paint import PALETTE
-from matlib.data.scenes.render import CHUNK, PLAIN_STYLE, Style, render
-from matlib.data.scenes.scene import Scene, SceneObject, sample_scenes
-from matlib.data.scenes.shapes import OUTLINES, TABLE_SIZE, distance_tables, polygon_distance
+from matlib.scenes.lexicon import BACKGROUNDS, COLOURS, SHAPES, TEXTURES
+from matlib.scenes.render import CHUNK, PLAIN_STYLE, Style, render
+from matlib.scenes.scene import Scene, SceneObject, sample_scenes
+from matlib.scenes.shapes import OUTLINES, PALETTE, TABLE_SIZE, distance_tables, polygon_distance
 
 SCENES = sample_scenes(40, 31)
 

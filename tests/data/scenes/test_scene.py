@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matlib.data.scenes.lexicon import LEXICON
-from matlib.data.scenes.scene import (
+from matlib.scenes.lexicon import LEXICON
+from matlib.scenes.scene import (
     ATTRIBUTES,
     RELATION_NAMES,
     Scene,

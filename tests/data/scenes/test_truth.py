@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from matlib.data.scenes.grammar import Dials, write_captions
-from matlib.data.scenes.lexicon import LEXICON
-from matlib.data.scenes.scene import sample_scenes
-from matlib.data.scenes.truth import TruthChecker, aligned_fraction, ceiling, describes, relevance
+from matlib.scenes.grammar import Dials, write_captions
+from matlib.scenes.lexicon import LEXICON
+from matlib.scenes.scene import sample_scenes
+from matlib.scenes.truth import TruthChecker, aligned_fraction, ceiling, describes, relevance
 from tests.data.scenes.handwritten import JUDGED, SCENES
 
 GALLERY = sample_scenes(300, 21)

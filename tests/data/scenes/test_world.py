@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from matlib.data.karpathy import read_karpathy
-from matlib.data.scenes.lexicon import CONCEPT_OF, SYNONYM_WORDS, VOCABULARY
-from matlib.data.scenes.render import Style
-from matlib.data.scenes.truth import describes, relevance
-from matlib.data.scenes.typos import TYPO_RULES
-from matlib.data.scenes.world import World
+from matlib.scenes.lexicon import CONCEPT_OF, SYNONYM_WORDS, VOCABULARY
+from matlib.scenes.render import Style
+from matlib.scenes.truth import describes, relevance
+from matlib.scenes.typos import TYPO_RULES
+from matlib.scenes.world import World
 
 WORLD = World(3, image_size=32, n_train=40, n_val=20, n_test=30, captions_per_image=3)
 
@@ -80,8 +80,8 @@ def test_base_pairs_are_one_to_many_and_true():
 
 
 def test_a_typo_rule_held_out_does_not_occur_in_base_training():
-    from matlib.data.scenes.grammar import Dials
-    from matlib.data.scenes.lexicon import decode
+    from matlib.scenes.grammar import Dials
+    from matlib.scenes.lexicon import decode
 
     kept = tuple(rule for rule in TYPO_RULES if rule != "insert")
     dials = Dials(typo_rate=0.5, typo_rules=kept)

@@ -1,0 +1,446 @@
+"""Word substitution (after BERT-Attack, Li et al. 2020), batched over captions.
+
+A *threat* is a table of allowed edits per caption. What may replace what is decided
+before the attack (masked language model, typos, truth check); the attack only searches.
+So the same search serves every threat, and tables are made once and shared.
+
+A word substitution made ready for its captions: what several passes share is kept.
+
+Which word to attack first: by masking it, or by the gradient at it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from matlib.attacks.attackable import apart, check_count, pieces
+from matlib.attacks.edits import (
+    CandidateTable,
+    Edit,
+    apply_edit,
+    by_position,
+    check_table,
+    masked_token,
+)
+from matlib.attacks.objectives import TextObjective, kl_from
+from matlib.attacks.scoring import (
+    best_rows,
+    embed_in_order,
+    embed_texts,
+    gather_values,
+    is_better,
+    score_texts,
+)
+from matlib.models.dual_encoder import DualEncoder
+
+
+@dataclass(frozen=True)
+class WordSubstitution:
+    """Greedy substitution of at most `n_words` words.
+
+    Words are tried in descending importance; at each word the edit with the highest objective
+    is taken, the unchanged caption competing as well; the search goes on to the next word
+    until `n_words` are changed. Words without candidates (stop words) are never masked: they
+    could not be changed anyway.
+
+    Attributes:
+        n_words: words that may change.
+        search: `importance` as in BERT-Attack, or `exhaustive`: every allowed edit of every
+            word is scored and the best taken (stronger, costs one row per edit).
+        chunk: rows per text-encoder forward; bounds memory.
+        importance: `masking`: KL between the embeddings of the caption and of the caption
+            with the word masked (BERT-Attack); `gradient`: norm of the objective's gradient
+            at the word (one row per caption instead of one per word; a first-order estimate,
+            so it may rank words otherwise; needs a guided objective and a model with
+            `word_saliency`).
+        max_kept: rows whose embeddings `prepare` keeps for later passes; D floats each, so
+            the default bounds them by 2 GiB at D = 512.
+    """
+
+    n_words: int = 1
+    search: Literal["importance", "exhaustive"] = "importance"
+    chunk: int = 512
+    importance: Literal["masking", "gradient"] = "masking"
+    max_kept: int = 2**20
+
+    def __post_init__(self) -> None:
+        check_count("n_words", self.n_words)
+        check_count("chunk", self.chunk, 1)
+        check_count("max_kept", self.max_kept)
+        if self.search not in ("importance", "exhaustive"):
+            raise ValueError(f"search must be 'importance' or 'exhaustive'; got {self.search!r}")
+
+    def prepare(
+        self, encoder: DualEncoder, captions: Sequence[str], candidates: CandidateTable
+    ) -> PreparedSubstitution:
+        """The attack bound to its captions, to be called once per objective.
+
+        Nothing is embedded before the first call.
+
+        Args:
+            encoder: the attacked model, untouched afterwards.
+            captions: M captions.
+            candidates: M lists of allowed edits.
+
+        Raises:
+            ValueError: not one list of edits per caption, or an edit outside its caption.
+        """
+        return PreparedSubstitution(self, encoder, captions, candidates)
+
+    def __call__(
+        self,
+        encoder: DualEncoder,
+        captions: Sequence[str],
+        candidates: CandidateTable,
+        objective: TextObjective | None = None,
+    ) -> list[str]:
+        """Adversarial captions; a caption without candidates comes back unchanged.
+
+        Args:
+            encoder: the attacked model, untouched afterwards.
+            captions: M captions.
+            candidates: M lists of allowed edits.
+            objective: score to ascend; KL from the clean captions by default.
+
+        Raises:
+            ValueError: not one list of edits per caption, or an edit outside its caption.
+        """
+        once = replace(self, max_kept=0)  # one pass never meets a sentence twice
+        return once.prepare(encoder, captions, candidates)(objective)
+
+
+class PreparedSubstitution:
+    """`WordSubstitution` bound to an encoder, captions and their candidates.
+
+    Attacks of several passes (SGA, the contrastive judge) meet the same captions with another
+    guide each time. Importances and the embeddings of captions with *one* edit do not depend
+    on the guide: the first pass computes them, a later pass costs one matrix product with
+    them, and a forward only for edits it is the first to ask for. The encoder's weights must
+    stay as they are for as long as this object is used.
+
+    Memory: at most `attack.max_kept` rows of D floats (one per edit that was ever scored; at
+    k candidates per word a pass by importance asks for about k rows per caption), M clean
+    rows, and one chunk. Captions with two edits and more are scored and forgotten.
+
+    Attributes:
+        n_unattackable: captions without an edit that changes them; they come back unchanged.
+        n_attackable_words: positions, of all captions, that some edit changes.
+        n_embedded: sentences embedded so far.
+        n_kept: rows kept.
+    """
+
+    def __init__(
+        self,
+        attack: WordSubstitution,
+        encoder: DualEncoder,
+        captions: Sequence[str],
+        candidates: CandidateTable,
+    ) -> None:
+        check_table(captions, candidates)
+        self.attack, self.encoder, self.captions = attack, encoder, list(captions)
+        self._edits: list[Edit] = []  # the allowed edits of all captions, numbered
+        self._span: list[dict[int, range]] = []  # per caption: position -> numbers of its edits
+        owner: list[int] = []
+        for i, (caption, row) in enumerate(zip(captions, candidates, strict=True)):
+            spans: dict[int, range] = {}
+            for position, words in by_position(caption, row).items():
+                spans[position] = range(len(self._edits), len(self._edits) + len(words))
+                self._edits += [Edit(position, word) for word in words]
+                owner += [i] * len(words)
+            self._span.append(spans)
+        self._owner = torch.tensor(owner, dtype=torch.long)
+        self.n_edits = len(owner)
+        self.n_unattackable = sum(not spans for spans in self._span)
+        self.n_attackable_words = sum(map(len, self._span))
+        self.n_embedded = self.n_kept = 0
+        self._kept: list[tuple[Tensor, Tensor]] = []  # (numbers of edits, their embeddings)
+
+    @cached_property
+    def clean(self) -> Tensor:
+        """(M, D) unit embeddings of the captions."""
+        clean = embed_texts(self.encoder, self.captions, self.attack.chunk)
+        self.n_embedded += len(clean)
+        return clean
+
+    @cached_property
+    def order(self) -> WordOrder:
+        """Per caption its attackable positions by importance, measured by masking."""
+        masks = [self._masks(i) for i in range(len(self.captions))]
+        self.n_embedded += sum(len(own) for own in masks if len(own) > 1)
+        return order_by_masking(self.encoder, self.captions, masks, self.clean, self.attack.chunk)
+
+    def _masks(self, i: int) -> dict[int, str]:
+        """Per attackable position of a caption what stands there once its word is masked."""
+        tokens = self.captions[i].split(" ")
+        return {
+            position: masked_token(tokens[position], [self._edits[n].replacement for n in own])
+            for position, own in self._span[i].items()
+        }
+
+    def __call__(self, objective: TextObjective | None = None) -> list[str]:
+        """Adversarial captions under an objective (KL from the clean captions by default).
+
+        Raises:
+            ValueError: importance by gradient where it cannot be had.
+        """
+        if self.attack.n_words == 0 or not self.n_edits:
+            return list(self.captions)
+        return _Pass(self, objective).run()
+
+    def queues(self, objective: TextObjective | None) -> list[list[list[int]]]:
+        """Per caption the groups of positions that are tried one after the other."""
+        if self.attack.search == "exhaustive":  # all positions again for every further word
+            return [[list(spans)] * self.attack.n_words if spans else [] for spans in self._span]
+        if self.attack.importance == "masking":
+            order = self.order
+        elif objective is None:
+            raise ValueError(
+                "importance by gradient needs an objective: KL from the clean caption, the "
+                "default, has no slope there"
+            )
+        else:
+            positions = [list(spans) for spans in self._span]
+            order = order_by_gradient(
+                self.encoder, self.captions, positions, objective, self.attack.chunk
+            )
+        return [[[position] for position in own] for own in order]
+
+    def edits_at(self, caption: int, positions: Sequence[int]) -> list[int]:
+        """Numbers of the edits of a caption at some of its positions."""
+        return [edit for position in positions for edit in self._span[caption][position]]
+
+    def positions(self, caption: int) -> list[int]:
+        """The positions of a caption that some edit changes."""
+        return list(self._span[caption])
+
+    def edited(self, edit: int, text: str) -> str:
+        """`text` with an edit applied, `text` being the edit's caption, perhaps edited already."""
+        return apply_edit(text, self._edits[edit])
+
+    def position(self, edit: int) -> int:
+        return self._edits[edit].position
+
+    def score_clean(self, score: TextObjective) -> list[float]:
+        """The objective's value of every unchanged caption."""
+        parts = torch.arange(len(self.captions)).split(self.attack.chunk)
+        rows = [score(self.clean[part], part.to(self.clean.device)) for part in parts]
+        return torch.cat(rows).tolist()
+
+    def score_kept(self, score: TextObjective) -> tuple[Tensor, Tensor]:
+        """Values of all edits (0 where unknown) and bool, whether they are known."""
+        scored = [
+            (edits, score(features, self._owner[edits].to(features.device)))
+            for edits, features in self._kept
+        ]
+        known = torch.zeros(self.n_edits, dtype=torch.bool)
+        for edits, _ in scored:
+            known[edits] = True
+        return gather_values(scored, self.n_edits), known
+
+    def score_new(self, edits: Tensor, score: TextObjective) -> Tensor:
+        """Values of captions with one edit each; their embeddings are kept up to the limit.
+
+        Args:
+            edits: int64 (R,), numbers of edits not kept so far.
+        """
+        owner = self._owner[edits]
+        scored = [
+            (rows, score(features, owner[rows].to(features.device)))
+            for rows, features in self._embed(edits)
+        ]
+        return gather_values(scored, len(edits))
+
+    def every_edit(self) -> tuple[list[int], Tensor]:
+        """Per edit the number of its caption, and (n_edits, D) embeddings of the captions with it.
+
+        What earlier passes kept is not embedded again.
+        """
+        found = self.clean.new_empty(self.n_edits, self.clean.shape[1])
+        known = torch.zeros(self.n_edits, dtype=torch.bool)
+        for edits, features in self._kept:
+            found[edits.to(found.device)], known[edits] = features, True
+        new = (~known).nonzero().flatten()
+        for rows, features in self._embed(new):
+            found[new[rows].to(found.device)] = features
+        return self._owner.tolist(), found
+
+    def _embed(self, edits: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows of `edits` and their embeddings, in chunks, each kept while the limit allows."""
+        numbers = edits.tolist()
+        captions = [self.captions[i] for i in self._owner[edits].tolist()]
+        parts = embed_in_order(
+            self.encoder,
+            lambda row: self.edited(numbers[row], captions[row]),
+            [len(caption) for caption in captions],
+            self.attack.chunk,
+        )
+        for rows, features in parts:
+            if self.n_kept + len(rows) <= self.attack.max_kept:
+                self._kept.append((edits[rows], features))
+                self.n_kept += len(rows)
+            self.n_embedded += len(rows)
+            yield rows, features
+
+
+class _Pass:
+    """One search over all captions at once, in rounds; a round tries one group per caption."""
+
+    def __init__(self, prepared: PreparedSubstitution, objective: TextObjective | None) -> None:
+        self.prepared = prepared
+        self.score = objective or kl_from(prepared.clean)
+        self.queues = prepared.queues(objective)
+        self.current = list(prepared.captions)
+        self.value = prepared.score_clean(self.score)
+        self.edited: list[set[int]] = [set() for _ in self.current]
+        self.values, self.known = prepared.score_kept(self.score)
+
+    def run(self) -> list[str]:
+        active = [i for i, queue in enumerate(self.queues) if queue]
+        while active:
+            self._round(active)
+            limit = self.prepared.attack.n_words
+            active = [i for i in active if self.queues[i] and len(self.edited[i]) < limit]
+        return self.current
+
+    def _round(self, active: list[int]) -> None:
+        """The best edit of each caption's next group, taken if it beats the caption as it is."""
+        edits: list[int] = []
+        group: list[int] = []
+        for n, i in enumerate(active):
+            positions = [p for p in self.queues[i].pop(0) if p not in self.edited[i]]
+            own = self.prepared.edits_at(i, positions)
+            edits += own
+            group += [n] * len(own)
+        values = self._score(edits, [active[n] for n in group])
+        # none at all where the only attackable word of every caption is changed already
+        rows = best_rows(values, torch.tensor(group, dtype=torch.long), len(active)).tolist()
+        for i, row in zip(active, rows, strict=True):
+            if row >= 0 and is_better(float(values[row]), self.value[i], values.dtype):
+                self.current[i] = self.prepared.edited(edits[row], self.current[i])
+                self.edited[i].add(self.prepared.position(edits[row]))
+                self.value[i] = float(values[row])
+            elif self.prepared.attack.search == "exhaustive":
+                self.queues[i] = []  # nothing beats it: trying again would find the same
+
+    def _score(self, edits: list[int], owner: list[int]) -> Tensor:
+        """Values of edits of the captions as they are now: first edits by number, others anew."""
+        prepared, numbers = self.prepared, torch.tensor(edits, dtype=torch.long)
+        is_first = torch.tensor([not self.edited[i] for i in owner], dtype=torch.bool)
+        values = self.values[numbers]
+        new = is_first & ~self.known[numbers]
+        if bool(new.any()):
+            found = prepared.score_new(numbers[new], self.score)
+            values = values.to(found.dtype)
+            values[new] = found
+        later = (~is_first).nonzero().flatten().tolist()
+        if later:
+            texts = [prepared.edited(edits[row], self.current[owner[row]]) for row in later]
+            own = [owner[row] for row in later]
+            lengths = [len(prepared.captions[i]) for i in own]
+            chunk = prepared.attack.chunk
+            found = score_texts(prepared.encoder, texts, own, lengths, self.score, chunk)
+            values = values.to(found.dtype)
+            values[later] = found
+            prepared.n_embedded += len(texts)
+        return values
+
+
+_FLAT = 1e-6
+"""Gradient norms below this are rounding; a guided cosine objective has some 1e-1 to 1e2."""
+
+WordOrder = list[list[int]]
+"""Per caption its attackable word positions, most important first."""
+
+
+def order_by_masking(
+    encoder: DualEncoder,
+    captions: Sequence[str],
+    masks: Sequence[Mapping[int, str]],
+    clean: Tensor,
+    chunk: int,
+) -> WordOrder:
+    """KL between the embeddings of the caption and of the caption with the word masked.
+
+    Only words that can be changed are masked. The released code masks every word, stop words
+    included (43-46 % of the words of real captions), and then passes over them: the same
+    order among the words that matter at almost twice the cost. A caption with one attackable
+    word needs no order.
+
+    Args:
+        masks: per caption the positions that can be changed, ascending, each with what stands
+            there once its word is masked.
+        clean: (M, D) unit embeddings of the captions.
+    """
+    rows = [(i, p) for i, own in enumerate(masks) if len(own) > 1 for p in own]
+    masked = [apply_edit(captions[i], Edit(p, masks[i][p])) for i, p in rows]
+    owner = [i for i, _ in rows]
+    lengths = [len(captions[i]) for i in owner]
+    values = score_texts(encoder, masked, owner, lengths, kl_from(clean), chunk).tolist()
+    weight = dict(zip(rows, values, strict=True))
+    return _sorted(list(map(list, masks)), lambda i, p: weight.get((i, p), 0.0))
+
+
+def order_by_gradient(
+    encoder: DualEncoder,
+    captions: Sequence[str],
+    positions: Sequence[Sequence[int]],
+    score: TextObjective,
+    chunk: int,
+) -> WordOrder:
+    """Norm of the objective's gradient at the word's token embeddings: one row per caption.
+
+    The marks around a word do not count.
+
+    The objective has to have a slope at the clean caption. KL and squared distance from the
+    clean caption have none (it is their minimum), so they need `masking`.
+
+    Raises:
+        ValueError: the model gives no gradient at its words, or all gradients vanish.
+    """
+    saliency = getattr(encoder, "word_saliency", None)
+    if saliency is None:
+        raise ValueError(
+            f"{type(encoder).__name__} has no word_saliency(texts, score): importance by "
+            'gradient needs it; use importance="masking"'
+        )
+    weights: list[list[float]] = [[] for _ in captions]
+    wanted = sorted((i for i, own in enumerate(positions) if own), key=lambda i: len(captions[i]))
+    for at in range(0, len(wanted), chunk):
+        rows = wanted[at : at + chunk]
+        owner = torch.tensor(rows)
+
+        def own_score(features: Tensor, owner: Tensor = owner) -> Tensor:
+            return score(features, owner.to(features.device))
+
+        found = saliency([apart(captions[i]) for i in rows], own_score)
+        for i, weight in zip(rows, found, strict=True):
+            weights[i] = _by_position(captions[i], weight)
+    if wanted and not any(value > _FLAT for weight in weights for value in weight):
+        raise ValueError(
+            "the objective is flat at every caption, as KL from the clean caption is: "
+            'importance by gradient needs an image to move away from; use importance="masking"'
+        )
+    return _sorted(positions, lambda i, p: weights[i][p])
+
+
+def _by_position(caption: str, weights: Sequence[float]) -> list[float]:
+    """Norms at the pieces of a caption -> norms at its positions: of the words there, if any."""
+    squares: list[dict[bool, float]] = [{} for _ in caption.split(" ")]
+    for piece, weight in zip(pieces(caption), weights, strict=True):
+        own = squares[piece.position]
+        own[piece.is_word] = own.get(piece.is_word, 0.0) + weight**2
+    return [(own[True] if True in own else own[False]) ** 0.5 for own in squares]
+
+
+def _sorted(positions: Sequence[Sequence[int]], weight: Callable[[int, int], float]) -> WordOrder:
+    """Descending weight; of equal words the earlier one first."""
+    return [
+        sorted(own, key=lambda p, i=i: (-weight(i, p), p))  # type: ignore[misc]
+        for i, own in enumerate(positions)
+    ]

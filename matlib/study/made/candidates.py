@@ -1,0 +1,166 @@
+"""Candidate tables: what each text threat may replace, made once and shared by all attacks.
+
+Which edits of a caption keep the truth, in a world that knows it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+from matlib.attacks.attackable import RELEASED, pieces, tokens
+from matlib.attacks.edits import Cut, Edit, Table, apply_edit, free_edits, suggested
+from matlib.models.masked_lm import MaskedLM
+from matlib.study.sources.karpathy import KarpathySource
+from matlib.study.sources.scenes import ScenesSource
+
+
+def true_edits(
+    captions: Sequence[str],
+    words: list[list[list[str]]],
+    stop_words: frozenset[str],
+    is_valid: Callable[[int, str], bool],
+    k: int,
+    cut: Cut = pieces,
+) -> Table:
+    """Threat `bert_true`: of the masked LM's first `k` words, those that keep the truth."""
+    free = free_edits(captions, words, stop_words, k, cut)
+    return [
+        [edit for edit in row if is_valid(i, apply_edit(captions[i], edit))]
+        for i, row in enumerate(free)
+    ]
+
+
+class TypoMaker(Protocol):
+    """`Source.typos`."""
+
+    def __call__(
+        self, caption: str, seed: int, n_per_word: int, held_out: bool = False
+    ) -> list[tuple[int, str]]: ...
+
+
+def typo_table(
+    captions: Sequence[str], per_word: int, seed: int, typos: TypoMaker, held_out: bool
+) -> Table:
+    """Threat `typo`: one-letter edits of content words that never form another word.
+
+    Args:
+        held_out: by the rule that no defence trains on, or by all others.
+    """
+    return [
+        [Edit(*edit) for edit in typos(caption, seed * 1_000_003 + i, per_word, held_out)]
+        for i, caption in enumerate(captions)
+    ]
+
+
+def _only(table: Table, words: Collection[str], *, among: bool) -> Table:
+    """The edits whose replacement is among the words, or is not."""
+    return [[edit for edit in row if (edit.replacement in words) == among] for row in table]
+
+
+class Sizes(Protocol):
+    """How large the tables are (`matlib.study.profile.Candidates`)."""
+
+    @property
+    def k_free(self) -> int: ...
+    @property
+    def k_true(self) -> int: ...
+    @property
+    def typos_per_word(self) -> int: ...
+
+
+def make_tables(
+    captions: Sequence[str],
+    threats: Sequence[str],
+    masked_lm: MaskedLM,
+    sizes: Sizes,
+    *,
+    stop_words: frozenset[str],
+    typos: TypoMaker,
+    seed: int,
+    is_valid: Callable[[int, str], bool] | None,
+    conventions: Literal["matlib", "released"] = "matlib",
+    held_out_words: Collection[str] = (),
+    for_training: bool = False,
+) -> dict[str, Table]:
+    """One table per threat.
+
+    `typo` and `typo_held_out` have no rule in common; `true_held_out` is the part of
+    `bert_true` whose replacements are the held-out words.
+
+    Args:
+        typos: (caption, seed, edits per word) -> edits, from `Source.typos`.
+        is_valid: (caption index, edited caption) -> the edit keeps the truth.
+        stop_words: neither attacked nor used; `released` has the field's own list instead.
+        conventions: `released`: candidates as in the field's code, one token beside the word.
+        held_out_words: a family of synonyms that no defence trains on.
+        for_training: leave these words out of all tables.
+
+    Raises:
+        ValueError: true words without a truth check, or held-out words where there are none.
+    """
+    tables: dict[str, Table] = {}
+    asks_truth = not {"bert_true", "true_held_out"}.isdisjoint(threats)
+    k = max(sizes.k_true if asks_truth else 1, sizes.k_free)
+    words: list[list[list[str]]] = []
+    asks_words = any(not threat.startswith("typo") for threat in threats)
+    is_released = conventions == "released"
+    stop, cut = (RELEASED, tokens) if is_released else (stop_words, pieces)
+    if asks_words:
+        words = suggested(captions, masked_lm, k, released=is_released)
+    for threat in threats:
+        if threat in ("typo", "typo_held_out"):
+            held_out = threat == "typo_held_out"
+            tables[threat] = typo_table(captions, sizes.typos_per_word, seed, typos, held_out)
+        elif threat == "bert_free":
+            tables[threat] = free_edits(captions, words, stop, sizes.k_free, cut)
+        elif is_valid is None:
+            raise ValueError(f"threat {threat} needs the truth, which only scenes has")
+        else:
+            tables[threat] = true_edits(captions, words, stop, is_valid, sizes.k_true, cut)
+            if threat == "true_held_out":
+                tables[threat] = _only(tables[threat], held_out_words, among=True)
+    if for_training and held_out_words:
+        tables = {k: _only(table, held_out_words, among=False) for k, table in tables.items()}
+    return tables
+
+
+def save_tables(tables: dict[str, Table], path: Path) -> None:
+    """JSON: threat -> caption -> [position, replacement]."""
+    path.write_text(json.dumps(tables, ensure_ascii=False), encoding="utf-8")
+
+
+def load_tables(path: Path) -> dict[str, Table]:
+    """What `save_tables` wrote."""
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    return {
+        threat: [[Edit(position, word) for position, word in row] for row in table]
+        for threat, table in raw.items()
+    }
+
+
+def validity(
+    source: ScenesSource | KarpathySource, split: str, captions: list[str], own: Sequence[int]
+) -> Callable[[int, str], bool] | None:
+    """The truth check of edits, where the truth is known.
+
+    A caption that is false of its image (a captioner's mistake, a mismatched pair) has no edit
+    that keeps it true. In training it is attacked by edits that leave what it says as it is:
+    otherwise wrong captions would be trained on without an attack, and alignment would be
+    confounded with the share of attacked captions.
+    """
+    if not isinstance(source, ScenesSource):
+        return None
+    keeps_truth = source.valid_edit(split, captions, own)
+    if split != "train":
+        return keeps_truth
+    is_false = [not source.is_true(split, i, c) for i, c in zip(own, captions, strict=True)]
+
+    def is_valid(i: int, edited: str) -> bool:
+        if is_false[i]:
+            return source.means_the_same(captions[i], edited)
+        return keeps_truth(i, edited)
+
+    return is_valid

@@ -1,0 +1,232 @@
+"""Examples and counts that make an attack visible: what is found, which words change.
+
+How near attacked captions stay to the originals, where truth itself cannot be checked.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from matlib.analysis.figures.pictures import Shelf
+from matlib.attacks.gallery import Gallery as Attacked
+from matlib.attacks.gallery import embed_images
+from matlib.attacks.multimodal import pgd
+from matlib.attacks.scoring import embed_texts
+from matlib.evaluation.statistics import Estimate, bootstrap_ratio
+from matlib.models.sentence_encoder import SentenceEncoder
+from matlib.study.identity.makers import makes
+from matlib.study.made.judged import Judged
+from matlib.study.sources.scenes import ScenesSource
+from matlib.study.store.provenance import named_weights
+from matlib.study.store.store import ArtefactSpec
+from matlib.study.study import Study
+
+FOUND = "found.safetensors"
+
+
+def chosen_queries(study: Study, name: str, seed: int, n: int) -> list[int]:
+    """The first captions, one per image, whose image is found first without an attack.
+
+    The choice does not look at the attack. If there are too few, captions that fail already
+    follow.
+    """
+    own = study.pairs("test").image_of
+    is_right = study.judged(name, seed).outcomes["clean", ""].hits("IR", 1)
+    first: dict[int, int] = {}
+    for caption in [*is_right.nonzero().flatten().tolist(), *range(len(own))]:
+        first.setdefault(int(own[caption]), caption)
+    ranked = sorted(first.values(), key=lambda caption: (not bool(is_right[caption]), caption))
+    return ranked[:n]
+
+
+@makes("found")
+def shelves(
+    study: Study, name: str, threat: str, *, seed: int = 0, n_queries: int = 3, k: int = 5
+) -> list[Shelf]:
+    """What a few captions find before and under Sep-Attack (PGD and one changed word).
+
+    Args:
+        name: row of the study.
+        threat: text threat.
+        seed: of the model.
+        n_queries: captions, chosen by `chosen_queries`.
+        k: images shown per caption.
+    """
+    how = study.main_judging("test")
+    judged_spec = study.specs.judged(name, seed, how)
+    spec = ArtefactSpec(
+        kind="found",
+        name=name,
+        seed=seed,
+        config={"threat": threat, "n_queries": n_queries, "k": k},
+        inputs={"judged": judged_spec.hash},
+        maker="found",
+    )
+    pairs = study.pairs("test")
+    captions = study.judged(name, seed).captions["bert", threat]
+    queries = chosen_queries(study, name, seed, n_queries)
+    k = min(k, len(pairs))
+
+    def make(folder: Path) -> None:
+        encoder, suite = study.model(name, seed), study.suite(how)
+        gallery = Attacked(pairs.pixels(), pairs.captions, pairs.relevance(), pairs.image_of)
+        # seed 0 as in the evaluation: the very images that its Sep-Attack made
+        moved = pgd(encoder, gallery, suite.image, generator=torch.Generator().manual_seed(0))
+        found: dict[str, Tensor] = {}
+        for label, pixels, texts in (
+            ("before", gallery.pixels, [pairs.captions[q] for q in queries]),
+            ("after", moved, [captions[q] for q in queries]),
+        ):
+            score = embed_texts(encoder, texts) @ embed_images(encoder, pixels).T
+            top = score.topk(k, dim=1).indices.cpu()
+            found[f"{label}_rows"] = top.contiguous()
+            found[f"{label}_pixels"] = pixels[top.flatten()].unflatten(0, top.shape).contiguous()
+        save_file(found, str(folder / FOUND))
+
+    study.used.add(spec.hash)
+    found = load_file(str(study.store.get_or_make(spec, make).file(FOUND)))
+    relevant = pairs.relevance()
+    return [
+        Shelf(
+            pairs.captions[query],
+            captions[query],
+            found["before_pixels"][i],
+            found["after_pixels"][i],
+            tuple(relevant[found["before_rows"][i], query].tolist()),
+            tuple(relevant[found["after_rows"][i], query].tolist()),
+        )
+        for i, query in enumerate(queries)
+    ]
+
+
+def broken_captions(judged: Judged, threat: str) -> tuple[Tensor, Tensor]:
+    """bool (M,) each: captions right without attack; those of them that the text attack breaks."""
+    right = judged.outcomes["clean", ""].hits("IR", 1)
+    return right, right & ~judged.outcomes["bert", threat].hits("IR", 1)
+
+
+def substitutions(study: Study, name: str, threat: str, *, seed: int = 0) -> pd.DataFrame:
+    """Which words the text attack replaces by which, the most frequent first.
+
+    Returns:
+        columns word, replacement, n (captions), n_right (of them right before), n_broken (of
+        those, wrong after). Typos and rare words make many rows of one.
+    """
+    before, judged = study.pairs("test").captions, study.judged(name, seed)
+    right, broken = broken_captions(judged, threat)
+    rows = []
+    for i, (old, new) in enumerate(zip(before, judged.captions["bert", threat], strict=True)):
+        changed = [(a, b) for a, b in zip(old.split(" "), new.split(" "), strict=False) if a != b]
+        for word, replacement in changed[:1]:
+            rows.append((word, replacement, 1, int(right[i]), int(broken[i])))
+    columns = ["word", "replacement", "n", "n_right", "n_broken"]
+    table = pd.DataFrame(rows, columns=columns).groupby(["word", "replacement"]).sum()
+    order = ["n", "word", "replacement"]
+    return table.reset_index().sort_values(order, ascending=[False, True, True], ignore_index=True)
+
+
+def false_share(
+    study: Study, name: str, threat: str = "bert_free", *, seed: int = 0
+) -> Estimate | None:
+    """Share of the text attack's successes whose caption is no longer true of its image.
+
+    A success is a caption that found its image before and does not after. The interval
+    resamples images. None where truth cannot be checked (real data) or nothing succeeded.
+    """
+    judged = study.judged(name, seed)
+    if not isinstance(study.source, ScenesSource) or ("bert", threat) not in judged.captions:
+        return None
+    pairs, captions = study.pairs("test"), judged.captions["bert", threat]
+    _, broken = broken_captions(judged, threat)
+    if not bool(broken.any()):
+        return None
+    false = torch.zeros(len(captions), dtype=torch.double)
+    for i in broken.nonzero().flatten().tolist():
+        false[i] = float(study.source.is_false("test", i, captions[i]))
+    per_image = [torch.zeros(len(pairs), dtype=torch.double) for _ in range(2)]
+    per_image[0].index_add_(0, pairs.image_of, false)
+    per_image[1].index_add_(0, pairs.image_of, broken.double())
+    has_success = per_image[1] > 0  # images without success tell nothing about the share
+    return bootstrap_ratio(
+        per_image[0][has_success],
+        per_image[1][has_success],
+        n_boot=study.profile.evaluation.n_boot,
+    )
+
+
+COSINES_FILE = "cosines.json"
+NEAR = 0.95
+"""The limit that VLAttack puts on the universal sentence encoder's cosine (reference values of
+another encoder differ: compare the threats with each other, not with 0.95)."""
+
+
+def edit_similarity(study: Study, name: str, *, seed: int = 0) -> pd.DataFrame | None:
+    """Cosine of each changed caption with its original, over the text attack's successes.
+
+    A success is a caption that found its image before and does not after. The encoder is the
+    profile's `evaluation.sentence_encoder`; it is neither the attacked model nor the attacker's.
+
+    Returns:
+        one row per text threat: text_threat, n (successes), mean, low, high (95 %, resampling
+        images), share_near (cosine of at least 0.95); None where the profile names no encoder.
+    """
+    if not study.profile.evaluation.sentence_encoder:
+        return None
+    judged, pairs = study.judged(name, seed), study.pairs("test")
+    rows: list[dict[str, Any]] = []
+    for threat in study.profile.evaluation.threats:
+        cosines = torch.tensor(_cosines(study, name, seed, threat), dtype=torch.double)
+        _, broken = broken_captions(judged, threat)
+        row: dict[str, Any] = {"text_threat": threat, "n": int(broken.sum())}
+        if bool(broken.any()):
+            row |= _summary(cosines, broken, pairs.image_of, len(pairs), study)
+        rows.append(row)
+    columns = ["text_threat", "n", "mean", "low", "high", "share_near"]
+    return pd.DataFrame(rows).reindex(columns=columns)
+
+
+def _summary(
+    cosines: Tensor, broken: Tensor, own: Tensor, n_images: int, study: Study
+) -> dict[str, float]:
+    total, count = (torch.zeros(n_images, dtype=torch.double) for _ in range(2))
+    total.index_add_(0, own, cosines * broken)
+    count.index_add_(0, own, broken.double())
+    has = count > 0  # images without success say nothing about the successes
+    found = bootstrap_ratio(total[has], count[has], n_boot=study.profile.evaluation.n_boot)
+    near = float((cosines[broken] >= NEAR).double().mean())
+    return {"mean": found.value, "low": found.low, "high": found.high, "share_near": near}
+
+
+@makes("similarity")
+def _cosines(study: Study, name: str, seed: int, threat: str) -> list[float]:
+    """Per caption of the test gallery, the cosine of the attacked with the original one."""
+    judged = study.judged(name, seed)
+    encoder_name = study.profile.evaluation.sentence_encoder
+    spec = ArtefactSpec(
+        kind="similarity",
+        name=f"{name}-{threat}",
+        seed=seed,
+        config={"encoder": named_weights(encoder_name), "threat": threat},
+        inputs={"judged": judged.hash},
+        maker="similarity",
+    )
+
+    def make(folder: Path) -> None:
+        encoder = SentenceEncoder.load(encoder_name, study.device)
+        clean = encoder.encode_text(study.pairs("test").captions)
+        attacked = encoder.encode_text(judged.captions["bert", threat])
+        (folder / COSINES_FILE).write_text(
+            json.dumps((clean * attacked).sum(1).tolist()), encoding="utf-8"
+        )
+
+    found: list[float] = json.loads(
+        study.get(spec, make).file(COSINES_FILE).read_text(encoding="utf-8")
+    )
+    return found

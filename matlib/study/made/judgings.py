@@ -1,0 +1,108 @@
+"""The ways in which the study judges a model: which gallery, threats, attacks and budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from matlib.attacks.ascent import ScaleViews
+from matlib.attacks.pgd import PGD
+from matlib.attacks.words import WordSubstitution
+from matlib.evaluation.suite import ATTACKS, Suite
+from matlib.study.profile.parts import EvaluationConfig
+
+GalleryName = Literal["test", "val", "train-1", "test-1"]
+"""`test` and `val` with all captions; `train-1` and `test-1` with one caption per image and
+the same number of images, to compare training with held-out pairs."""
+
+INSIDE_ATTACKS = ("clean", "pgd", "bert", "words", "sga", "joint", "gallery")
+
+PAIRS_ATTACKS = ("clean", "pgd", "bert", "words", "co-attack", "sga", "joint", "gallery")
+"""What techniques of augmentation are compared under: the paper's four attacks, `joint`, and the
+gallery attacker."""
+
+HELD_OUT_ATTACKS = ("clean", "bert", "words", "joint", "gallery")
+"""Edits of kinds that no defence trains on: text alone, and with the images."""
+
+TRANSFER_ATTACKS = ("pgd", "sga", "joint")
+"""Image alone, the attack that is made to transfer, and the strongest one (on its own model)."""
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How a model is judged: the gallery, the threats, the attacks and the image budget."""
+
+    gallery: GalleryName
+    threats: tuple[str, ...]
+    eps_255: float
+    attacks: tuple[str, ...] = ATTACKS
+    with_curve: bool = False
+
+
+def full(e: EvaluationConfig, gallery: GalleryName) -> Judging:
+    """All attacks under all threats."""
+    return Judging(gallery, e.threats, e.eps_255, ATTACKS, bool(e.curve_eps_255))
+
+
+def held_out(e: EvaluationConfig) -> Judging:
+    """Edits of kinds that no defence trains on: text alone, and with the images."""
+    return Judging("test", e.held_out, e.eps_255, HELD_OUT_ATTACKS)
+
+
+def inside(e: EvaluationConfig) -> Judging:
+    """Variations of one defence: without the slow attacks, primary threat."""
+    return Judging("test", (e.primary_threat,), e.eps_255, INSIDE_ATTACKS)
+
+
+def pairs(e: EvaluationConfig) -> Judging:
+    """Techniques of augmentation, primary threat."""
+    return Judging("test", (e.primary_threat,), e.eps_255, PAIRS_ATTACKS)
+
+
+def gap(e: EvaluationConfig, gallery: GalleryName) -> Judging:
+    """Training and held-out pairs: the joint attack, primary threat."""
+    return Judging(gallery, (e.primary_threat,), e.eps_255, ("clean", "joint"))
+
+
+def transfer(e: EvaluationConfig) -> Judging:
+    """The attacks that are sent from model to model, primary threat."""
+    return Judging("test", (e.primary_threat,), e.eps_255, TRANSFER_ATTACKS)
+
+
+def unimodal(e: EvaluationConfig) -> Judging:
+    """One side attacked, and both, at the budget where each side alone leaves 30-60 %."""
+    return Judging("test", (e.primary_threat,), e.unimodal_eps_255, ("pgd", "bert", "joint"))
+
+
+def validating(e: EvaluationConfig) -> Judging:
+    """A model beside its training: both sides attacked, primary threat."""
+    return Judging("val", (e.primary_threat,), e.eps_255, ("clean", "joint"))
+
+
+def judgings_of(e: EvaluationConfig, what: str) -> list[Judging]:
+    """How a task of that kind (`workers.Task`) judges its model; empty where it judges none."""
+    return {
+        "judged": [full(e, "test")],
+        "inside": [inside(e)],
+        "technique": [pairs(e), validating(e)],
+        "sweep": [pairs(e)],
+        "dialled": [inside(e)],
+        "held-out": [held_out(e)],
+        "transfer": [transfer(e)],
+        "unimodal": [unimodal(e)],
+        "gap": [gap(e, "train-1"), gap(e, "test-1")],
+    }.get(what, [])
+
+
+def make_suite(e: EvaluationConfig, how: Judging) -> Suite:
+    """The attacks of one judging."""
+    step = e.step_255 if how.eps_255 == e.eps_255 else None
+    return Suite(
+        PGD(how.eps_255, e.pgd_steps, step),
+        WordSubstitution(e.n_words),
+        ScaleViews(e.sga_scales),
+        how.attacks,
+        n_restarts=e.n_restarts,
+        slow_under=e.slow_under,
+        released=e.conventions == "released",
+    )

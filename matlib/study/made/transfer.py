@@ -1,0 +1,195 @@
+"""Adversarial pairs that travel: made on one model of the study, shown to the others.
+
+Which models of a profile exchange attacks, and what every architecture is trained as.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from matlib.evaluation.retrieval import Outcomes
+from matlib.evaluation.robustness import transfer_from
+from matlib.evaluation.statistics import primary_difference
+from matlib.evaluation.suite import Key
+from matlib.models.open_clip import OpenClipEncoder
+from matlib.progress import Progress
+from matlib.study.identity.makers import makes
+from matlib.study.made import judgings
+from matlib.study.made.judged import RANKS, load_ranks, save_ranks
+from matlib.study.made.judgings import INSIDE_ATTACKS
+from matlib.study.made.judgings import TRANSFER_ATTACKS as ATTACKS
+from matlib.study.profile.profile import Profile
+from matlib.study.recipes import profile_of_architecture, rows_of
+from matlib.study.store.store import ArtefactSpec
+from matlib.study.study import Study
+
+TRANSFER_COLUMNS = ("source", "target", "attack", "value", "low", "high")
+
+NONE = "none"
+"""Source of the rows without an attack."""
+
+SEPARATOR = "/"
+
+
+def transfer_spec(study: Study, source: Subject) -> ArtefactSpec:
+    """Identity of the outcomes of all targets under one model's attacks."""
+    models = {str(each): _weights(study, each) for each in subjects(study.profile)}
+    shapes = {
+        str(each): study.of_architecture(each.architecture).specs.profile.model.model_dump()
+        for each in subjects(study.profile)
+    }
+    how = judgings.transfer(study.profile.evaluation)
+    return study.specs.transfer(source.artefact, how, models, shapes)
+
+
+@makes("transfer")
+def transferred(study: Study, source: Subject) -> dict[str, dict[Key, Outcomes]]:
+    """What the attacks made on one model do to every subject, itself included.
+
+    Returns:
+        per subject (`str`) and (attack, threat) the rank of every query.
+    """
+    how = judgings.transfer(study.profile.evaluation)
+
+    def make(folder: Path) -> None:
+        targets = {str(each): _model(study, each) for each in subjects(study.profile)}
+        suite, tables = study.suite(how), study.tables(how.gallery, how.threats)
+        n = len(suite.rows(how.threats))
+        with Progress(f"transfer from {source}", n) as progress:
+            found = transfer_from(
+                targets[str(source)], targets, study.pairs(how.gallery), tables, suite, seed=0,
+                on_attack=lambda attack: progress.advance(1, attack),
+            )  # fmt: skip
+        ranks = {
+            SEPARATOR.join((target, *key)): outcomes
+            for target, each in found.items()
+            for key, outcomes in each.items()
+        }
+        save_ranks(ranks, folder / RANKS)
+
+    found: dict[str, dict[Key, Outcomes]] = {}
+    for name, outcomes in load_ranks(
+        study.get(transfer_spec(study, source), make).file(RANKS)
+    ).items():
+        target, attack, threat = name.split(SEPARATOR)
+        found.setdefault(target, {})[attack, threat] = outcomes
+    return found
+
+
+def transfer_table(study: Study, attacks: Sequence[str] = ATTACKS) -> pd.DataFrame:
+    """The primary endpoint of every target under every source's attacks, first seed.
+
+    Args:
+        attacks: some of `ATTACKS`.
+
+    Returns:
+        `COLUMNS`: names as `str(Subject)`, e.g. `mat` or `convnet:base`; shares of 1 with an
+        interval over images. Where source and target are the same the attack knows its
+        victim (white-box). Rows of the source `none` are the recall without attack (`clean`).
+        Empty where the study has only one model to compare.
+    """
+    threat, rows = study.profile.evaluation.primary_threat, []
+    origin = sources(study.profile)
+    for target in subjects(study.profile) if origin else []:
+        clean = judged_in_short(study, target, study.profile.seeds[0])["clean", ""]
+        rows.append(_row(study, NONE, str(target), "clean", clean))
+    for source in origin:
+        found = transferred(study, source)
+        rows += [
+            _row(study, str(source), target, attack, by[attack, "" if attack == "pgd" else threat])
+            for target, by in found.items()
+            for attack in attacks
+        ]
+    return pd.DataFrame(rows, columns=list(TRANSFER_COLUMNS))
+
+
+def judged_in_short(study: Study, subject: Subject, seed: int) -> dict[Key, Outcomes]:
+    """A model under `INSIDE_ATTACKS` and the primary threat, whoever judged it by more.
+
+    The study's own models were judged by the full suite; each attack has a generator of its
+    own, so that its numbers do not depend on the others.
+    """
+    own = study.of_architecture(subject.architecture)
+    how = own.inside_judging() if subject.architecture else own.main_judging("test")
+    found = own.judged(subject.row, 0 if subject.row == "base" else seed, how).outcomes
+    threat = study.profile.evaluation.primary_threat
+    keys = [(a, "" if a in ("clean", "pgd") else threat) for a in INSIDE_ATTACKS]
+    return {key: found[key] for key in keys}
+
+
+def _row(study: Study, source: str, target: str, attack: str, found: Outcomes) -> dict[str, Any]:
+    own, n_boot = study.pairs("test").image_of, study.profile.evaluation.n_boot
+    level = primary_difference(found, None, own, n_boot=n_boot)
+    numbers = (level.value, level.low, level.high)
+    return dict(zip(TRANSFER_COLUMNS, (source, target, attack, *numbers), strict=True))
+
+
+def _weights(study: Study, subject: Subject) -> ArtefactSpec | None:
+    specs = study.of_architecture(subject.architecture).specs
+    if subject.row == "base":
+        return specs.base()
+    return specs.defended(specs.run(subject.row), study.profile.seeds[0])
+
+
+def _model(study: Study, subject: Subject) -> OpenClipEncoder:
+    own = study.of_architecture(subject.architecture)
+    return own.model(subject.row, 0 if subject.row == "base" else study.profile.seeds[0])
+
+
+MAX_ROWS = 9
+"""A study without `transfer_rows` and with more rows than this compares base models only."""
+
+
+@dataclass(frozen=True, order=True)
+class Subject:
+    """One model of the first seed.
+
+    Attributes:
+        architecture: of `profile.architectures`; "" for the study's own model.
+        row: `base`, or a row of the study.
+    """
+
+    architecture: str
+    row: str = "base"
+
+    def __str__(self) -> str:
+        return f"{self.architecture}:{self.row}" if self.architecture else self.row
+
+    @property
+    def artefact(self) -> str:
+        """As part of a folder's name."""
+        return str(self).replace(":", "-")
+
+
+def subjects(profile: Profile) -> list[Subject]:
+    """Whose attacks are made and who is judged by them: base models, then defended ones.
+
+    The base of every architecture, and of the study's own model the rows in
+    `transfer_rows` (without these all rows, where they are few).
+    """
+    named = [run.row for run in profile.runs]
+    rows = [row for row in named if row in profile.transfer_rows]
+    if not profile.transfer_rows and len(named) <= MAX_ROWS:
+        rows = named
+    bases = [Subject(name) for name in ("", *profile.architectures)]
+    return [*bases, *(Subject("", row) for row in rows)]
+
+
+def sources(profile: Profile) -> list[Subject]:
+    """The subjects that attacks are made on: all; none where there is only one model."""
+    found = subjects(profile)
+    return found if len(found) > 1 else []
+
+
+def architecture_rows(profile: Profile) -> list[tuple[str, str, int]]:
+    """(architecture, row name, seed) of every model of the other architectures."""
+    return [
+        (name, *row)
+        for name in profile.architectures
+        for row in rows_of(profile_of_architecture(profile, name))
+    ]

@@ -1,0 +1,277 @@
+"""One row of a comparison: a defence, the pairs it learns from, and its own choices.
+
+What is studied about pairs: the controlled experiment, and what generates pairs.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from matlib.choices import Choices
+from matlib.defences.inner_attack import AttackOrder
+from matlib.defences.table import DEFENCES
+from matlib.study.profile.parts import Distinct, Part, Seeds, Steps, Threat
+
+Augmentation = Literal[
+    "none", "captions", "renderings", "captions+renderings", "similar-images", "restated", "eda",
+    "characters", "drop-swap", "rewritten", "back-translated", "captioned", "randaugment",
+    "crop-flip-jitter", "augmix", "restyled", "generated", "mismatched", "dialled",
+]  # fmt: skip
+AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
+
+IMAGE_TECHNIQUES = (
+    "renderings", "similar-images", "randaugment", "crop-flip-jitter", "augmix", "restyled",
+    "generated",
+)  # fmt: skip
+BOTH_SIDES = ("captions+renderings",)
+SCENES_ONLY = ("renderings", "restated", "dialled")
+"""Only a world that knows its scenes can draw or restate them; dials need the truth."""
+REAL_ONLY = ("back-translated", "generated")
+"""Large pretrained generators without a small counterpart in the embedded world."""
+
+STRENGTHS: Choices[tuple[str, float, float]] = Choices({
+    "eda": ("share of words changed", 0.1, 1.0),
+    "characters": ("share of words with an edited letter", 0.1, 1.0),
+    "drop-swap": ("share of words dropped and swapped", 0.1, 1.0),
+    "rewritten": ("sampling temperature", 1.0, 4.0),
+    "captioned": ("sampling temperature", 1.0, 4.0),
+    "randaugment": ("magnitude of 30", 9.0, 30.0),
+    "crop-flip-jitter": ("strength", 1.0, 2.0),
+    "augmix": ("severity of 10", 3.0, 10.0),
+    "restyled": ("distance of the style", 1.0, 1.0),
+})  # fmt: skip
+"""Technique -> what its strength is, the usual one, the greatest; 0 is the least."""
+
+OPTIONS = {
+    "n_train": "t", "n_variants": "n", "strength": "x", "keep_aligned": "a", "keep_diverse": "k",
+    "vendi": "v",
+}  # fmt: skip
+"""Options of the pairs -> the letter that they have in a row's name."""
+
+
+class SetLevels(Part):
+    """One point of the controlled experiment: what added pairs are *set* to, in [0, 1].
+
+    Attributes:
+        modality: whether captions or images are added.
+        alignment: 1: true; 0: every attribute wrong with probability one half.
+        diversity: 0: one variant, repeated; 1: all variants different.
+        shift: 0: as in the test data; 1: another dialect or palette.
+        nuisance: no dial of its own: strength of the renderer's nuisance in added images at
+            diversity 1; at 0 it is that of the world, between them in proportion. None: that of
+            the world throughout.
+    """
+
+    modality: Literal["image", "text"]
+    alignment: float = Field(ge=0, le=1)
+    diversity: float = Field(ge=0, le=1)
+    shift: float = Field(ge=0, le=1)
+    nuisance: float | None = Field(default=None, ge=0, le=4)
+
+    def __str__(self) -> str:
+        levels = f"{self.modality}-a{self.alignment:g}-d{self.diversity:g}-s{self.shift:g}"
+        return levels if self.nuisance is None else f"{levels}-n{self.nuisance:g}"
+
+    @property
+    def levels(self) -> dict[str, float]:
+        """The three dials."""
+        return {"alignment": self.alignment, "diversity": self.diversity, "shift": self.shift}
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A field that is not set is not a part of a run's identity."""
+        found: dict[str, Any] = whole(self)
+        return {name: value for name, value in found.items() if value is not None}
+
+    @model_validator(mode="after")
+    def _of_images(self) -> SetLevels:
+        if self.nuisance is not None and self.modality != "image":
+            raise ValueError("nuisance is the renderer's: captions have none")
+        return self
+
+
+class Run(Part):
+    """One row of the comparison: a defence and, for mat+, its augmentation.
+
+    Everything after `threats` is a choice inside the defence or of its pairs; what is null
+    stays as the profile or the defence has it.
+    """
+
+    defence: str
+    augmentation: Augmentation = "none"
+    threats: tuple[Threat, ...] = Field(
+        default=(), description="of the words in training; empty: those of train_attack"
+    )
+    label: str = Field(
+        default="", pattern=r"^[A-Za-z0-9.+-]*$", description="tells variations of a defence apart"
+    )
+    lr: float | None = Field(default=None, gt=0, le=1, description="peak learning rate")
+    order: AttackOrder | None = Field(default=None, description="of the attacks on image and text")
+    mixed_pairs: float | None = Field(
+        default=None, ge=0, le=1,
+        description="share of the loss on pairs of which one side is attacked, the other clean",
+    )  # fmt: skip
+    clean_pairs: float | None = Field(
+        default=None, ge=0, le=1, description="share of the loss on clean pairs"
+    )
+    pgd_steps: int | None = Field(
+        default=None, ge=0, le=100_000, description="of the attack in training"
+    )
+    ema_decay: float | None = Field(default=None, ge=0, lt=1)
+    weight_decay: float | None = Field(default=None, ge=0, le=1000)
+    n_train: int | None = Field(default=None, ge=2, description="only so many training pairs")
+    n_variants: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="captions and images per pair, the original among them",
+    )
+    strength: float | None = Field(default=None, ge=0, description="unit: see STRENGTHS")
+    keep_aligned: float | None = Field(
+        default=None, ge=-1, le=1,
+        description="drop added pairs whose cosine under the base model is below this",
+    )  # fmt: skip
+    keep_diverse: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="keep only so many added variants, the most diverse",
+    )
+    vendi: float | None = Field(
+        default=None, ge=1,
+        description="thin the added captions until their mean Vendi score is no higher",
+    )  # fmt: skip
+    dials: SetLevels | None = Field(default=None, description="of augmentation dialled")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the pairs that differ from the profile's, by name."""
+        chosen = {name: getattr(self, name) for name in OPTIONS}
+        return {name: value for name, value in chosen.items() if value is not None}
+
+    @property
+    def technique(self) -> str:
+        """Name of its pairs: the augmentation with its options, `none` for the originals."""
+        own = [str(self.dials)] if self.dials else []
+        own += [f"{OPTIONS[name]}{value:g}" for name, value in self.options.items()]
+        return ".".join([self.augmentation, *own])
+
+    @property
+    def modality(self) -> str:
+        """What is added: `text`, `image`, `both` or, for the originals, ``."""
+        if self.augmentation == "none":
+            return ""
+        if self.dials is not None:
+            return self.dials.modality
+        if self.augmentation in BOTH_SIDES:
+            return "both"
+        return "image" if self.augmentation in IMAGE_TECHNIQUES else "text"
+
+    @property
+    def row(self) -> str:
+        """Name of its row: the defence, for mat+ its technique, the label of a variation."""
+        technique = self.technique.removeprefix("none").removeprefix(".")
+        return ".".join(filter(None, (self.defence, technique, self.label)))
+
+    @model_validator(mode="after")
+    def _known(self) -> Run:
+        if self.defence not in DEFENCES:
+            raise ValueError(f"unknown defence {self.defence!r}; known: {', '.join(DEFENCES)}")
+        shares = (self.mixed_pairs or 0.0) + (self.clean_pairs or 0.0)
+        if shares > 1:
+            raise ValueError(f"mixed_pairs and clean_pairs are shares of 1; got {shares:g} in all")
+        needs = DEFENCES[self.defence].uses_one_to_many
+        if needs != (self.augmentation != "none"):
+            raise ValueError(
+                f"{self.defence} {'needs' if needs else 'takes no'} augmentation; "
+                f"got {self.augmentation!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fitting_options(self) -> Run:
+        of_pairs = set(self.options) - {"n_train"}
+        if of_pairs and self.augmentation == "none":
+            raise ValueError(
+                f"{sorted(of_pairs)} are about added pairs, and {self.defence} adds none"
+            )
+        if (self.dials is not None) != (self.augmentation == "dialled"):
+            raise ValueError("augmentation dialled needs dials, and no other takes them")
+        if self.strength is not None:
+            known = STRENGTHS.get(self.augmentation)
+            if known is None:
+                raise ValueError(
+                    f"{self.augmentation} has no strength; these have: {', '.join(STRENGTHS)}"
+                )
+            if self.strength > known[2]:
+                raise ValueError(f"strength of {self.augmentation} ({known[0]}) is at most "
+                                 f"{known[2]:g}; got {self.strength:g}")  # fmt: skip
+        if self.vendi is not None and self.modality != "text":
+            raise ValueError("vendi thins added captions; this row adds none, or images too")
+        return self
+
+
+class Intervention(Part):
+    """A factorial experiment: MAT+ on pairs with set alignment, diversity and shift.
+
+    Every dial has the same levels, and every combination is trained once per seed and
+    modality. The repeats per pair are `profile.n_variants` throughout.
+    """
+
+    levels: tuple[float, ...] = Field(default=(0.0, 0.5, 1.0), min_length=2)
+    modalities: Annotated[tuple[Literal["image", "text"], ...], Distinct, Field(min_length=1)] = (
+        "text",
+        "image",
+    )
+    seeds: Seeds = Field(default=(0, 1), min_length=1)
+    threats: tuple[Threat, ...] = Field(default=(), description="as in `Run`")
+    lr: float | None = Field(default=None, gt=0, le=1)
+    nuisance: float | None = Field(
+        default=None, ge=0, le=4,
+        description="of added images at diversity 1; the world's own leaves them hardly diverse",
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Intervention:
+        in_range = all(0 <= level <= 1 for level in self.levels)
+        if not in_range or list(self.levels) != sorted(set(self.levels)):
+            raise ValueError(f"levels rise from 0 to 1 without repeats; got {self.levels}")
+        return self
+
+    def runs(self) -> tuple[Run, ...]:
+        """The rows of the experiment, one per design point."""
+        return tuple(
+            Run(defence="mat+", augmentation="dialled", threats=self.threats, lr=self.lr,
+                dials=SetLevels(modality=modality, alignment=a, diversity=d, shift=s,
+                                nuisance=self.nuisance if modality == "image" else None))
+            for modality in self.modalities
+            for a, d, s in product(self.levels, repeat=3)
+        )  # fmt: skip
+
+
+class Generators(Part):
+    """What makes captions and images: small models of the study, or pretrained ones by name.
+
+    A name is one of a hub or a local folder. Empty: the embedded world's own stand-in, where it
+    has one.
+    """
+
+    captioner: str = Field(default="", description="a BLIP model, for `captioned`")
+    captioner_steps: Steps = Field(default=900, description="scenes: training of its own")
+    rewriter: str = Field(default="", description="an instruct model, for `rewritten`")
+    translators: tuple[str, ...] = Field(
+        default=(), description="there and back, two Marian models, for `back-translated`"
+    )
+    image_to_image: str = Field(default="", description="a diffusion model, for `restyled`")
+    text_to_image: str = Field(default="", description="a diffusion model, for `generated`")
+    top_p: float = Field(default=0.9, gt=0, le=1, description="nucleus of all sampling")
+    batch_size: int = Field(default=16, ge=1, le=10_000)
+
+    @model_validator(mode="after")
+    def _there_and_back(self) -> Generators:
+        if len(self.translators) not in (0, 2):
+            raise ValueError(f"translators are two models, there and back; got {self.translators}")
+        return self

@@ -1,0 +1,343 @@
+"""The whole study in one call: notebooks in order, results, report, and copies to publish.
+
+A study under torchrun: each process makes its own rows on its own GPU, the first reports.
+
+The models of a study fit on one GPU and there are many of them, so rows are what processes
+share: nothing is exchanged between them but finished artefacts, whose locks in the results
+folder let one make what several need (the base model, the candidate words) while others wait.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from matlib.files import write_durably
+from matlib.launcher import GROUP_VARIABLES, n_processes
+from matlib.study.profile.profile import Profile, load_profile, profile_names
+from matlib.study.publish.notebooks import find_notebooks, refuse_unfit, run_notebooks
+from matlib.study.publish.published import publish_outputs
+from matlib.study.publish.readme import update_readme
+from matlib.study.publish.report import Figure, FrontPage, build_report, claims_text, read_claims
+from matlib.study.publish.shown import (
+    FIGURES,
+    PROFILE,
+    RESULTS,
+    is_writable,
+    keep_profile,
+    kept_profile,
+)
+from matlib.study.run.records import RECORDS_FILE as RECORDS
+from matlib.study.run.records import accept_records, keep_seconds, write_records
+from matlib.study.run.tasks import all_rows, is_done, make_rows, n_workers, stages
+from matlib.study.sources.karpathy import KarpathySource
+from matlib.study.store.provenance import PACKAGE_ROOT
+from matlib.study.study import Study, open_study
+from matlib.study.tables.results import write_results
+
+QUESTION = (
+    "An attacker changes a few pixels of an image and one word of its caption. How much of "
+    "the retrieval of a CLIP-like model survives, which way of adversarial training defends "
+    "it, and does it help to train with several captions per image and several images per "
+    "caption?"
+)
+NOTEBOOKS = PACKAGE_ROOT / "notebooks"
+PUBLISHED = PACKAGE_ROOT / "published"
+
+Say = Callable[[str], None]
+
+
+def run_study(
+    profile: str,
+    results: Path,
+    data: Path | None = None,
+    limit: int = 0,
+    *,
+    publish: bool = False,
+    workers: int = 0,
+    say: Say = print,
+) -> Path:
+    """Run all notebooks of a profile and write its report; what is finished is not redone.
+
+    Args:
+        publish: copy results into `published/<profile>/`, and for `demo` the outputs into
+            `notebooks/` (scenes only: photographs are never published).
+        workers: runs at the same time on a CPU; 0: as many as there are cores.
+
+    Returns:
+        path of the report's front page.
+
+    Raises:
+        ProfileError, ValueError, FileNotFoundError: bad profile or data, before any work.
+        NotebookError: a notebook failed.
+    """
+    checked = load_profile(profile, limit)
+    if publish and checked.dataset.name != "scenes":
+        raise ValueError("only studies of the embedded world are published: photographs are not")
+    sources, folder = wanted_notebooks(checked, find_notebooks(NOTEBOOKS)), results / checked.name
+    parameters = {
+        # a path would be another one where notebooks run, and the file may be edited meanwhile
+        "profile": profile if profile in profile_names() else str((folder / PROFILE).resolve()),
+        "results": str(results.resolve()),
+        "data": str(data.resolve()) if data else "",
+        "limit": limit,
+    }
+    refuse_unfit(sources, parameters)  # before the long work, not after it
+    study = Study(checked, results, data)  # missing data and foreign results are found here
+    say(f"study {checked.name}: {checked.about}")
+    if not is_writable(folder):
+        return _show(study, say)
+    _require_files(study)
+    keep_profile(checked, folder)
+    say(f"about {checked.minutes:g} minutes; results in {folder}")
+    at_once = n_workers(checked, workers)
+    _take_records(study, say)
+    if at_once > 1:
+        make_rows(study, data, all_rows(checked), at_once, say)
+    done = run_notebooks(sources, folder / "notebooks", parameters, say=say)
+    page = write_report(checked, folder)
+    if publish:
+        if checked.name == "demo":
+            for notebook in done:
+                publish_outputs(notebook.executed, notebook.source)
+        _publish(folder, PUBLISHED / checked.name)
+        if checked.name != "demo":
+            write_records(study, PUBLISHED / checked.name)  # names its hash in the provenance
+        update_readme(PACKAGE_ROOT / "README.md", PUBLISHED / "demo")
+    claims = read_claims(folder / "claims.json")
+    say(f"\n{claims_text(claims)}\n\nreport: {page}")
+    return page
+
+
+def _require_files(study: Study) -> None:
+    if isinstance(study.source, KarpathySource):
+        study.source.require_files()
+
+
+def _show(study: Study, say: Say) -> Path:
+    """A finished study in a folder that cannot be written, as it was made.
+
+    Raises:
+        OSError: it is not finished.
+    """
+    folder, profile = study.root, study.profile
+    left = [task for stage in stages(profile, all_rows(profile)) for task in stage
+            if not is_done(study, task)]  # fmt: skip
+    page = folder / "report" / "index.html"
+    if left or not page.is_file():
+        raise OSError(
+            f"{folder} cannot be written, and the study is not finished ("
+            f"{len(left)} of its runs are missing); give another --results, or make it writable"
+        )
+    kept_profile(profile, folder)
+    say(f"{folder} cannot be written: shown as it was made")
+    say(f"\n{claims_text(read_claims(folder / 'claims.json'))}\n\nreport: {page}")
+    return page
+
+
+def wanted_notebooks(profile: Profile, found: list[Path]) -> list[Path]:
+    """The notebooks that a profile runs: those it names by their beginnings, or all.
+
+    Raises:
+        ValueError: a name that no notebook begins with.
+    """
+    if not profile.notebooks:
+        return found
+    for name in profile.notebooks:
+        if not any(path.name.startswith(name) for path in found):
+            raise ValueError(f"profile {profile.name} names a notebook {name!r} that is not there")
+    return [path for path in found if path.name.startswith(profile.notebooks)]
+
+
+def write_report(profile: Profile, folder: Path) -> Path:
+    """The report of executed notebooks in `folder` (`results/<profile>`).
+
+    Only what the last study of this very profile has shown goes in. In a folder that cannot be
+    written the report is the one that is there.
+
+    Raises:
+        FileNotFoundError, ProfileError: no study was run, or with another version of the profile.
+    """
+    profile = kept_profile(profile, folder)
+    if not is_writable(folder) and (folder / "report" / "index.html").is_file():
+        return folder / "report" / "index.html"
+    wanted = wanted_notebooks(profile, find_notebooks(NOTEBOOKS))
+    executed = [folder / "notebooks" / source.name for source in wanted]
+    notes = []
+    if profile.limit:
+        notes.append(f"Partial study: at most {profile.limit} test images.")
+    if len(profile.seeds) < 3:
+        notes.append("One training seed: every verdict holds for these weights only.")
+    front = FrontPage(
+        title=f"Multimodal adversarial robustness: {profile.name}",
+        question=QUESTION,
+        profile=profile.name,
+        claims=read_claims(folder / "claims.json"),
+        figures=[
+            Figure(folder / "figures" / f"{name}.png", caption)
+            for name, caption in FIGURES.items()
+            if (folder / "figures" / f"{name}.png").is_file()
+        ],
+        provenance=_summary(profile, folder),
+        notes=notes,
+    )
+    return build_report(folder, front, [path for path in executed if path.is_file()])
+
+
+def _summary(profile: Profile, folder: Path) -> dict[str, Any]:
+    from matlib.study.store.provenance import checkout_state, versions
+
+    state = checkout_state()
+    return {
+        "profile": profile.name,
+        "about": profile.about,
+        "commit": f"{state['commit'] or 'none'}{' (changed since)' if state['dirty'] else ''}",
+        "seeds": ", ".join(map(str, profile.seeds)),
+        "gallery": f"{profile.dataset.n_test} images",
+        **versions(),
+    }
+
+
+def _take_records(study: Study, say: Say, *, whole: bool = False) -> None:
+    """What another machine has judged for this very study and this very code."""
+    taken = accept_records(study, PUBLISHED / study.profile.name, whole=whole)
+    if taken:
+        say(f"{taken} evaluations were taken from published/{study.profile.name}/{RECORDS}")
+
+
+def _publish(folder: Path, target: Path) -> None:
+    """Copy the tables and the figures of a finished study."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in RESULTS:
+        if (folder / name).is_file():
+            text = (folder / name).read_text(encoding="utf-8")
+            write_durably(target / name, keep_seconds(text, target / name))
+    for figure in FIGURES:
+        made = folder / "figures" / f"{figure}.png"
+        if made.is_file():
+            shutil.copyfile(made, target / f"{figure}.png")
+
+
+def run_shard(
+    profile: str,
+    results: Path,
+    data: Path | None,
+    limit: int,
+    shard: tuple[int, int],
+    *,
+    publish: bool = False,
+    workers: int = 0,
+    say: Say = print,
+) -> None:
+    """Train and judge every n-th row of a profile, counted from i; no notebooks.
+
+    Args:
+        shard: (i, n), 1 <= i <= n.
+        publish: write what is judged so far as records into `published/<profile>/`, where a
+            later run on any machine takes it from.
+        workers: runs at the same time on a CPU; 0: as many as there are cores.
+    """
+    study = open_study(profile, str(results), str(data) if data else "", limit)
+    _require_files(study)
+    _take_records(study, say, whole=True)
+    i, n = shard
+    mine = all_rows(study.profile).share(i, n)
+    make_rows(study, data, mine, n_workers(study.profile, workers), say)
+    if i == n and n == 1:
+        write_results(study)
+    if publish:
+        target = PUBLISHED / study.profile.name
+        if i == n and n == 1:
+            _publish(study.root, target)
+        say(f"records: {write_records(study, target)}")
+    say(f"shard {i}/{n} is finished; run without --shard when all are")
+
+
+@dataclass(frozen=True)
+class Launched:
+    """This process among those that torchrun started.
+
+    Attributes:
+        rank, count: over all machines.
+        local_rank: on this machine; the number of its GPU.
+    """
+
+    rank: int
+    count: int
+    local_rank: int
+
+
+def launched(variables: MutableMapping[str, str] = os.environ) -> Launched | None:
+    """What torchrun says; None for a process that stands alone.
+
+    Raises:
+        ValueError: several processes without their numbers, or a variable that holds none.
+    """
+    count = n_processes(variables=variables)
+    if count < 2:
+        return None
+    try:
+        rank, local_rank = (int(variables[name]) for name in ("RANK", "LOCAL_RANK"))
+    except KeyError as missing:
+        raise ValueError(
+            f"WORLD_SIZE is {count} but {missing} is not set: start with torchrun, which sets both"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"RANK and LOCAL_RANK are numbers of processes: {error}") from error
+    if not 0 <= local_rank <= rank < count:
+        raise ValueError(
+            f"RANK is expected below WORLD_SIZE {count} and LOCAL_RANK not above RANK; got "
+            f"{rank} and {local_rank}: start with torchrun, which sets all three"
+        )
+    return Launched(rank, count, local_rank)
+
+
+def stand_alone(me: Launched, variables: MutableMapping[str, str] = os.environ) -> None:
+    """Train alone from here on, seeing one GPU only; before CUDA is touched."""
+    for name in GROUP_VARIABLES:
+        variables.pop(name, None)
+    visible = variables.get("CUDA_VISIBLE_DEVICES", "")
+    if visible:
+        devices = visible.split(",")
+        variables["CUDA_VISIBLE_DEVICES"] = devices[me.local_rank % len(devices)]
+    else:  # without GPUs the number means nothing
+        variables["CUDA_VISIBLE_DEVICES"] = str(me.local_rank)
+
+
+def run_launched(
+    me: Launched,
+    profile: str,
+    results: Path,
+    data: Path | None = None,
+    limit: int = 0,
+    *,
+    publish: bool = False,
+    workers: int = 0,
+    say: Callable[[str], None] = print,
+    pause: float = 10.0,
+) -> None:
+    """This process's rows; the first process then waits for all, runs the notebooks and reports.
+
+    A process that fails makes torchrun stop the others; the same command goes on afterwards.
+
+    Args:
+        results: a folder that all processes see, with working file locks.
+        workers: runs at once in each process; 0: one.
+        pause: seconds between two looks at what the others have finished.
+    """
+    stand_alone(me)
+    shard = (me.rank + 1, me.count)
+    run_shard(profile, results, data, limit, shard, workers=workers or 1, say=say)
+    if me.rank:
+        return
+    study = Study(load_profile(profile, limit), results, data)
+    shared = replace(all_rows(study.profile), sources=())  # left to the process that reports
+    waiting = [task for stage in stages(study.profile, shared) for task in stage]
+    while waiting := [task for task in waiting if not is_done(study, task)]:
+        time.sleep(pause)
+    run_study(profile, results, data, limit, publish=publish, workers=1, say=say)

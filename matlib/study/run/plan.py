@@ -1,0 +1,361 @@
+"""What a study will cost, said before it starts: passes, hours, memory, disk, and what is left.
+
+Seconds of a step and of an attacked image, measured where that is quick, else predicted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from matlib.data.pairs import GIBIBYTE, image_budget
+from matlib.defences.table import defence
+from matlib.models.open_clip import OpenClipEncoder, open_named
+from matlib.models.opening import settings_of
+from matlib.models.small import SmallModel, build_small
+from matlib.study.made.judgings import Judging, full, judgings_of, validating
+from matlib.study.profile.profile import Profile
+from matlib.study.profile.rows import Run
+from matlib.study.publish.notebooks import one_thread
+from matlib.study.recipes import defence_of, n_variants_of, profile_of_architecture, train_attack_of
+from matlib.study.run.probe import (
+    KINDS,
+    Timed,
+    activation_bytes,
+    captions_per_image,
+    counting_encoder,
+    judging,
+    pass_seconds,
+    training_steps,
+)
+from matlib.study.run.tasks import TRAINED, Task, all_rows, is_done, n_workers, stages
+from matlib.study.specs import Specs
+from matlib.study.store.store import Artefact
+from matlib.study.study import Study
+
+SANITY_SHARE = 0.7
+"""Cost of an image in the sanity battery over that in the suite (0.13 s and 0.18 s in the demo)."""
+
+TASK_SECONDS = 0.25
+"""Of each task beside its work: hashing, writing and syncing (measured on the smoke profile)."""
+
+SHOWN_IMAGES = 12
+
+
+@dataclass
+class Plan:
+    """The cost of a study.
+
+    Attributes:
+        parameters: by tower.
+        n_models, n_left: models to be trained and judged, and those not finished.
+        training_rows, judging_rows: rows through the towers, by kind, of the whole study.
+        hours, hours_left: wall hours on this device, with `n_workers` at a time.
+        error: of the hours, as a share of them, from how far the probe's repetitions lie apart
+            and, where steps were predicted from passes, how far that is from a measured step.
+        seconds: work per kind of task, all of it, before it is shared among workers.
+    """
+
+    profile: str
+    device: str
+    n_workers: int
+    parameters: dict[str, int]
+    n_models: int
+    n_left: int = 0
+    training_rows: dict[str, float] = field(default_factory=dict)
+    judging_rows: dict[str, float] = field(default_factory=dict)
+    hours: float = 0.0
+    hours_left: float = 0.0
+    error: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
+    memory_gib: dict[str, float] = field(default_factory=dict)
+    disk_gib: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def plan(profile: Profile, results: Path, data: Path | None = None, workers: int = 0) -> Plan:
+    """Probe and extrapolate; nothing is written.
+
+    Args:
+        results: folder of all results, looked into for what is finished.
+        data: folder of a data set on disk; without it images are made up and nothing counts
+            as finished.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    at_once = n_workers(profile, workers)
+    specs = Specs(profile, {}, device)
+    rows = all_rows(profile)
+    with one_thread(at_once > 1):
+        encoder = _encoder(profile, device)
+        parameters = {
+            name: sum(p.numel() for p in encoder.tower(name)) for name in ("image", "text")
+        }
+        n_models = len(rows.main) + len(rows.inside) + len(rows.elsewhere) + len(rows.of_pairs)
+        found = Plan(profile.name, _device_name(device), at_once, parameters, n_models)
+        costs = {name: Costs(*each) for name, each in _models(profile, encoder).items()}
+        tasks = [task for stage in stages(profile, rows) for task in stage]
+        done, trained = _finished(profile, results, data, tasks, found)
+        _add_hours(found, costs, tasks, done, trained, specs)
+        _add_sizes(found, profile, encoder)
+    if profile.model.kind == "open_clip":
+        found.notes.append(f"probed on {profile.model.name} with random weights: as fast as any")
+    found.notes += list(dict.fromkeys(note for each in costs.values() for note in each.notes))
+    return found
+
+
+def _add_hours(
+    found: Plan,
+    costs: dict[str, Costs],
+    tasks: list[Task],
+    done: set[Task],
+    trained: set[Task],
+    specs: Specs,
+) -> None:
+    total = left = wrong = 0.0
+    for task in tasks:
+        own = costs[task.architecture]
+        spent = _training(found, own, task, specs)
+        if task in trained:
+            left -= sum(timed.seconds * n for _, timed, n in spent)
+        spent += [*_judging(found, own, task), ("storing", Timed(TASK_SECONDS, 0.0), 1.0)]
+        for what, timed, n in spent:
+            seconds = timed.seconds * n
+            found.seconds[what] = found.seconds.get(what, 0.0) + seconds
+            total, wrong = total + seconds, wrong + seconds * timed.spread
+            left += 0.0 if task in done else seconds
+    found.hours, found.hours_left = (x / 3600 / found.n_workers for x in (total, max(left, 0.0)))
+    found.error = wrong / total if total else 0.0
+    found.n_left = sum(t.what in TRAINED and t not in done for t in tasks)
+    found.notes.append(
+        "not in the hours: the masked language model, candidate words, notebooks and the report"
+    )
+
+
+Spent = list[tuple[str, Timed, float]]
+"""What for, seconds of one, how many."""
+
+
+def _training(found: Plan, costs: Costs, task: Task, specs: Specs) -> Spent:
+    """The steps of the model that a task makes, and its measurements on validation pairs."""
+    profile = costs.profile
+    is_own = task.what in TRAINED and task.name != "base"
+    if not is_own and not (task.what == "base" and profile.base):
+        return []
+    run = specs.run(task.name) if is_own else Run(defence="clean")
+    phase = profile.finetune if is_own else profile.base
+    assert phase is not None
+    step, rows = costs.step(run, phase.batch_size)
+    _add(found.training_rows, rows, phase.n_steps * phase.batch_size)
+    spent = [("training", step, float(phase.n_steps))]
+    if is_own and phase.validate_every:
+        image, rows = costs.judge(validating(profile.evaluation))
+        n = profile.dataset.n_val * (phase.n_steps // phase.validate_every)
+        _add(found.judging_rows, rows, n)
+        spent.append(("validation", image, float(n)))
+    return spent
+
+
+def _judging(found: Plan, costs: Costs, task: Task) -> Spent:
+    """The images that a task judges, by what for."""
+    profile, spent = costs.profile, Spent()
+    data, e = profile.dataset, profile.evaluation
+    hows, share = judgings_of(e, task.what), 1.0
+    if task.what == "sanity":
+        hows, share = [full(e, "test")], SANITY_SHARE
+    for how in hows:
+        image, rows = costs.judge(how)
+        n = min(data.n_test, data.n_train) if task.what == "gap" else data.n_test
+        if task.what == "sanity":
+            n = min(profile.analysis_images, n)
+        _add(found.judging_rows, rows, share * n)
+        spent.append(({"judged": "judging"}.get(task.what, task.what), image, share * n))
+    return spent
+
+
+def _add(rows: dict[str, float], more: dict[str, float], n: float) -> None:
+    for kind, count in more.items():
+        rows[kind] = rows.get(kind, 0.0) + n * count
+
+
+def _finished(
+    profile: Profile, results: Path, data: Path | None, tasks: list[Task], found: Plan
+) -> tuple[set[Task], set[Task]]:
+    """Tasks that are done, and those not done whose model is trained already."""
+    if profile.dataset.name != "scenes" and data is None:
+        found.notes.append("no data folder: images were made up, and nothing counts as finished")
+        return set(), set()
+    if not (results / profile.name).is_dir():
+        return set(), set()
+    study = Study(profile, results, data)
+    done = {task for task in tasks if is_done(study, task)}
+    trained = {
+        task
+        for task in tasks
+        if task not in done and task.what in TRAINED and task.name != "base"
+        and _weights(study.of_architecture(task.architecture), task)
+    }  # fmt: skip
+    return done, trained
+
+
+def _weights(study: Study, task: Task) -> Artefact | None:
+    return study.store.find(study.specs.defended(study.specs.run(task.name), task.seed))
+
+
+def _add_sizes(found: Plan, profile: Profile, encoder: OpenClipEncoder) -> None:
+    data, phase = profile.dataset, profile.finetune or profile.base
+    weights = 4 * sum(found.parameters.values())
+    pixels = 3 * data.image_size**2
+    image_sets = {1, *(n_variants_of(profile, run) for run in profile.every_run
+                       if run.modality in ("image", "both"))}  # fmt: skip
+    images = max(data.n_train * max(image_sets), data.n_base)
+    copies = 4 + any(defence(run.defence).needs_reference for run in profile.every_run)
+    batch = phase.batch_size / phase.micro_batches if phase else 32
+    half = 0.5 if phase and phase.mixed_precision != "no" else 1.0
+    model = copies * weights + batch * half * activation_bytes(encoder, 2)
+    if encoder.device.type == "cuda":  # what the probe needed at its batch may be more
+        model = max(model, float(torch.cuda.max_memory_allocated()))
+    host = min(images * pixels, image_budget()) + 4 * 4 * data.n_test * pixels
+    is_gpu = encoder.device.type == "cuda"
+    found.memory_gib = {
+        "RAM": ((host + (0 if is_gpu else model)) * found.n_workers) / GIBIBYTE,
+        "of which training images": min(images * pixels, image_budget()) / GIBIBYTE,
+        "GPU" if is_gpu else "model and activations": model / GIBIBYTE,
+    }
+    n_attacks = 2 + 6 * len(profile.evaluation.threats)
+    n_queries = data.n_test * (1 + captions_per_image(profile))
+    shown = n_attacks * SHOWN_IMAGES * pixels * 4
+    records = found.n_models * (shown + n_attacks * n_queries * 80)
+    n_saved = found.n_models - (profile.base is None)
+    found.disk_gib = {
+        "weights": n_saved * weights / GIBIBYTE,
+        "checkpoints while training": found.n_workers * 2 * 3 * weights / GIBIBYTE,
+        "records": records / GIBIBYTE,
+    }
+
+
+def _models(
+    profile: Profile, encoder: OpenClipEncoder
+) -> dict[str, tuple[Profile, OpenClipEncoder]]:
+    """The study's own model under "" and every further architecture, each with its profile."""
+    found = {"": (profile, encoder)}
+    for name in profile.architectures:
+        own = profile_of_architecture(profile, name)
+        found[name] = (own, _encoder(own, encoder.device.type))
+    return found
+
+
+def _encoder(profile: Profile, device: str) -> OpenClipEncoder:
+    """The architecture with random weights: a pass takes as long with any."""
+    model = profile.model
+    if model.kind == "open_clip":
+        settings = settings_of(model.name, model.pretrained or None, model.rest)
+        return open_named(model.name, None, device, settings=settings)
+    shape = model.shape
+    return build_small(SmallModel(image_size=profile.dataset.image_size, **shape), 0).to(device)
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else "cpu"
+
+
+PROBE_SECONDS = 40.0
+"""Trainings, and attacks, that take longer than this in a probe are predicted from passes."""
+
+LARGE_BATCH_SECONDS = 0.25
+"""A training pass of two pairs that takes longer is probed with two pairs."""
+
+
+class Costs:
+    """Seconds of a step of each row and of an image of each judging."""
+
+    def __init__(self, profile: Profile, encoder: OpenClipEncoder) -> None:
+        self.profile, self.encoder, self.notes = profile, encoder, list[str]()
+        self.counting = counting_encoder()
+        phase = profile.finetune or profile.base
+        self.precision = "no" if phase is None else phase.mixed_precision
+        first = pass_seconds(encoder, 2, 1)
+        slow = 2 * (first["image_train"].seconds + first["text_train"].seconds)
+        self.is_large = slow > LARGE_BATCH_SECONDS
+        wanted = phase.batch_size if phase else 32
+        self.batch = 2 if self.is_large else min(wanted, 64)
+        repeats = 2 if self.is_large else 5
+        self.passes = pass_seconds(
+            encoder, self.batch, repeats, self.precision, is_warm=self.is_large
+        )
+        is_half = self.precision != "no"
+        if self.is_large and is_half:
+            self.judge_passes = first
+        else:
+            self.judge_passes = (
+                pass_seconds(encoder, self.batch, repeats) if is_half else self.passes
+            )
+        self._steps: dict[tuple[object, ...], tuple[Timed, dict[str, float]]] = {}
+        self._judged: dict[Judging, tuple[Timed, dict[str, float]]] = {}
+        self._ratio: Timed | None = None
+        self._probed = 0.0
+
+    def step(self, run: Run, batch: int) -> tuple[Timed, dict[str, float]]:
+        """Seconds of one optimiser step of a row, and rows per pair by kind."""
+        how, attack = defence_of(run), train_attack_of(self.profile, run)
+        words = None if how.text == "random" else how.text  # drawn at random they cost no pass
+        versions = (run.mixed_pairs, run.clean_pairs)
+        family = (
+            how.image, words, how.kind, how.towers, attack.threats if words else (),
+            attack.pgd_steps, versions, batch,
+        )  # fmt: skip
+        if family not in self._steps:
+            self._steps[family] = self._probe(run, batch)
+        return self._steps[family]
+
+    def _probe(self, run: Run, batch: int) -> tuple[Timed, dict[str, float]]:
+        _, rows = training_steps(self.counting, self.profile, run, min(batch, 8), 1)
+        expected = batch * _seconds(rows, self.passes)
+        if not self.is_large and self._probed + 4 * expected < PROBE_SECONDS:
+            self._probed += 4 * expected
+            timed, _ = training_steps(self.encoder, self.profile, run, batch, 3)
+            return timed, rows
+        ratio = self.ratio(run, rows)
+        spread = _spread(rows, self.passes) + abs(ratio.seconds - 1) / 2
+        return Timed(expected * ratio.seconds, spread), rows
+
+    def ratio(self, run: Run, rows: dict[str, float]) -> Timed:
+        """A measured small step over its passes, from the first row that asks."""
+        if self._ratio is None:
+            timed, _ = training_steps(self.encoder, self.profile, run, self.batch, 1)
+            expected = self.batch * _seconds(rows, self.passes)
+            self._ratio = Timed(timed.seconds / expected, 0.0)
+            self.notes.append(
+                f"a step of {self.batch} pairs of {run.defence} was measured; the others follow "
+                f"from the passes that they make (measured over predicted: "
+                f"{self._ratio.seconds:.2f})"
+            )
+        return self._ratio
+
+    def judge(self, how: Judging) -> tuple[Timed, dict[str, float]]:
+        """Seconds of one image with its captions under a judging, and its rows by kind."""
+        how = replace(how, gallery="test")  # which images they are costs nothing
+        if how not in self._judged:
+            self._judged[how] = self._judge(how)
+        return self._judged[how]
+
+    def _judge(self, how: Judging) -> tuple[Timed, dict[str, float]]:
+        _, rows = judging(self.counting, self.profile, how, 4)
+        expected = _seconds(rows, self.judge_passes)
+        n = min(16, self.profile.dataset.n_test)
+        if n * expected < PROBE_SECONDS:
+            times = [judging(self.encoder, self.profile, how, n)[0] / n for _ in range(2)]
+            return Timed.of(times), rows
+        self.notes.append("attacks take too long here to be tried: predicted from their passes")
+        return Timed(expected, _spread(rows, self.judge_passes)), rows
+
+
+def _seconds(rows: dict[str, float], passes: dict[str, Timed]) -> float:
+    return sum(rows[kind] * passes[kind].seconds for kind in KINDS)
+
+
+def _spread(rows: dict[str, float], passes: dict[str, Timed]) -> float:
+    total = _seconds(rows, passes)
+    parts = (rows[kind] * passes[kind].seconds * passes[kind].spread for kind in KINDS)
+    return sum(parts) / total if total else 0.0

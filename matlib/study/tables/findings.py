@@ -1,0 +1,139 @@
+"""What we found, and where we differ from the paper: sentences from the ledgers' verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matlib.analysis.figures.sentences import claim_numbers
+
+Ledger = Sequence[Mapping[str, Any]]
+
+PAPER_SAYS = {
+    "C0": "MAT defends",
+    "C2": "MAT beats unimodal defences",
+    "C3": "MAT over-fits to 1:1 pairs",
+    "C4": "one-to-many augmentation helps",
+    "C5": "text augmentations beat image augmentations",
+    "C6": "cross-modal augmentations can beat intra-modal ones",
+    "C7a": "good augmentations are well aligned",
+    "C7b": "good augmentations are diverse",
+    "C7c": "good augmentations are not shifted",
+}
+"""What the paper's abstracts say (arXiv 2405.18770), in our words; its tables were not at hand."""
+
+NO_VIOLATION = "no violation found"
+"""The verdict of C9 where no check fails: that shows nothing more, so nothing is *supported*."""
+
+SHOWN_IN = {
+    "C0": ("20_defences", "robustness.png"),
+    "C1": ("10_threat", ""),
+    "C2": ("20_defences", "robustness.png"),
+    "C3": ("30_one_to_many", ""),
+    "C4": ("30_one_to_many", "robustness.png"),
+    "C5": ("30_one_to_many", ""),
+    "C6": ("30_one_to_many", ""),
+    "C7": ("70_what_makes_a_good_pair", "good_pairs.png"),
+    "C8a": ("85_transfer", ""),
+    "C9": ("80_sanity", ""),
+}
+"""Claim, or the family of its variations -> the notebook that shows it, and its figure among the
+published ones ("" where there is none)."""
+
+PAIRS_STUDY, OF_PAIRS = "one-to-many", ("C4", "C5", "C6", "C7")
+"""The study that has these claims' controls (a regularised MAT as rival, members chosen on
+validation). Among as many seeds it speaks, not one that has the same rows by the way."""
+
+
+def shown_in(claim: str) -> tuple[str, str]:
+    """Name of the notebook that shows a claim, and of its published figure; "" for none.
+
+    >>> shown_in("C7b")
+    ('70_what_makes_a_good_pair', 'good_pairs.png')
+    """
+    return SHOWN_IN.get(claim) or SHOWN_IN.get(claim[:2], ("", ""))
+
+
+def as_worded_now(claim: Mapping[str, Any]) -> dict[str, Any]:
+    """A claim of a ledger, also of one written when C9 was still called *supported*."""
+    verdict = str(claim["verdict"])
+    if claim["id"] == "C9" and verdict.startswith(("supported", "favourable")):
+        verdict = verdict.replace("supported", NO_VIOLATION).replace("favourable", NO_VIOLATION)
+    return {**claim, "verdict": verdict}
+
+
+def findings(ledgers: Mapping[str, Ledger]) -> list[str]:
+    """One sentence per decided claim, that of the study with the most training seeds.
+
+    Among studies with as many seeds, `PAIRS_STUDY` speaks of pairs; of others the first.
+
+    Args:
+        ledgers: profile name -> its claims, as in claims.json.
+
+    Returns:
+        sentences in the order of the claims; empty where nothing is decided.
+    """
+    return [_sentence(profile, claim) for profile, claim in _decided(ledgers)]
+
+
+def beside_the_paper(ledgers: Mapping[str, Ledger]) -> list[str]:
+    """The same for the paper's claims alone, without the numbers."""
+    return [
+        f"{claim['id']}, {PAPER_SAYS[claim['id']]}: **{claim['verdict']}** ({profile}); "
+        f"{_beside_the_paper(claim['verdict'])}."
+        for profile, claim in _decided(ledgers)
+        if claim["id"] in PAPER_SAYS
+    ]
+
+
+def _decided(ledgers: Mapping[str, Ledger]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The study that speaks of each decided claim, and the claim."""
+    best: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    for profile, claims in ledgers.items():
+        for claim in claims:
+            if claim["estimate"] is None:
+                continue
+            known = best.get(claim["id"])
+            if known is None or _weight(profile, claim) > _weight(*known):
+                best[claim["id"]] = (profile, claim)
+    order = {claim["id"]: i for claims in ledgers.values() for i, claim in enumerate(claims)}
+    return [best[key] for key in sorted(best, key=lambda k: (k[:2], order[k]))]
+
+
+def _weight(profile: str, claim: Mapping[str, Any]) -> tuple[int, bool]:
+    """Which study speaks of a claim: the larger, the sooner."""
+    return claim["n_seeds"], profile == PAIRS_STUDY and claim["id"].startswith(OF_PAIRS)
+
+
+def _sentence(profile: str, claim: Mapping[str, Any]) -> str:
+    said = PAPER_SAYS.get(claim["id"])
+    text = (
+        f"{claim['id']}, {claim['claim']}: **{claim['verdict']}** "
+        f"({claim_numbers(claim)}; {profile}{_although_apart(claim)})."
+    )
+    if said is None:
+        return f"{text} Not one of the paper's claims."
+    return f"{text} The paper: {said}; {_beside_the_paper(claim['verdict'])}."
+
+
+def _although_apart(claim: Mapping[str, Any]) -> str:
+    """Why a claim is undecided although its interval leaves 0 out: its p-value decides, which
+    is corrected for the number of claims (and counts orders by chance where it ranks few)."""
+    low, high = claim["ci_low"], claim["ci_high"]
+    is_apart = low > 0 or (high is not None and high < 0)
+    if claim["verdict"].startswith("inconclusive") and is_apart and "floor" not in claim["verdict"]:
+        return "; 0 is outside this interval, but the p-value corrected for all claims is not small"
+    return ""
+
+
+def _beside_the_paper(verdict: str) -> str:
+    """How our verdict stands to a paper that says yes."""
+    if verdict == "supported":
+        return "in this world we find so too"
+    if verdict == "not supported":
+        return "in this world we find the opposite"
+    if verdict.startswith("favourable"):
+        return "these weights agree, which says nothing of the method"
+    if verdict.startswith("unfavourable"):
+        return "these weights disagree, which says nothing of the method"
+    return "our runs cannot tell"

@@ -1,0 +1,280 @@
+"""The study's results as tidy tables, and on disk.
+
+The defences side by side: every attack in one table, and what each training cost.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from matlib.defences.table import defence
+from matlib.evaluation.retrieval import Direction
+from matlib.evaluation.statistics import MIN_SEEDS_FOR_INTERVAL, recall_estimate, t_interval
+from matlib.evaluation.suite import WORDS_ALONE, Key
+from matlib.files import write_durably
+from matlib.study.made.transfer import transfer_table
+from matlib.study.profile.rows import Run
+from matlib.study.run.records import as_made
+from matlib.study.study import Study
+from matlib.study.tables.endpoints import (
+    endpoint_table,
+    held_out_table,
+    inside_table,
+    ranking_table,
+)
+from matlib.study.tables.ledger import contrast_table, contrasts_of, ledger
+from matlib.study.tables.techniques import intervention_table, sweep_table, technique_table
+
+KS = (1, 5, 10)
+DIRECTIONS: tuple[Direction, Direction] = ("TR", "IR")
+ROBUSTNESS_COLUMNS = (
+    "dataset", "split", "defence", "augmentation", "seed", "train_eps_255", "attack",
+    "text_threat", "eps_255", "n_words", "source_model", "direction", "k", "recall", "ci_low",
+    "ci_high", "n_queries", "n_gallery",
+)  # fmt: skip
+
+
+def robustness_table(study: Study, split: Literal["test", "val"] = "test") -> pd.DataFrame:
+    """One row per model, seed, attack, threat, direction and k; recall in [0, 1].
+
+    `text_threat` is empty where no text is attacked; `eps_255` and `n_words` are what the
+    attack may use. Intervals resample images. Rows with seed `mean` average over seeds, with
+    a t-interval from three seeds on. `worst` is a per-query minimum: a pessimistic bound.
+    """
+    rows: list[dict[str, Any]] = []
+    pairs = study.pairs(split)
+    for name, seed in study.rows():
+        run = None if name == "base" else study.specs.run(name)
+        judged = study.judged(name, seed, study.main_judging(split))
+        for key, found in judged.outcomes.items():
+            for direction, k in product(DIRECTIONS, KS):
+                estimate = recall_estimate(
+                    found, pairs.image_of, direction, k, n_boot=study.profile.evaluation.n_boot
+                )
+                sizes = (len(pairs), pairs.n_captions)
+                queries, gallery = sizes if direction == "TR" else sizes[::-1]
+                rows.append(
+                    {
+                        "dataset": pairs.name,
+                        "split": split,
+                        **_about_model(study, run),
+                        "seed": seed,
+                        **about_attack(study, key),
+                        "direction": direction,
+                        "k": k,
+                        "recall": estimate.value,
+                        "ci_low": estimate.low,
+                        "ci_high": estimate.high,
+                        "n_queries": queries,
+                        "n_gallery": gallery,
+                    }
+                )
+    return _with_means(pd.DataFrame(rows)[list(ROBUSTNESS_COLUMNS)])
+
+
+def _about_model(study: Study, run: Run | None) -> dict[str, Any]:
+    if run is None:
+        return {"defence": "base", "augmentation": "none", "train_eps_255": 0.0}
+    attacked = defence(run.defence).attacks_image
+    eps = study.profile.train_attack.eps_255 if attacked else 0.0
+    return {"defence": run.defence, "augmentation": run.augmentation, "train_eps_255": eps}
+
+
+def about_attack(study: Study, key: Key, source_model: str = "self") -> dict[str, Any]:
+    """The columns that say what an attack might do.
+
+    Args:
+        source_model: the row that the attack was made on; `self` for the judged model.
+    """
+    attack, threat = key
+    budget = study.profile.evaluation
+    return {
+        "attack": attack,
+        "text_threat": threat,
+        "eps_255": 0.0 if attack in ("clean", *WORDS_ALONE) else budget.eps_255,
+        "n_words": 0 if attack in ("clean", "pgd") else budget.n_words,
+        "source_model": source_model,
+    }
+
+
+def _with_means(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows averaged over seeds beside the single ones, where there are several seeds."""
+    table = table.astype({"seed": object})
+    per_model = [c for c in ROBUSTNESS_COLUMNS if c not in ("seed", "recall", "ci_low", "ci_high")]
+    means = []
+    for values, part in table.groupby(per_model, sort=False):
+        if len(part) < 2:
+            continue
+        row = dict(zip(per_model, values, strict=True))
+        recalls = part["recall"].to_list()
+        low = high = math.nan
+        if len(recalls) >= MIN_SEEDS_FOR_INTERVAL:
+            interval = t_interval(recalls)
+            low, high = max(0.0, interval.low), min(1.0, interval.high)
+        mean = sum(recalls) / len(recalls)
+        means.append({**row, "seed": "mean", "recall": mean, "ci_low": low, "ci_high": high})
+    if not means:
+        return table
+    return pd.concat([table, pd.DataFrame(means)], ignore_index=True)[list(ROBUSTNESS_COLUMNS)]
+
+
+def write_results(study: Study) -> dict[str, Path]:
+    """Write the tables, `claims.json` and `provenance.json` of the whole study.
+
+    `robustness.csv` (every recall of every model), `endpoints.csv` (the primary endpoint, over
+    seeds); `contrasts.csv` (all contrasts behind the claims), `held_out.csv`, `inside.csv`,
+    `transfer.csv`, `ranking.csv`, `techniques.csv`, `sweeps.csv` and `intervention.csv` where
+    there is something.
+
+    Returns:
+        name -> path of each file; each is written whole or not at all. A table of an earlier
+        profile for which there is nothing now is removed.
+    """
+    table = robustness_table(study)
+    contrasts = contrasts_of(study)
+    claims, behind = ledger(study, contrasts), contrast_table(contrasts)
+    extra = {
+        "endpoints.csv": endpoint_table(study),
+        "held_out.csv": held_out_table(study),
+        "inside.csv": inside_table(study),
+        "transfer.csv": transfer_table(study),
+        "ranking.csv": ranking_table(study),
+        "techniques.csv": technique_table(study),
+        "sweeps.csv": sweep_table(study),
+        "intervention.csv": intervention_table(study),
+    }
+    files = {
+        "robustness.csv": _csv(table),
+        **{name: _csv(found) for name, found in extra.items() if len(found)},
+        **({"contrasts.csv": _csv(behind, "%.6g")} if len(behind) else {}),  # p-values are small
+        "claims.json": json.dumps(claims, indent=1, ensure_ascii=False) + "\n",
+        "provenance.json": json.dumps(_provenance(study), indent=1) + "\n",
+    }
+    for name in {*extra, "contrasts.csv"} - files.keys():
+        (study.root / name).unlink(missing_ok=True)  # of a profile that had something there
+    for name, text in files.items():
+        write_durably(study.root / name, text)
+    return {name: study.root / name for name in files}
+
+
+def _csv(table: pd.DataFrame, float_format: str = "%.6f") -> str:
+    return table.to_csv(index=False, float_format=float_format, lineterminator="\n")
+
+
+def _provenance(study: Study) -> dict[str, Any]:
+    records = study.store.records()
+    return {
+        "profile": study.specs.profile.model_dump(mode="json"),
+        "rows": [f"{name} s{seed}" for name, seed in study.rows()],
+        "partial": study.profile.limit > 0,
+        "artefacts": [as_made(record) for record in records if record["hash"] in study.used],
+    }
+
+
+PRIMARY_THREAT = "primary"
+"""Stands for the threat that decides, in `ATTACKS`."""
+
+DEFENCE_TABLE_ATTACKS: dict[str, Key] = {
+    "no attack": ("clean", ""),
+    "image (PGD)": ("pgd", ""),
+    "text: true word": ("bert", "bert_true"),
+    "text: typo": ("bert", "typo"),
+    "text: any word": ("bert", "bert_free"),
+    "Sep": ("sep", PRIMARY_THREAT),
+    "Co-Attack": ("co-attack", PRIMARY_THREAT),
+    "SGA": ("sga", PRIMARY_THREAT),
+    "text, whole gallery": ("words", PRIMARY_THREAT),
+    "both, whole gallery": ("gallery", PRIMARY_THREAT),
+    "worst (primary threat)": ("worst", PRIMARY_THREAT),
+}
+"""Column -> attack and text threat."""
+
+COSTS = ("pairs seen", "seconds", "attacks, % of them", "text attack, % of them")
+
+
+def defence_table(endpoints: pd.DataFrame, primary: str) -> pd.DataFrame:
+    """Every defence under no attack, each side alone, both sides, and the worst of all attacks.
+
+    Args:
+        endpoints: columns row, attack, text_threat, value, low, high (shares of 1), as
+            `endpoint_table` gives them or `endpoints.csv` holds them.
+        primary: the text threat of the attacks on both sides.
+
+    Returns:
+        a row per defence in their order, columns those of `ATTACKS` that some defence was
+        judged by; cells such as `48.4 [45.0, 51.9]`, in percent, empty where nothing was
+        measured.
+    """
+    table = endpoints.fillna({"text_threat": ""})
+    cells = {
+        (row.row, row.attack, row.text_threat): in_percent(row.value, row.low, row.high)
+        for row in table.itertuples()
+    }
+    rows = list(dict.fromkeys(table["row"]))
+    columns: dict[str, list[str]] = {}
+    for heading, (attack, threat) in DEFENCE_TABLE_ATTACKS.items():
+        key = (attack, primary if threat == PRIMARY_THREAT else threat)
+        column = [cells.get((row, *key), "") for row in rows]
+        if any(column):
+            columns[heading] = column
+    return pd.DataFrame(columns, index=pd.Index(rows, name="defence"))
+
+
+def in_percent(value: Any, low: Any, high: Any) -> str:
+    """Shares of 1 as `48.4 [45.0, 51.9]`."""
+    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def cost_table(study: Study, names: Sequence[str], seed: int) -> pd.DataFrame:
+    """What training each row took, from the log of its steps.
+
+    Seconds are those of the optimiser steps with their attacks; finding the candidate words and
+    measuring on validation pairs are not in them. They depend on the machine and on what runs
+    beside; pairs do not.
+
+    Args:
+        names: rows of the study; those whose weights are not here are left out.
+        seed: of the training.
+
+    Returns:
+        index: the rows; columns `COSTS`, shares in percent of the seconds.
+    """
+    finetune, found = study.profile.finetune, {}
+    for name in names:
+        history = study.history(name, seed)
+        if finetune is None or name == "base" or history.empty:
+            continue
+        seconds = history["seconds"].sum()
+        found[name] = (
+            len(history) * finetune.batch_size,
+            round(seconds, 1),
+            round(100 * history["attack_seconds"].sum() / seconds, 1),
+            round(100 * history["text_attack_seconds"].sum() / seconds, 1),
+        )
+    table = pd.DataFrame.from_dict(found, orient="index", columns=list(COSTS))
+    return table.rename_axis("defence")
+
+
+def warnings_of(study: Study, names: Sequence[str], seed: int) -> list[str]:
+    """What looked wrong while the rows were trained, a line each; `no warnings` for none.
+
+    Args:
+        names: rows of the study; those whose weights are not here are left out, and where no
+            weights are here that is said.
+        seed: of the training.
+    """
+    specs = {name: study.specs.defended(study.specs.run(name), seed)
+             for name in names if name != "base"}  # fmt: skip
+    weights = {name: study.store.find(spec) for name, spec in specs.items()}
+    here = {name: artefact.notes for name, artefact in weights.items() if artefact is not None}
+    if not here:
+        return ["nothing was trained here"]
+    found = [f"{name}: {text}" for name, notes in here.items() for text in notes["warnings"]]
+    return found or ["no warnings"]
