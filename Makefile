@@ -35,12 +35,12 @@ study: $(STAMP) ## run the study (PROFILE, default demo) and write its report
 
 test: $(STAMP) ## style, types, every test, every notebook at toy size (half an hour on 2 cores)
 	$(PY) -m ruff check .
-	$(PY) -m mypy matlib
+	$(PY) -m mypy matlib benchmarks
 	$(PY) -m pytest -q
 
 test-full: $(STAMP) ## the same with wide grids and long kill loops
 	$(PY) -m ruff check .
-	$(PY) -m mypy matlib
+	$(PY) -m mypy matlib benchmarks
 	$(PY) -m pytest -q -m "full or not full"
 
 notebooks: $(STAMP) ## run the study and copy its outputs into notebooks/
@@ -50,7 +50,7 @@ report: $(STAMP) ## write the report again from the executed notebooks
 	@$(PY) -m matlib report --profile $(PROFILE)
 
 bench: $(STAMP) ## speed and memory against the released code's order of operations
-	@$(PY) -m matlib bench
+	@$(PY) -m benchmarks
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	@$(PY) -m jupyter lab notebooks

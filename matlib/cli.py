@@ -1,4 +1,4 @@
-"""`python -m matlib`: run a study, attack or judge any model, fetch and verify data, benchmark."""
+"""`python -m matlib`: run a study, attack or judge any model, fetch and verify data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from matlib.commands.parsers import add_attack, add_bench, add_evaluate, add_plan, count, positive
+from matlib.commands.parsers import add_attack, add_evaluate, add_plan, count, positive
 from matlib.data.fetch import DownloadError, fetch
 from matlib.data.karpathy import read_karpathy
 from matlib.data.manifest import manifest_names, verify
@@ -71,7 +71,6 @@ def _parser() -> argparse.ArgumentParser:
 
     add_attack(commands)
     add_evaluate(commands)
-    add_bench(commands)
     add_plan(commands)
 
     data = commands.add_parser("data", help="fetch, verify or export data sets")

@@ -1,4 +1,4 @@
-"""The options of `attack`, `evaluate` and `bench`; what they import waits until one is run.
+"""The options of `attack` and `evaluate`; what they import waits until one is run.
 
 `plan`: what a study will cost, before it starts.
 """
@@ -129,23 +129,6 @@ def _evaluate(options: argparse.Namespace) -> int:
             train_eps_255=o.train_eps, source=o.source,
         )
     )  # fmt: skip
-    print(f"wrote {path}")
-    return 0
-
-
-def add_bench(commands: Any) -> None:
-    """`bench`: speed and memory against the released code's order of operations."""
-    bench = commands.add_parser("bench", help="speed and memory against the released order")
-    bench.add_argument("--out", type=Path, help="JSON file (results/bench.json)")
-    bench.set_defaults(command=_bench)
-
-
-def _bench(options: argparse.Namespace) -> int:
-    from matlib.bench.run import write_bench
-    from matlib.study.study import results_folder
-
-    path = options.out or results_folder() / "bench.json"
-    write_bench(path)
     print(f"wrote {path}")
     return 0
 

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.peers import counting
 from matlib.attacks.characters import PRINTABLE, Charmer, as_clip_reads, n_slots, probed, put
 from matlib.attacks.objectives import TextObjective, away_from_image, squared_distance_from
 from matlib.attacks.scoring import embed_texts
-from matlib.bench.peers import counting
 from matlib.models.open_clip import OpenClipEncoder
 from tests.attacks.character_oracle import charmer
 from tests.toys import generator, random_captions, tiny_encoder

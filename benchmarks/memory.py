@@ -1,6 +1,6 @@
 """Peak memory of the text attack against its chunk and against the number of captions.
 
-Each figure comes from a process of its own: `python -m matlib.bench.memory CHUNK CAPTIONS`.
+Each figure comes from a process of its own: `python -m benchmarks.memory CHUNK CAPTIONS`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.load import Load, edit_table, scenes_load
 from matlib.attacks.words import WordSubstitution
-from matlib.bench.load import Load, edit_table, scenes_load
 from matlib.models.small import SmallModel
 
 MIB = 2**20
@@ -88,7 +88,7 @@ def bench_memory(
 
 
 def _in_a_process(chunk: int, n_captions: int, toy: bool) -> float:
-    command = [sys.executable, "-m", "matlib.bench.memory", str(chunk), str(n_captions)]
+    command = [sys.executable, "-m", "benchmarks.memory", str(chunk), str(n_captions)]
     # glibc keeps freed blocks for later, by luck of their sizes 0 to 150 MiB; larger ones than
     # this limit it gives back at once, so that what is measured is what was in use
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from matlib.bench import step as module
-from matlib.bench.feed import bench_feed
-from matlib.bench.load import scenes_load
-from matlib.bench.memory import TOY
-from matlib.bench.step import N_WARM, StepSize, bench_step
+from benchmarks import step as module
+from benchmarks.feed import bench_feed
+from benchmarks.load import scenes_load
+from benchmarks.memory import TOY
+from benchmarks.step import N_WARM, StepSize, bench_step
 from matlib.study.profile.profile import load_profile
 
 SIZE = StepSize(batch=4, image_steps=3, max_edits=2, n_steps=3)

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.load import Load
+from benchmarks.timing import seconds
 from matlib.attacks.edits import Edit, apply_edit
 from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
 from matlib.attacks.words import WordSubstitution
-from matlib.bench.load import Load
-from matlib.bench.timing import seconds
 from matlib.data.pairs import ImageTensor, ImageTextPairs, OneToMany
 from matlib.defences.defence import contrastive_loss
 from matlib.defences.inner_attack import InnerAttack
@@ -28,9 +28,6 @@ from matlib.training.schedule import Precision, Schedule
 
 N_WARM = 2
 """Steps before the first that counts."""
-
-GOAL = 1.25
-"""What a step may cost at most, over its necessary parts."""
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from matlib.bench.accelerator import bench_accelerator, bf16_captions_equal
-from matlib.bench.feed import bench_feed
-from matlib.bench.image import bench_images
-from matlib.bench.load import demo_shape, scenes_load
-from matlib.bench.machine import describe_machine
-from matlib.bench.memory import TOY, bench_memory
-from matlib.bench.step import StepSize, bench_step
-from matlib.bench.text import bench_text
+from benchmarks.accelerator import bench_accelerator, bf16_captions_equal
+from benchmarks.feed import bench_feed
+from benchmarks.image import bench_images
+from benchmarks.load import demo_shape, scenes_load
+from benchmarks.machine import describe_machine
+from benchmarks.memory import TOY, bench_memory
+from benchmarks.step import StepSize, bench_step
+from benchmarks.text import bench_text
 from matlib.models.open_clip import OpenClipEncoder, open_named
 from matlib.models.small import SmallModel, build_small
 from matlib.progress import Progress

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.load import Load
+from benchmarks.timing import repeated
 from matlib.attacks.objectives import kl_from_image
 from matlib.attacks.pgd import PGD
 from matlib.attacks.words import WordSubstitution
-from matlib.bench.load import Load
-from matlib.bench.timing import repeated
 from matlib.models.dual_encoder import frozen
 from matlib.models.open_clip import OpenClipEncoder
 

@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.load import Load
+from benchmarks.peers import IMAGES, peer_sga_images
+from benchmarks.text import UnequalOutputs
+from benchmarks.timing import in_turns, repeated
 from matlib.attacks.apgd import APGD
 from matlib.attacks.ascent import ScaleViews, attack_in_chunks
 from matlib.attacks.objectives import ImageObjective, away_from_captions, contrastive
 from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
-from matlib.bench.load import Load
-from matlib.bench.peers import IMAGES, peer_sga_images
-from matlib.bench.text import UnequalOutputs
-from matlib.bench.timing import in_turns, repeated
 
 EPS_255 = 2.0
 VIEWS = ScaleViews(released=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from matlib.bench.timing import repeated
+from benchmarks.timing import repeated
 from matlib.data.images import decode_image
 from matlib.data.pairs import ImageFiles, OneToMany, Originals
 from matlib.defences.batch import draw_batches, read_ahead

@@ -7,11 +7,11 @@ from functools import partial
 from statistics import median
 from typing import Any
 
+from benchmarks.load import Load
+from benchmarks.peers import counting, peer_both_passes
+from benchmarks.timing import in_turns, seconds
 from matlib.attacks.objectives import TextObjective
 from matlib.attacks.words import WordSubstitution
-from matlib.bench.load import Load
-from matlib.bench.peers import counting, peer_both_passes
-from matlib.bench.timing import in_turns, seconds
 
 COMPARED_IMAGES = 16
 """Images whose captions are compared: double precision takes its time."""

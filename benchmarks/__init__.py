@@ -1,0 +1,1 @@
+"""Speed and memory beside the released code's order of operations: `python -m benchmarks`."""
