@@ -26,8 +26,11 @@ from matlib.evaluation.suite import MOVES
 from matlib.files import write_durably
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.progress import Progress
+from matlib.study.arithmetic import arithmetic
 from matlib.study.identity.makers import makes
-from matlib.study.made.models import check_images, check_size
+from matlib.study.made.base import base
+from matlib.study.made.models import defended
+from matlib.study.profile.model_checks import check_images, check_size
 from matlib.study.profile.profile import load_profile
 from matlib.study.store.store import ArtefactSpec
 from matlib.study.study import Study, open_study
@@ -136,9 +139,9 @@ def _spec(
         "trained_with": encoder.settings.as_json(),
         "source": options.source,
         "train_eps_255": options.train_eps_255,
-        "profile": study.specs.profile.model_dump(mode="json"),
+        "profile": study.identified.model_dump(mode="json"),
         "data": study.source.identity(),
-        "device": study.specs.device,
+        "device": arithmetic(study.device),
     }
     moves = tuple(attack for attack in study.main_judging("test").attacks if attack in MOVES)
     return ArtefactSpec(KIND, name, SEED, config, inputs, "evaluate", moves)
@@ -150,9 +153,9 @@ def _source_identity(options: EvaluateOptions, study: Study) -> str:
         return SELF
     seed = study.profile.seeds[0]
     if options.source == "base":
-        spec = study.specs.base()
-        return f"base {spec.hash if spec else study.specs.profile.model.pretrained}"
-    return f"{options.source} {study.specs.defended(study.specs.run(options.source), seed).hash}"
+        own = base(study)
+        return f"base {own.hash if own else study.identified.model.pretrained}"
+    return f"{options.source} {defended(study, study.run(options.source), seed).hash}"
 
 
 def _judge(options: EvaluateOptions, study: Study, encoder: OpenClipEncoder) -> Evaluation:

@@ -17,7 +17,7 @@ from matlib.models.open_clip import OpenClipEncoder, open_named
 from matlib.models.opening import built, image_size_of, settings_of
 from matlib.models.settings import CLIP_MEAN, CLIP_STD, Settings, settings_of_tag
 from matlib.models.small import build_small
-from matlib.study.made.models import check_images, check_models
+from matlib.study.profile.model_checks import check_images, check_models
 from matlib.study.profile.profile import load_profile, profile_names
 from matlib.training.checkpoint import save_weights
 from tests.models.named import NAME, PLAIN, QUICK, SHAPE, activations, flat, registered, tagged

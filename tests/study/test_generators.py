@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,12 +12,11 @@ import torch
 from matlib.augmentations.diffusion import GUIDANCE
 from matlib.augmentations.generators import PROMPT, InstructRewriter
 from matlib.data.pairs import OneToMany
-from matlib.study.made.pairs import CAPTIONS, PairGenerators, _as_they_came, _Counting
+from matlib.study.made.pairs import CAPTIONS, GENERATED, _as_they_came, _Counting, generated
 from matlib.study.profile.profile import Profile, load_profile
 from matlib.study.profile.rows import Run
-from matlib.study.sources.scenes import ScenesSource
-from matlib.study.specs import Specs
-from matlib.study.store.store import Artefact, ArtefactSpec
+from matlib.study.store.store import Artefact
+from matlib.study.study import Study
 from tests.toys import generator
 
 NAMED = {"rewriter": "an-instruct-model", "image_to_image": "a-diffusion-model", "top_p": 0.8}
@@ -30,20 +29,13 @@ def profile() -> Profile:
     return Profile(**plain)
 
 
-def generators(profile: Profile, folder: Path) -> tuple[PairGenerators, dict[str, Any]]:
-    """Generators whose artefacts lie in a folder, and the notes that they made."""
-    source, notes = ScenesSource(profile.dataset), {}
-
-    def get(spec: ArtefactSpec, make: Any) -> Artefact:
-        notes.update(make(folder))
-        outputs = {path.name: {} for path in folder.iterdir()}
-        return Artefact(folder, {"notes": notes, "outputs": outputs})
-
-    def no_language_model() -> Any:
-        raise AssertionError("a named rewriter needs none")
-
-    specs = Specs(profile, source.identity(), "cpu")
-    return PairGenerators(profile, source, specs, get, no_language_model, "cpu"), notes
+def made_here(study: Study, technique: str, folder: Path) -> tuple[OneToMany, dict[str, Any]]:
+    """What a generator adds, its artefact made in a folder, and the notes that it made."""
+    node = generated(study, Run(defence="mat+", augmentation=cast(Any, technique)), 0)
+    assert node is not None
+    notes = dict(node.make(folder) or {})
+    outputs = {path.name: {} for path in folder.iterdir()}
+    return node.load(Artefact(folder, {"notes": notes, "outputs": outputs})), notes
 
 
 def test_a_rewriters_prompt_sampling_and_refusals_are_noted(
@@ -64,11 +56,8 @@ def test_a_rewriters_prompt_sampling_and_refusals_are_noted(
         return Stubborn(None, None, **sampling)
 
     monkeypatch.setattr(InstructRewriter, "load", load)
-    made, notes = generators(profile, tmp_path)
-    run = Run(defence="mat+", augmentation="rewritten")
-    spec = made.specs.pairs(run, 0)
-    assert spec is not None
-    found = made.variants(run, 0, spec)
+    study = Study(profile, tmp_path / "results")
+    found, notes = made_here(study, "rewritten", tmp_path)
     n = profile.dataset.n_train
     assert calls == [n, n] and (tmp_path / CAPTIONS).is_file()
     assert all(len(own) == profile.n_variants for own in found.captions)
@@ -94,9 +83,9 @@ def test_steps_and_guidance_of_diffusion_are_noted(
     monkeypatch.setattr(
         "matlib.study.made.pairs.Diffusion.load", lambda source, what, device: Inverting()
     )
-    made, _ = generators(profile, tmp_path)
-    run, pairs = Run(defence="mat+", augmentation="restyled"), made.source.pairs("train")
-    found, notes = made._made(run, pairs, 0)
+    study = Study(profile, tmp_path)
+    run, pairs = Run(defence="mat+", augmentation="restyled"), study.source.pairs("train")
+    found, notes = GENERATED["restyled"](study, run, pairs, 1, generator(0))
     assert notes == {
         "diffusion_steps": 30, "guidance": GUIDANCE, "size": 512, "diffusion_strength": 0.5
     }  # fmt: skip

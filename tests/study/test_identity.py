@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from matlib.study.arithmetic import arithmetic, one_thread
+from matlib.study.context import identified
 from matlib.study.profile.profile import load_profile
-from matlib.study.publish.notebooks import arithmetic, one_thread
 from matlib.study.store.provenance import named_weights
-from matlib.study.study import Study, identified
+from matlib.study.study import Study
 
 SMOKE = load_profile("smoke")
 
@@ -61,14 +61,13 @@ def test_small_models_are_made_on_one_thread_whatever_the_cores(base_study: Stud
     before, seen = torch.get_num_threads(), []
     try:
         torch.set_num_threads(3)
-        spec = base_study.specs.masked_lm()
-        assert spec is not None
 
         def make(folder: Path) -> None:
             seen.append(torch.get_num_threads())
             (folder / "file").write_text("x")
 
-        base_study.get(replace(spec, name="threads"), make)
+        node = base_study.node("masked-lm", "threads", 0, {}, {}, make, lambda artefact: None)
+        base_study.get(node)
         assert seen == [1] and torch.get_num_threads() == 3
         with one_thread(False):
             assert torch.get_num_threads() == 3

@@ -15,13 +15,14 @@ from matlib.evaluation.retrieval import Outcomes, worst_of
 from matlib.evaluation.statistics import Estimate, primary_endpoint
 from matlib.study.made.judgings import INSIDE_ATTACKS, PAIRS_ATTACKS, inside
 from matlib.study.made.measures import coordinates
-from matlib.study.made.pairs import pairs_notes
+from matlib.study.made.models import defended
+from matlib.study.made.pairs import generated, pairs_notes
 from matlib.study.profile.rows import Run
 from matlib.study.publish.full import pair_study
 from matlib.study.publish.report import read_claims
 from matlib.study.recipes import as_run
 from matlib.study.run.records import accept_records, write_records
-from matlib.study.run.tasks import all_rows, do, is_done, stages
+from matlib.study.run.tasks import all_rows, is_done, make_rows, tasks_of
 from matlib.study.study import Study
 from matlib.study.tables.contrasts import _turned, failed_checks, pairs_contrasts
 from matlib.study.tables.ledger import CONTRAST_COLUMNS, ledger
@@ -39,10 +40,9 @@ from tests.study.pairs_profile import SWEEPS, TECHNIQUES, pairs_profile
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     found = Study(pairs_profile(), tmp_path_factory.mktemp("results"))
-    for stage in stages(found.profile, all_rows(found.profile)):
-        for task in stage:
-            do(found, task)
-            assert is_done(found, task), task
+    rows = all_rows(found.profile)
+    make_rows(found, None, rows, 1, lambda line: None)
+    assert all(is_done(found, task) for task in tasks_of(found.profile, rows))
     return found
 
 
@@ -246,9 +246,8 @@ def test_records_carry_the_pairs_of_another_machine(study: Study, tmp_path: Path
 
 
 def test_generated_pairs_are_stored_where_they_can_be_looked_at(study: Study) -> None:
-    spec = study.specs.pairs(as_run("captioned"), 0)
-    assert spec is not None
-    artefact = study.store.find(spec)
+    node = generated(study, as_run("captioned"), 0)
+    artefact = study.find(node)
     assert artefact is not None and artefact.notes["n_asked"] == 2 * 24
     assert {"n_empty", "n_identical", "n_left_out", "n_retried"} <= set(artefact.notes)
     told = {"tries": 3, "temperature": 1.0, "top_p": 0.9, "max_words": 32}
@@ -256,14 +255,14 @@ def test_generated_pairs_are_stored_where_they_can_be_looked_at(study: Study) ->
     written = json.loads(artefact.file("captions.json").read_text())
     found = study.variants("captioned")
     assert [list(own[1:]) for own in found.captions] == written
-    same = study.specs.pairs(Run(defence="mat+", augmentation="captioned", vendi=1.0), 0)
-    assert same is not None and same.hash == spec.hash  # filters keep of the same captions
+    same = generated(study, Run(defence="mat+", augmentation="captioned", vendi=1.0), 0)
+    # filters keep of the same captions
+    assert same is not None and node is not None and same.hash == node.hash
 
 
-def test_what_generators_and_filters_did_is_noted(study: Study) -> None:
+def test_what_generators_and_filters_did_is_noted(study: Study, tmp_path: Path) -> None:
     study.variants("rewritten")
-    notes = pairs_notes(study.profile, study.source, study.specs, study.store.find)
-    notes = notes.set_index("pairs")
+    notes = pairs_notes(study).set_index("pairs")
     rewritten = notes.loc["rewritten"]
     assert rewritten["n_asked"] == 2 * 24 and 0 <= rewritten["n_equal_original"] <= 48
     assert 0 <= rewritten["n_repeats"] <= 48 - rewritten["n_equal_original"]
@@ -271,13 +270,12 @@ def test_what_generators_and_filters_did_is_noted(study: Study) -> None:
     assert filtered["keep_aligned"] == 1  # a cosine of -1 keeps all
     assert 0 < filtered["vendi"] < 1  # repeats take the place of different captions
     assert notes.loc["augmix.k1", "keep_diverse"] == pytest.approx(0.5, abs=0.1)
-    elsewhere = pairs_notes(study.profile, study.source, study.specs, lambda _: None)
-    assert elsewhere.empty
+    assert pairs_notes(Study(study.profile, tmp_path)).empty
 
 
 def test_options_of_pairs_are_part_of_a_models_identity(study: Study) -> None:
-    hashes = {study.specs.defended(run, 0).hash for run in (*TECHNIQUES, *SWEEPS)}
+    hashes = {defended(study, run, 0).hash for run in (*TECHNIQUES, *SWEEPS)}
     assert len(hashes) == len(TECHNIQUES) + len(SWEEPS)
-    shared = [coordinates(study, Run(defence="mat+", augmentation="eda", lr=lr))
+    shared = [study.get(coordinates(study, Run(defence="mat+", augmentation="eda", lr=lr)))
               for lr in (None, 0.01)]  # fmt: skip
     assert shared[0] == shared[1]

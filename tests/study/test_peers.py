@@ -9,6 +9,7 @@ import pytest
 
 from matlib.attacks.edits import normalise_caption
 from matlib.evaluation.retrieval import conditional_attack_success
+from matlib.study.made.candidates import tables
 from matlib.study.profile.profile import load_profile
 from matlib.study.study import Study
 from matlib.study.tables.peers import compare_with_peers, published
@@ -62,4 +63,4 @@ def test_released_conventions_normalise_captions_and_judge_by_their_own_steps(
     assert all(caption == normalise_caption(caption) for caption in captions)
     suite = study.suite(study.main_judging("test"))
     assert suite.released
-    assert study.specs.tables("test", ("bert_free",)).config["conventions"] == "released"
+    assert tables(study, "test", ("bert_free",)).spec.config["conventions"] == "released"

@@ -18,7 +18,7 @@ from pkg.proxy import proxied
 from pkg.choices import Choices
 
 
-def makes(name, *handed, **where):
+def makes(name):
     return lambda function: function
 
 
@@ -31,12 +31,12 @@ class Study:
     def __init__(self, model: Model) -> None:
         self.model = model
 
-    @makes("made", "tools.handed", extra="tools.extra")
+    @makes("made")
     def made(self, how: str, model: Model) -> int:
         """What it does."""
         def make(folder: str) -> int:
             """Inside."""
-            return model.step(STEP) + scaled(2) + proxied(folder)
+            return model.step(STEP) + scaled(2) + proxied(folder) + tools.handed()
         return TABLE.choose(how)(make("x"))
 
     @makes("other")
@@ -96,10 +96,6 @@ def double(x):
 
 def handed():
     return BY_NAME["one"]()
-
-
-def extra():
-    return 1
 
 
 def wrapped(cls):
@@ -190,7 +186,6 @@ def made(package: Path, *chosen: str, maker: str = "made") -> str:
         ("maker", 'return "red"', 'return "blue"'),
         ("models", '"of no use"', '"of use"'),
         ("tools", "return 2 * x", "return 3 * x"),  # an entry that was not chosen
-        ("tools", "def extra():\n    return 1", "def extra():\n    return 2"),
         ("maker", "self.unused.missing", "0"),  # another maker
     ],
 )
@@ -245,14 +240,6 @@ def test_an_override_counts_where_its_class_is_met(package: Path) -> None:
     assert made(package) != before
 
 
-def test_what_is_handed_where_a_choice_is_made_counts_there(package: Path) -> None:
-    before = made(package, "extra"), made(package)
-    assert before[0] != before[1]
-    edit(package, "tools", "def extra():\n    return 1", "def extra():\n    return 2")
-    assert made(package, "extra") != before[0]
-    assert made(package) == before[1]
-
-
 def test_a_maker_that_others_reach_is_followed_without_what_it_makes(package: Path) -> None:
     before = made(package, maker="other"), made(package)
     edit(package, "maker", "scaled(2)", "scaled(3)")
@@ -294,9 +281,6 @@ def test_unknown_names_are_refused(package: Path) -> None:
         Code(package).hash("nosuch")
     with pytest.raises(ValueError, match="triple: in no table of choices"):
         made(package, "triple")
-    edit(package, "maker", '"tools.handed"', '"tools.nosuch"')
-    with pytest.raises(ValueError, match=r"'tools\.nosuch', which a maker .* is handed"):
-        made(package)
 
 
 def test_a_table_that_cannot_be_read_is_refused(package: Path) -> None:

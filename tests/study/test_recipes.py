@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 import pytest
 
 from matlib.defences.defence import Contrastive
 from matlib.defences.table import defence
-from matlib.study.profile.profile import Profile, load_profile
+from matlib.study.made.models import defended, training_tables
+from matlib.study.profile.profile import load_profile
 from matlib.study.profile.rows import AUGMENTATIONS, Run
 from matlib.study.recipes import (
     defence_of,
@@ -14,8 +18,7 @@ from matlib.study.recipes import (
     train_attack_of,
     undefended_rows,
 )
-from matlib.study.sources.scenes import ScenesSource
-from matlib.study.specs import Specs
+from matlib.study.study import Study
 
 SMOKE = load_profile("smoke")
 
@@ -53,8 +56,9 @@ def test_shares_of_pairs_are_refused_where_the_loss_is_not_on_pairs() -> None:
         Run(defence="mat", clean_pairs=0.7, mixed_pairs=0.7)
 
 
-def specs(profile: Profile) -> Specs:
-    return Specs(profile, ScenesSource(profile.dataset).identity(), "cpu")
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return Study(SMOKE, tmp_path_factory.mktemp("results"))
 
 
 @pytest.mark.parametrize(
@@ -62,14 +66,14 @@ def specs(profile: Profile) -> Specs:
     [{"lr": 1e-4}, {"order": "independent"}, {"clean_pairs": 0.5}, {"pgd_steps": 7},
      {"ema_decay": 0.5}],
 )  # fmt: skip
-def test_each_choice_is_another_model(choice: dict[str, object]) -> None:
-    plain = specs(SMOKE).defended(Run(defence="mat"), 0)
-    other = specs(SMOKE).defended(Run(**{"defence": "mat", **choice}), 0)  # type: ignore[arg-type]
+def test_each_choice_is_another_model(smoke: Study, choice: dict[str, object]) -> None:
+    plain = defended(smoke, Run(defence="mat"), 0)
+    other = defended(smoke, Run(**{"defence": "mat", **choice}), 0)  # type: ignore[arg-type]
     assert plain.hash != other.hash
 
 
-def test_words_of_the_same_captions_are_shared_over_seeds_but_typos_are_not() -> None:
-    of = specs(SMOKE).training_tables
+def test_words_of_the_same_captions_are_shared_over_seeds_but_typos_are_not(smoke: Study) -> None:
+    of = partial(training_tables, smoke)
     words, typos = Run(defence="mat", threats=("bert_free",)), Run(defence="mat", threats=("typo",))
     assert of(words, 0).hash == of(words, 3).hash
     assert of(typos, 0).hash != of(typos, 3).hash
@@ -77,18 +81,24 @@ def test_words_of_the_same_captions_are_shared_over_seeds_but_typos_are_not() ->
     assert of(varied, 0).hash != of(varied, 3).hash
 
 
-def test_models_without_augmentation_do_not_depend_on_its_code() -> None:
-    plain = specs(SMOKE).defended(Run(defence="mat"), 0)
-    varied = specs(SMOKE).defended(Run(defence="mat+", augmentation="drop-swap"), 0)
-    assert set(plain.chosen) & set(AUGMENTATIONS) == {"none"}
-    assert set(varied.chosen) & set(AUGMENTATIONS) == {"drop-swap"} and varied.code != plain.code
+def test_models_without_augmentation_do_not_depend_on_its_code(smoke: Study) -> None:
+    plain = defended(smoke, Run(defence="mat"), 0)
+    varied = defended(smoke, Run(defence="mat+", augmentation="drop-swap"), 0)
+    assert set(plain.spec.chosen) & set(AUGMENTATIONS) == {"none"}
+    assert (
+        set(varied.spec.chosen) & set(AUGMENTATIONS) == {"drop-swap"}
+        and varied.spec.code != plain.spec.code
+    )
 
 
-def test_choosing_on_validation_is_another_model_and_depends_on_its_words() -> None:
+def test_choosing_on_validation_is_another_model_and_depends_on_its_words(
+    smoke: Study, tmp_path: Path
+) -> None:
     assert SMOKE.finetune is not None
     phase = SMOKE.finetune.model_copy(update={"validate_every": 1})
-    chosen = specs(SMOKE.model_copy(update={"finetune": phase})).defended(Run(defence="mat"), 0)
-    assert chosen.hash != specs(SMOKE).defended(Run(defence="mat"), 0).hash
+    study = Study(SMOKE.model_copy(update={"finetune": phase}), tmp_path)
+    chosen = defended(study, Run(defence="mat"), 0)
+    assert chosen.hash != defended(smoke, Run(defence="mat"), 0).hash
     assert "validation" in chosen.inputs
 
 

@@ -13,7 +13,9 @@ import torch
 
 from matlib.attacks.edits import apply_edit
 from matlib.evaluation.suite import TEXT_ATTACKS
+from matlib.study.made.judged import judged
 from matlib.study.made.judgings import Judging
+from matlib.study.made.models import defended
 from matlib.study.profile.profile import Profile, load_profile
 from matlib.study.recipes import row_name
 from matlib.study.study import Study
@@ -68,8 +70,8 @@ def test_finished_work_is_found_again_and_not_made_twice(study: Study) -> None:
 
 def test_an_evaluation_is_found_without_the_model_that_it_judged(study: Study) -> None:
     study.judged("mat")
-    spec = study.specs.defended(study.specs.run("mat"), 0)
-    folder, aside = study.store.runs / spec.folder, study.root / "aside"
+    node = defended(study, study.run("mat"), 0)
+    folder, aside = study.store.runs / node.spec.folder, study.root / "aside"
     folder.rename(aside)
     try:
         assert Study(study.profile, study.root.parent).judged("mat").outcomes
@@ -179,4 +181,4 @@ def test_row_names_are_unique_in_every_profile() -> None:
 def test_judging_another_budget_is_another_artefact(study: Study) -> None:
     main = study.main_judging("test")
     other = Judging("test", main.threats, main.eps_255 + 1)
-    assert study.specs.judged("base", 0, main).hash != study.specs.judged("base", 0, other).hash
+    assert judged(study, "base", 0, main).hash != judged(study, "base", 0, other).hash

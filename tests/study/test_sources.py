@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -17,13 +18,13 @@ from torch import Tensor
 from matlib.augmentations import words as thesaurus
 from matlib.data.karpathy import write_karpathy
 from matlib.data.pairs import BUDGET_VARIABLE, ImageTensor, ImageTextPairs
+from matlib.study.made.pairs import about_pairs
 from matlib.study.profile.parts import Dataset
 from matlib.study.profile.profile import load_profile
 from matlib.study.profile.rows import Augmentation
 from matlib.study.recipes import as_run
 from matlib.study.sources import open_source
 from matlib.study.sources.karpathy import KarpathySource
-from matlib.study.specs import Specs
 from tests.toys import generator
 
 CONFIG = Dataset(name="flickr8k", image_size=16, n_train=4, n_val=2, n_test=2)
@@ -150,12 +151,13 @@ def test_eda_on_photographs_depends_on_the_wordnet_that_is_here(
 
     def about() -> object:
         thesaurus.wordnet_identity.cache_clear()
-        specs = Specs(load_profile("flickr30k"), {}, "cpu")
-        return specs.about_pairs(as_run("eda"))
+        on_disk = SimpleNamespace(profile=load_profile("flickr30k"))
+        return about_pairs(cast(Any, on_disk), as_run("eda"))
 
     before = about()
     assert about() == before
     files["data.noun"] = b"dog, cat"
     assert about() != before
     thesaurus.wordnet_identity.cache_clear()
-    assert "wordnet" not in Specs(load_profile("smoke"), {}, "cpu").about_pairs(as_run("eda"))
+    drawn = SimpleNamespace(profile=load_profile("smoke"))
+    assert "wordnet" not in about_pairs(cast(Any, drawn), as_run("eda"))

@@ -221,7 +221,7 @@ def test_records_list_the_whole_artefacts(tmp_path: Path) -> None:
 CHILD = """
 import sys
 from pathlib import Path
-from matlib.study.store import ArtefactSpec, Store
+from matlib.study.store.store import ArtefactSpec, Store
 
 def make(folder):
     for i in range(200):

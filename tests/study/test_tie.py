@@ -5,15 +5,21 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from matlib.study.identity.reached import Code
-from matlib.study.profile.profile import load_profile, profile_names
+from matlib.study.made.judged import judged
+from matlib.study.made.judgings import validating
+from matlib.study.made.models import defended
+from matlib.study.made.pairs import generated
+from matlib.study.profile.profile import Profile, load_profile, profile_names
 from matlib.study.profile.rows import AUGMENTATIONS, REAL_ONLY, SCENES_ONLY, Run
 from matlib.study.run.tasks import all_rows
-from matlib.study.specs import Specs
 from matlib.study.store.provenance import PACKAGE, code_hash
+from matlib.study.study import Study
 
 VALIDATED = ("validated", "joint")
 PANEL: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -92,9 +98,9 @@ CHANGES = [
     ("study/sources/scenes.py", 'more_captions(self._rows, n_added, draw(seed, "captions"))',
      'more_captions(self._rows, n_added + 1, draw(seed, "captions"))', "captions",
      "augmix mat judged"),
-    ("study/study.py", "encoder, pairs, tables, suite, seed=0,",
-     "encoder, pairs, tables, suite, seed=1,", "judged", "mat-best tables"),
-    ("study/study.py", "keep_best=True", "keep_best=False", "mat-best", "mat judged"),
+    ("study/made/judged.py", "encoder, pairs, study.get(words), suite, seed=0,",
+     "encoder, pairs, study.get(words), suite, seed=1,", "judged", "mat-best tables"),
+    ("study/made/models.py", "keep_best=True", "keep_best=False", "mat-best", "mat judged"),
     # one technique, filter, defence or attack, and what depends on it
     ("augmentations/images.py", "v2.AugMix(severity)", "v2.AugMix(1 + severity)",
      "augmix measures", "captions mat judged"),
@@ -122,8 +128,8 @@ CHANGES = [
     ("training/schedule.py", "math.cos(math.pi * way)", "math.cos(2 * way)", "mat", "judged"),
     ("training/checkpoint.py", 'stepper.averages.load(_part(found, "averages"))', "pass", "mat",
      "judged"),
-    ("training/loop.py", "from matlib.training.schedule import Schedule",
-     "from matlib.training.mine import Schedule", "mat", "judged"),
+    ("training/loop.py", "from matlib.training.step import Stepper",
+     "from matlib.training.mine import Stepper", "mat", "judged"),
     ("models/open_clip.py", "- self.mean) / self.std", "- self.mean)", "mat judged", "tables"),
     ("models/masked_lm_training.py", "(fate < 0.6)", "(fate < 0.8)", "masked-lm", "judged mat"),
     ("evaluation/retrieval.py", "(score >= best - tolerance)", "(score > best - tolerance)",
@@ -176,47 +182,43 @@ def test_definitions_that_move_change_no_hash(package: Path, before: dict[str, s
     text = (package / "study/made/candidates.py").read_text()
     (package / "study/truth_of_words.py").write_text(text)
     (package / "study/made/candidates.py").write_text('"""Moved."""\n')
-    for file in ("study/made/models.py", "study/study.py"):
-        edit(package, file, "from matlib.study.made.candidates import validity\n",
-             "from matlib.study import truth_of_words\n")  # fmt: skip
-        path = package / file
-        path.write_text(path.read_text().replace("=validity(", "=truth_of_words.validity("))
-    moved = (package / "attacks/balls.py").read_text()
-    edit(package, "attacks/balls.py", 'Norm = Literal["linf", "l2"]\n',
-         'Norm = Literal["linf", "l2"]\n' + moved[moved.index("_ROUNDING") :])  # fmt: skip
-    (package / "attacks/balls.py").write_text("from matlib.attacks.balls import to_8bit\n")
+    for path in (package / "study").rglob("*.py"):
+        text = path.read_text()
+        path.write_text(text.replace("study.made.candidates import", "study.truth_of_words import"))
     assert hashes(package, " ".join(PANEL)) == before
 
 
-def test_every_artefact_of_every_profile_has_code() -> None:
+def test_every_artefact_of_every_profile_has_code(tmp_path: Path) -> None:
     for name in profile_names():
         profile = load_profile(name)
-        specs = Specs(profile, {"name": profile.dataset.name}, "cpu")
+        study, how = opened(profile, tmp_path), validating(profile.evaluation)
         for run in profile.every_run:
-            assert len(specs.defended(run, 0).hash) == 64
+            assert len(defended(study, run, 0).hash) == 64
         for row, seed in all_rows(profile).main[:3]:
-            how = validating_of(profile)
-            assert specs.judged(row, seed, how).code != specs.tables("val", how.threats).code
+            own = judged(study, row, seed, how)
+            assert own.spec.code != own.inputs["tables"].spec.code
 
 
-def validating_of(profile):  # type: ignore[no-untyped-def]
-    from matlib.study.made.judgings import validating
-
-    return validating(profile.evaluation)
+def opened(profile: Profile, folder: Path) -> Study:
+    """A study of which nothing is made; the data are named and not read."""
+    if profile.dataset.name == "scenes":
+        return Study(profile, folder)
+    nothing = SimpleNamespace(identity=dict)
+    return Study(profile, folder, source=cast(Any, nothing))
 
 
 @pytest.mark.parametrize("data", ["smoke", "flickr30k"])
-def test_every_technique_has_code(data: str) -> None:
+def test_every_technique_has_code(data: str, tmp_path: Path) -> None:
     found = {}
     profile = load_profile(data)
+    study = opened(profile, tmp_path)
     for name in AUGMENTATIONS:
         is_scenes = profile.dataset.name == "scenes"
         if name in (REAL_ONLY if is_scenes else SCENES_ONLY) or name in ("none", "dialled"):
             continue
-        specs = Specs(profile, {}, "cpu")
         run = Run(defence="mat+", augmentation=name)
-        own = specs.pairs(run, 0) or specs.defended(run, 0)
-        found[name] = own.code
+        own = generated(study, run, 0) or defended(study, run, 0)
+        found[name] = own.spec.code
     assert len({*found.values()}) == len(found) > 10, "each technique's code is its own"
 
 
@@ -225,33 +227,3 @@ def test_a_technique_without_code_is_refused(package: Path) -> None:
     edit(package, "study/profile/rows.py", '    "augmix": ("severity of 10", 3.0, 10.0),\n', "")
     with pytest.raises(ValueError, match="augmix: in no table of choices"):
         Code(package).hash(*PANEL["augmix"])
-
-
-HANDED = [
-    ("study/made/models.py", ', validated="matlib.study.study:Study.validation"', "defended",
-     ("mat", "none"), "study/study.py", "keep_best=True", "keep_best=False"),
-    ("study/made/models.py", ', "Models.variants"', "training-tables", (),
-     "study/made/pairs.py", "return variants\n", "return variants.held(0)\n"),
-    ("study/made/pairs.py", ', "matlib.study.made.models:Models.masked_lm"', "pairs",
-     ("rewritten",),
-     "study/made/models.py", "return MaskedLM.load(config.name)", 'return MaskedLM.load("other")'),
-    ("study/made/validation.py", 'alignment="alignment_validation", ', "validation", (),
-     "study/made/validation.py", "WRONG = (0.0, 0.1,", "WRONG = (0.0, 0.2,"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("file", "root", "maker", "chosen", "where", "old", "new"), HANDED)
-def test_what_a_maker_is_handed_would_be_missed_without_its_name(
-    package: Path,
-    file: str,
-    root: str,
-    maker: str,
-    chosen: tuple[str, ...],
-    where: str,
-    old: str,
-    new: str,
-) -> None:
-    edit(package, file, root, "")
-    without = Code(package).hash(maker, chosen)
-    edit(package, where, old, new)
-    assert Code(package).hash(maker, chosen) == without, "the name beside the maker is not needed"

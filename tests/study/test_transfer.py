@@ -10,6 +10,7 @@ import torch
 from matlib.evaluation.retrieval import worst_of
 from matlib.evaluation.robustness import evaluate
 from matlib.evaluation.statistics import primary_endpoint
+from matlib.study.made.base import base, masked_lm
 from matlib.study.made.judgings import INSIDE_ATTACKS
 from matlib.study.made.judgings import transfer as transfer_judging
 from matlib.study.made.transfer import (
@@ -25,7 +26,7 @@ from matlib.study.profile.parts import Model
 from matlib.study.profile.profile import Profile, load_profile
 from matlib.study.profile.rows import Run
 from matlib.study.run.records import accept_records, write_records
-from matlib.study.run.tasks import Rows, Task, is_done, make_rows, stages
+from matlib.study.run.tasks import Rows, Task, is_done, make_rows, tasks_of
 from matlib.study.study import Study
 from matlib.study.tables.endpoints import ranking_table, transfer_of_ranking
 from matlib.study.tables.ledger import ledger
@@ -72,7 +73,7 @@ def test_every_source_meets_every_target_and_itself(study: Study) -> None:
 
 def test_what_is_stored_equals_the_plain_evaluation_with_a_source(study: Study) -> None:
     how, wider = transfer_judging(study.profile.evaluation), Subject("wider")
-    found = transferred(study, wider)
+    found = study.get(transferred(study, wider))
     plain = evaluate(
         study.model("mat"), study.pairs("test"), study.tables("test", how.threats),
         study.suite(how), seed=0, source=study.of_architecture("wider").model("base"),
@@ -85,8 +86,12 @@ def test_what_is_stored_equals_the_plain_evaluation_with_a_source(study: Study) 
 def test_an_architecture_has_models_of_its_own_in_the_same_store(study: Study) -> None:
     wider = study.of_architecture("wider")
     assert wider.root == study.root and wider.used is study.used
-    assert wider.specs.base() != study.specs.base()
-    assert wider.specs.masked_lm() == study.specs.masked_lm()
+    bases, words = (
+        [base(each) for each in (wider, study)],
+        [masked_lm(each) for each in (wider, study)],
+    )
+    assert bases[0] and bases[1] and bases[0].hash != bases[1].hash
+    assert words[0] and words[1] and words[0].hash == words[1].hash
     sizes = [sum(p.numel() for p in each.model("mat").parameters()) for each in (study, wider)]
     assert sizes[0] < sizes[1]
     with pytest.raises(ValueError, match="no architecture 'deeper'; it has: wider"):
@@ -137,18 +142,18 @@ def test_many_rows_are_named_or_left_out(tmp_path: Path) -> None:
 
 def test_tasks_make_it_and_records_carry_it(study: Study, tmp_path: Path) -> None:
     others = Rows(elsewhere=architecture_rows(study.profile), sources=sources(study.profile))
-    first, second, third = stages(study.profile, others)
-    assert Task("base", architecture="wider") in first
-    assert Task("inside", "mat", 0, "wider") in second
-    assert Task("transfer", "base", 0, "wider") in third
+    tasks = tasks_of(study.profile, others)
+    assert Task("base", architecture="wider") in tasks
+    assert Task("inside", "mat", 0, "wider") in tasks
+    assert Task("transfer", "base", 0, "wider") in tasks
     said: list[str] = []
     make_rows(study, None, others, 1, said.append)
-    assert all(is_done(study, task) for stage in (first, second, third) for task in stage)
+    assert all(is_done(study, task) for task in tasks)
     write_records(study, tmp_path / "published")
     other = Study(study.profile, tmp_path / "other")
     assert accept_records(other, tmp_path / "published") > 0
     for source in sources(study.profile):
-        here, there = transferred(study, source), transferred(other, source)
+        here, there = (each.get(transferred(each, source)) for each in (study, other))
         assert here.keys() == there.keys()
         for target, found in here.items():
             for key, outcomes in found.items():
@@ -162,5 +167,5 @@ def test_an_architecture_with_a_shape_of_another_hash_is_another_artefact(tmp_pa
         Study(profile(architectures={"wider": shape}), tmp_path)
         for shape in (WIDER, Model(**{**WIDER.model_dump(), "text_width": 48}))
     )
-    specs = [each.of_architecture("wider").specs.base() for each in (one, two)]
-    assert specs[0] is not None and specs[1] is not None and specs[0].hash != specs[1].hash
+    bases = [base(each.of_architecture("wider")) for each in (one, two)]
+    assert bases[0] and bases[1] and bases[0].hash != bases[1].hash

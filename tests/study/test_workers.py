@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from matlib.study.context import Node
 from matlib.study.profile.profile import load_profile
 from matlib.study.run import tasks as workers
-from matlib.study.run.tasks import Task, all_rows, make_rows, n_workers, stages
+from matlib.study.run.tasks import all_rows, make_rows, missing, n_workers, tasks_of
 from matlib.study.study import Study
 from tests.study.smoke_parts import NO_PAIRS
 
@@ -25,9 +27,10 @@ def _study(folder: Path) -> Study:
 def test_two_at_a_time_give_the_numbers_of_one_after_the_other(tmp_path: Path) -> None:
     said: list[str] = []
     together, alone = _study(tmp_path / "together"), _study(tmp_path / "alone")
+    n = len(missing(together, tasks_of(together.profile, all_rows(together.profile))))
     make_rows(together, None, all_rows(together.profile), 2, said.append)
-    assert said[0] == "13 runs, 2 at a time, one thread each"
-    assert "[13/13]" in said[-1] and any("mat s0: sanity" in line for line in said)
+    assert said[0] == f"{n} artefacts to make, 2 at a time, one thread each"
+    assert f"[{n}/{n}]" in said[-1] and any("mat s0: sanity" in line for line in said)
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -50,22 +53,24 @@ def test_a_failed_run_is_named_with_its_cause(
 ) -> None:
     study = _study(tmp_path)
 
-    def fail(study: Study, task: Task) -> None:
+    def fail(node: Node[Any]) -> None:
         raise KeyError("the cause")
 
-    monkeypatch.setattr(workers, "do", fail)
+    monkeypatch.setattr(study, "make", fail)
+    left = missing(study, tasks_of(study.profile, all_rows(study.profile)))
     monkeypatch.setattr(workers, "_STUDY", [study])
+    monkeypatch.setattr(workers, "_NODES", left)
     with (
         ThreadPoolExecutor(1) as pool,
-        pytest.raises(RuntimeError, match="base model failed: KeyError: 'the cause'"),
+        pytest.raises(RuntimeError, match="base s0: model failed: KeyError: 'the cause'"),
     ):
-        workers._run(pool, stages(study.profile, all_rows(study.profile)), print)
+        workers._run(pool, left, print)
 
 
 def test_an_undefended_model_is_not_examined_for_masked_gradients(tmp_path: Path) -> None:
     study = Study(load_profile("smoke"), tmp_path)
-    last = stages(study.profile, all_rows(study.profile))[-1]
-    examined = {task.name for task in last if task.what == "sanity"}
+    tasks = tasks_of(study.profile, all_rows(study.profile))
+    examined = {task.name for task in tasks if task.what == "sanity"}
     assert "clean" not in examined and "base" not in examined and "mat" in examined
 
 

@@ -13,8 +13,8 @@ Unit = tuple[str, str]
 table of choices (`DEFENCES[mat]`), or what a module does besides defining names (``)."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-MAKES, HANDS_OVER = MARKS = ("makes", "hands_over")
-"""Decorators that mark (`matlib.study.identity.makers`)."""
+MAKES = "makes"
+"""The decorator that marks (`matlib.study.identity.makers`)."""
 
 TABLE = "Choices"
 """The class whose tables are followed only for the entries that were chosen."""
@@ -162,7 +162,7 @@ class Package:
             for decorator in (d for n in nodes for d in getattr(n, "decorator_list", ())):
                 chain = chain_of(decorator.func if isinstance(decorator, ast.Call) else decorator)
                 found = self.find(module.name, chain) if chain else None
-                if found and found.unit and chain[-1] not in MARKS:
+                if found and found.unit and chain[-1] != MAKES:
                     module.registered.append(name)
         for name in (name for node in module.loose for name in _changed(node)):
             found = self.find(module.name, (name,))

@@ -21,7 +21,6 @@ INERT = (
     "matlib.progress",  # lines for who waits
     "matlib.study.store", "matlib.study.store.store", "matlib.files",
     "matlib.study.store.provenance",  # keep what was made, under a hash that holds all else
-    "matlib.study.specs",  # its values are hashed: configuration and inputs of every artefact
 )  # fmt: skip
 """Modules whose code can change no result but through a value that is hashed as well."""
 
@@ -32,21 +31,6 @@ is made by the code itself."""
 
 STRUCTURAL = frozenset({"Protocol", "Generic", "ABC", "object", "NamedTuple", "BaseModel"})
 """Foreign bases that call no method of their own accord."""
-
-
-@dataclass(frozen=True)
-class Maker:
-    """A function marked by `@makes`, and what it is handed by others.
-
-    Attributes:
-        unit: the function.
-        also: definitions that it reaches through a callable or an object that it is handed.
-        where: the same, by the choice with which they are reached.
-    """
-
-    unit: Unit
-    also: tuple[str, ...]
-    where: dict[str, str]
 
 
 @dataclass
@@ -72,7 +56,7 @@ class Code:
         self.makers = dict(self._makers())
         self.hash = cache(self._hash)
 
-    def _makers(self) -> Iterator[tuple[str, Maker]]:
+    def _makers(self) -> Iterator[tuple[str, Unit]]:
         """Every function that is marked by `@makes`, by its name as a maker."""
         for module in self.package.modules.values():
             for name in module.definitions:
@@ -80,9 +64,7 @@ class Code:
                 for unit in ((module.name, name), *((module.name, each) for each in methods)):
                     for node in self.package.nodes(unit):
                         for mark in filter(is_mark, getattr(node, "decorator_list", ())):
-                            first, *also = (arg.value for arg in mark.args)
-                            where = {k.arg.replace("_", "-"): k.value.value for k in mark.keywords}
-                            yield first, Maker(unit, tuple(also), where)
+                            yield mark.args[0].value, unit
 
     def _hash(self, maker: str, chosen: tuple[str, ...] = ()) -> str:
         """sha256 of what a maker reaches.
@@ -107,22 +89,8 @@ class Code:
         """Every definition that a maker reaches with these choices."""
         if maker not in self.makers:
             raise ValueError(f"nothing is marked as maker {maker!r}; known: {sorted(self.makers)}")
-        own, chosen = self.makers[maker], frozenset(chosen)
-        named = [*own.also, *(unit for choice, unit in own.where.items() if choice in chosen)]
-        roots = [self._unit(own.unit[0], name) for name in named]
-        walk = _Walk(self, chosen, own.unit)
-        walk.found.chosen |= chosen & own.where.keys()
-        return walk.run([own.unit, *roots])
-
-    def _unit(self, module: str, name: str) -> Unit:
-        where, _, inside = name.rpartition(":")
-        known = (where or module) in self.package.modules
-        found = self.package.find(where or module, (*inside.split("."),)) if known else None
-        unit = (found.unit[0], ".".join((found.unit[1], *found.rest))) if found and found.unit \
-            else None  # fmt: skip
-        if unit is None or not self.package.nodes(unit):
-            raise ValueError(f"{name!r}, which a maker of {module} is handed, is defined nowhere")
-        return unit
+        unit = self.makers[maker]
+        return _Walk(self, frozenset(chosen), unit).run([unit])
 
     def read(self, unit: Unit, as_root: bool) -> Reading:
         return self._read(unit, as_root=as_root)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from matlib.study.identity.definitions import HANDS_OVER, MAKES, Function, Package, Unit, chain_of
+from matlib.study.identity.definitions import MAKES, Function, Package, Unit, chain_of
 from matlib.study.identity.receivers import Receivers, Scope, own_nodes
 
 Access = tuple[Unit | None, str]
@@ -124,14 +124,11 @@ class _Text:
             return ["Lambda", names, more, defaults, self.plain(node.body, inner)]
         self._meet(node.returns, scope)
         decorators = node.decorator_list
-        hands_over = any(chain_of(d) == (HANDS_OVER,) for d in decorators)
-        kept = [d for d in decorators if not is_mark(d) and chain_of(d) != (HANDS_OVER,)]
+        kept = [d for d in decorators if not is_mark(d)]
         body: Sequence[ast.stmt] = node.body
         if any(map(is_mark, decorators)) and not self.as_root:
             body = [n for n in body if not (isinstance(n, Function) and n.name == MAKE)]
         parts = [self.plain(kept, scope), names, more, defaults, self.plain([*body], inner)]
-        if hands_over:
-            self.found.accesses.clear()
         return [type(node).__name__, node.name, *parts]
 
     def _class(self, node: ast.ClassDef, scope: Scope) -> list[Any]:

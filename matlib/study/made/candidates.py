@@ -8,13 +8,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from matlib.attacks.attackable import RELEASED, pieces, tokens
 from matlib.attacks.edits import Cut, Edit, Table, apply_edit, free_edits, suggested
 from matlib.models.masked_lm import MaskedLM
+from matlib.study.context import Context, Node
+from matlib.study.identity.makers import makes
+from matlib.study.made.base import masked_lm, open_masked_lm
+from matlib.study.made.judgings import GalleryName
 from matlib.study.sources.karpathy import KarpathySource
 from matlib.study.sources.scenes import ScenesSource
+from matlib.study.store.provenance import named_weights
+from matlib.study.store.store import Artefact
 
 
 def true_edits(
@@ -130,6 +136,55 @@ def make_tables(
 def save_tables(tables: dict[str, Table], path: Path) -> None:
     """JSON: threat -> caption -> [position, replacement]."""
     path.write_text(json.dumps(tables, ensure_ascii=False), encoding="utf-8")
+
+
+@makes("tables")
+def tables(
+    study: Context, gallery: GalleryName, threats: tuple[str, ...]
+) -> Node[dict[str, Table]]:
+    """Per text threat the allowed edits of every caption of a gallery."""
+    profile = study.identified
+
+    def make(folder: Path) -> dict[str, Any]:
+        pairs = study.pairs(gallery)
+        captions = list(pairs.captions)
+        found = make_tables(
+            captions, threats, open_masked_lm(study), study.profile.candidates,
+            stop_words=study.source.stop_words, typos=study.source.typos, seed=0,
+            conventions=profile.evaluation.conventions,
+            is_valid=validity(
+                study.source, gallery.removesuffix("-1"), captions, pairs.image_of.tolist()
+            ),
+            held_out_words=study.source.held_out_words,
+        )  # fmt: skip
+        save_tables(found, folder / "tables.json")
+        return about_tables(found)
+
+    config = {
+        "gallery": gallery,
+        "threats": threats,
+        "candidates": profile.candidates.model_dump(),
+        "masked_lm": named_weights(profile.masked_lm.name),
+        "conventions": profile.evaluation.conventions,
+    }
+    inputs = {"masked_lm": masked_lm(study)}
+    return study.node("candidates", gallery, 0, config, inputs, make, tables_in, maker="tables")
+
+
+def tables_in(artefact: Artefact) -> dict[str, Table]:
+    """What a maker of tables has saved."""
+    return load_tables(artefact.file("tables.json"))
+
+
+def about_tables(tables: dict[str, Table]) -> dict[str, Any]:
+    """Size of candidate tables, for their provenance."""
+    return {
+        threat: {
+            "edits_per_caption": sum(map(len, table)) / len(table),
+            "captions_without": sum(not row for row in table),
+        }
+        for threat, table in tables.items()
+    }
 
 
 def load_tables(path: Path) -> dict[str, Table]:

@@ -21,11 +21,12 @@ from matlib.attacks.multimodal import pgd
 from matlib.attacks.scoring import embed_texts
 from matlib.evaluation.statistics import Estimate, bootstrap_ratio
 from matlib.models.sentence_encoder import SentenceEncoder
+from matlib.study.context import Node
 from matlib.study.identity.makers import makes
-from matlib.study.made.judged import Judged
+from matlib.study.made.judged import Judged, judged
 from matlib.study.sources.scenes import ScenesSource
 from matlib.study.store.provenance import named_weights
-from matlib.study.store.store import ArtefactSpec
+from matlib.study.store.store import Artefact
 from matlib.study.study import Study
 
 FOUND = "found.safetensors"
@@ -47,6 +48,38 @@ def chosen_queries(study: Study, name: str, seed: int, n: int) -> list[int]:
 
 
 @makes("found")
+def found(
+    study: Study, name: str, threat: str, *, seed: int, n_queries: int, k: int
+) -> Node[dict[str, Tensor]]:
+    """Rows and pixels of the `k` images that a few captions find, before and after Sep-Attack."""
+    how = study.main_judging("test")
+    of_model = judged(study, name, seed, how)
+
+    def make(folder: Path) -> None:
+        pairs, encoder, suite = study.pairs("test"), study.model(name, seed), study.suite(how)
+        captions = study.get(of_model).captions["bert", threat]
+        queries = chosen_queries(study, name, seed, n_queries)
+        gallery = Attacked(pairs.pixels(), pairs.captions, pairs.relevance(), pairs.image_of)
+        # seed 0 as in the evaluation: the very images that its Sep-Attack made
+        moved = pgd(encoder, gallery, suite.image, generator=torch.Generator().manual_seed(0))
+        tensors: dict[str, Tensor] = {}
+        for label, pixels, texts in (
+            ("before", gallery.pixels, [pairs.captions[q] for q in queries]),
+            ("after", moved, [captions[q] for q in queries]),
+        ):
+            score = embed_texts(encoder, texts) @ embed_images(encoder, pixels).T
+            top = score.topk(k, dim=1).indices.cpu()
+            tensors[f"{label}_rows"] = top.contiguous()
+            tensors[f"{label}_pixels"] = pixels[top.flatten()].unflatten(0, top.shape).contiguous()
+        save_file(tensors, str(folder / FOUND))
+
+    config = {"threat": threat, "n_queries": n_queries, "k": k}
+    return study.node(
+        "found", name, seed, config, {"judged": of_model}, make,
+        lambda artefact: load_file(str(artefact.file(FOUND))),
+    )  # fmt: skip
+
+
 def shelves(
     study: Study, name: str, threat: str, *, seed: int = 0, n_queries: int = 3, k: int = 5
 ) -> list[Shelf]:
@@ -59,50 +92,20 @@ def shelves(
         n_queries: captions, chosen by `chosen_queries`.
         k: images shown per caption.
     """
-    how = study.main_judging("test")
-    judged_spec = study.specs.judged(name, seed, how)
-    spec = ArtefactSpec(
-        kind="found",
-        name=name,
-        seed=seed,
-        config={"threat": threat, "n_queries": n_queries, "k": k},
-        inputs={"judged": judged_spec.hash},
-        maker="found",
-    )
-    pairs = study.pairs("test")
-    captions = study.judged(name, seed).captions["bert", threat]
-    queries = chosen_queries(study, name, seed, n_queries)
+    pairs, relevant = study.pairs("test"), study.pairs("test").relevance()
     k = min(k, len(pairs))
-
-    def make(folder: Path) -> None:
-        encoder, suite = study.model(name, seed), study.suite(how)
-        gallery = Attacked(pairs.pixels(), pairs.captions, pairs.relevance(), pairs.image_of)
-        # seed 0 as in the evaluation: the very images that its Sep-Attack made
-        moved = pgd(encoder, gallery, suite.image, generator=torch.Generator().manual_seed(0))
-        found: dict[str, Tensor] = {}
-        for label, pixels, texts in (
-            ("before", gallery.pixels, [pairs.captions[q] for q in queries]),
-            ("after", moved, [captions[q] for q in queries]),
-        ):
-            score = embed_texts(encoder, texts) @ embed_images(encoder, pixels).T
-            top = score.topk(k, dim=1).indices.cpu()
-            found[f"{label}_rows"] = top.contiguous()
-            found[f"{label}_pixels"] = pixels[top.flatten()].unflatten(0, top.shape).contiguous()
-        save_file(found, str(folder / FOUND))
-
-    study.used.add(spec.hash)
-    found = load_file(str(study.store.get_or_make(spec, make).file(FOUND)))
-    relevant = pairs.relevance()
+    top = study.get(found(study, name, threat, seed=seed, n_queries=n_queries, k=k))
+    captions = study.judged(name, seed).captions["bert", threat]
     return [
         Shelf(
             pairs.captions[query],
             captions[query],
-            found["before_pixels"][i],
-            found["after_pixels"][i],
-            tuple(relevant[found["before_rows"][i], query].tolist()),
-            tuple(relevant[found["after_rows"][i], query].tolist()),
+            top["before_pixels"][i],
+            top["after_pixels"][i],
+            tuple(relevant[top["before_rows"][i], query].tolist()),
+            tuple(relevant[top["after_rows"][i], query].tolist()),
         )
-        for i, query in enumerate(queries)
+        for i, query in enumerate(chosen_queries(study, name, seed, n_queries))
     ]
 
 
@@ -182,11 +185,13 @@ def edit_similarity(study: Study, name: str, *, seed: int = 0) -> pd.DataFrame |
     judged, pairs = study.judged(name, seed), study.pairs("test")
     rows: list[dict[str, Any]] = []
     for threat in study.profile.evaluation.threats:
-        cosines = torch.tensor(_cosines(study, name, seed, threat), dtype=torch.double)
+        own = study.get(cosines(study, name, seed, threat))
         _, broken = broken_captions(judged, threat)
         row: dict[str, Any] = {"text_threat": threat, "n": int(broken.sum())}
         if bool(broken.any()):
-            row |= _summary(cosines, broken, pairs.image_of, len(pairs), study)
+            row |= _summary(
+                torch.tensor(own, dtype=torch.double), broken, pairs.image_of, len(pairs), study
+            )
         rows.append(row)
     columns = ["text_threat", "n", "mean", "low", "high", "share_near"]
     return pd.DataFrame(rows).reindex(columns=columns)
@@ -205,28 +210,25 @@ def _summary(
 
 
 @makes("similarity")
-def _cosines(study: Study, name: str, seed: int, threat: str) -> list[float]:
+def cosines(study: Study, name: str, seed: int, threat: str) -> Node[list[float]]:
     """Per caption of the test gallery, the cosine of the attacked with the original one."""
-    judged = study.judged(name, seed)
+    of_model = judged(study, name, seed, study.main_judging("test"))
     encoder_name = study.profile.evaluation.sentence_encoder
-    spec = ArtefactSpec(
-        kind="similarity",
-        name=f"{name}-{threat}",
-        seed=seed,
-        config={"encoder": named_weights(encoder_name), "threat": threat},
-        inputs={"judged": judged.hash},
-        maker="similarity",
-    )
 
     def make(folder: Path) -> None:
         encoder = SentenceEncoder.load(encoder_name, study.device)
         clean = encoder.encode_text(study.pairs("test").captions)
-        attacked = encoder.encode_text(judged.captions["bert", threat])
+        attacked = encoder.encode_text(study.get(of_model).captions["bert", threat])
         (folder / COSINES_FILE).write_text(
             json.dumps((clean * attacked).sum(1).tolist()), encoding="utf-8"
         )
 
-    found: list[float] = json.loads(
-        study.get(spec, make).file(COSINES_FILE).read_text(encoding="utf-8")
+    config = {"encoder": named_weights(encoder_name), "threat": threat}
+    return study.node(
+        "similarity", f"{name}-{threat}", seed, config, {"judged": of_model}, make, _cosines_in
     )
+
+
+def _cosines_in(artefact: Artefact) -> list[float]:
+    found: list[float] = json.loads(artefact.file(COSINES_FILE).read_text(encoding="utf-8"))
     return found

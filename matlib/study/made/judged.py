@@ -1,20 +1,31 @@
-"""A model's evaluation on disk: per-query ranks, adversarial captions, a few images."""
+"""A model judged: per-query ranks, adversarial captions, a few images, kept on disk."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from matlib.defences.own_attack import OWN_ATTACKS, OwnLossAttack, own_attack
+from matlib.defences.table import defence
 from matlib.evaluation.retrieval import Outcomes
-from matlib.evaluation.robustness import Evaluation
+from matlib.evaluation.robustness import Evaluation, evaluate, strength_curve
 from matlib.evaluation.suite import Key
+from matlib.progress import Progress
+from matlib.study.context import Context, Node
+from matlib.study.identity.makers import makes
+from matlib.study.made.base import base, open_base
+from matlib.study.made.candidates import tables
+from matlib.study.made.judgings import Judging, judging_config, make_suite, moves_of
+from matlib.study.made.models import model, open_model
+from matlib.study.recipes import defence_of
 from matlib.study.store.store import Artefact
 
 RANKS, CAPTIONS, SHOWN, CURVE = "ranks.csv", "captions.json", "shown.safetensors", "curve.csv"
@@ -117,3 +128,49 @@ def load_evaluation(artefact: Artefact) -> Judged:
         {float(eps): found for eps, found in curve.items()},
         artefact.hash,
     )
+
+
+@makes("judged")
+def judged(study: Context, name: str, seed: int, how: Judging) -> Node[Judged]:
+    """Per-query outcomes, adversarial captions and a few images of one model."""
+    profile = study.identified
+    words = tables(study, how.gallery, how.threats)
+
+    def make(folder: Path) -> dict[str, Any]:
+        encoder, pairs = open_model(study, name, seed), study.pairs(how.gallery)
+        suite = replace(make_suite(profile.evaluation, how), own=_own_attack(study, name))
+        total = len(suite.rows(how.threats))
+        with Progress(f"attack {name} s{seed} ({how.gallery})", total) as progress:
+            found = evaluate(
+                encoder, pairs, study.get(words), suite, seed=0,
+                on_attack=lambda attack: progress.advance(1, attack),
+            )  # fmt: skip
+        save_evaluation(found, folder)
+        if how.with_curve:
+            eps = profile.evaluation.curve_eps_255
+            save_curve(strength_curve(encoder, pairs, suite.image, eps, seed=0), folder)
+        vanished = {"/".join(key): n for key, n in found.n_vanished.items() if n}
+        return {
+            "n_embedded": found.n_embedded,
+            "n_edits": found.n_edits,
+            **found.about_words(),
+            "n_images_with_vanished_gradient": vanished,
+        }
+
+    inputs: dict[str, Node[Any] | None] = {"model": model(study, name, seed), "tables": words}
+    chosen = moves_of(how)
+    if name != "base":
+        trained = defence(study.run(name).defence)
+        chosen = (*chosen, *(OWN_ATTACKS.keys() & {trained.kind}))
+        if trained.needs_reference:
+            inputs["reference"] = base(study)  # its distances are ascended by the row `own`
+    config = {**judging_config(profile.evaluation, how), "model": profile.model.model_dump()}
+    return study.node("judged", name, seed, config, inputs, make, load_evaluation, chosen=chosen)
+
+
+def _own_attack(study: Context, name: str) -> OwnLossAttack | None:
+    """The attack of the row's own training loss, where the suite has it not already."""
+    if name == "base":
+        return None
+    how = defence_of(study.run(name))
+    return own_attack(how, open_base(study) if how.needs_reference else None)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from matlib.attacks.ascent import ScaleViews
 from matlib.attacks.pgd import PGD
 from matlib.attacks.words import WordSubstitution
-from matlib.evaluation.suite import ATTACKS, Suite
+from matlib.evaluation.suite import ATTACKS, MOVES, Suite
 from matlib.study.profile.parts import EvaluationConfig
 
 GalleryName = Literal["test", "val", "train-1", "test-1"]
@@ -92,6 +92,23 @@ def judgings_of(e: EvaluationConfig, what: str) -> list[Judging]:
         "unimodal": [unimodal(e)],
         "gap": [gap(e, "train-1"), gap(e, "test-1")],
     }.get(what, [])
+
+
+NOT_IN_THE_ATTACKS = (
+    "n_boot", "primary_threat", "threats", "held_out", "eps_255", "unimodal_eps_255",
+    "sentence_encoder",
+)  # fmt: skip
+"""Parts of the evaluation that change no attack, or that a `Judging` holds itself."""
+
+
+def judging_config(e: EvaluationConfig, how: Judging) -> dict[str, Any]:
+    """A judging for the identity of what it finds."""
+    return {**asdict(how), "budget": e.model_dump(exclude=set(NOT_IN_THE_ATTACKS))}
+
+
+def moves_of(how: Judging) -> tuple[str, ...]:
+    """The attacks of a judging that have an entry in the table of attacks."""
+    return tuple(attack for attack in how.attacks if attack in MOVES)
 
 
 def make_suite(e: EvaluationConfig, how: Judging) -> Suite:

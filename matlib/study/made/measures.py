@@ -15,15 +15,17 @@ from matlib.analysis.technique import MEASURE_COLUMNS, measure_technique, techni
 from matlib.augmentations.dialled import scenes_told
 from matlib.data.pairs import OneToMany
 from matlib.models.open_clip import OpenClipEncoder
+from matlib.study.context import Node
 from matlib.study.identity.makers import makes
-from matlib.study.made.pairs import first_pairs
+from matlib.study.made.models import model
+from matlib.study.made.pairs import about_pairs, choices_of, first_pairs, generated, variants
 from matlib.study.profile.rows import Augmentation, Run
 from matlib.study.recipes import as_run
 from matlib.study.sources import open_source
 from matlib.study.sources.karpathy import KarpathySource
 from matlib.study.sources.scenes import ScenesSource
 from matlib.study.sources.source import draw
-from matlib.study.store.store import ArtefactSpec
+from matlib.study.store.store import Artefact
 from matlib.study.study import Study
 
 MEASURED_TECHNIQUES: tuple[Augmentation, ...] = (
@@ -64,13 +66,9 @@ def reference_model(study: Study, reference: str) -> OpenClipEncoder:
     return study.model(reference, _seed(study, reference))
 
 
-def reference_inputs(study: Study, reference: str) -> dict[str, str]:
-    """The hash of a reference model, for what is made with it; empty for pretrained weights."""
-    if reference == "base":
-        base = study.specs.base()
-        return {"base": base.hash} if base is not None else {}
-    run = study.specs.run(reference)
-    return {reference: study.specs.defended(run, _seed(study, reference)).hash}
+def reference_node(study: Study, reference: str) -> Node[OpenClipEncoder] | None:
+    """A reference model among inputs; None for pretrained weights."""
+    return model(study, reference, _seed(study, reference))
 
 
 def measures(study: Study, reference: str = "base") -> pd.DataFrame:
@@ -87,7 +85,10 @@ def measures(study: Study, reference: str = "base") -> pd.DataFrame:
         columns `matlib.analysis.technique.COLUMNS`; `technique` as in `techniques_of`, and
         `none` for the originals.
     """
-    parts = [measured(study, technique, reference) for technique in ("none", *techniques_of(study))]
+    parts = [
+        study.get(measured(study, technique, reference))
+        for technique in ("none", *techniques_of(study))
+    ]
     return pd.concat(parts, ignore_index=True)[list(MEASURE_COLUMNS)]
 
 
@@ -98,27 +99,10 @@ def measures_under_all(study: Study) -> pd.DataFrame:
 
 
 @makes("measures")
-def measured(study: Study, technique: Augmentation, reference: str = "base") -> pd.DataFrame:
+def measured(study: Study, technique: Augmentation, reference: str = "base") -> Node[pd.DataFrame]:
     """The measures of one technique under one reference model."""
     profile = study.profile
     n = min(profile.analysis_images, profile.dataset.n_train)
-    spec = ArtefactSpec(
-        kind="measures",
-        name=technique,
-        seed=0,
-        config={
-            "n_images": n,
-            "reference": reference,
-            "n_variants": profile.n_variants,
-            "n_boot": profile.evaluation.n_boot,
-            "model": study.specs.profile.model.model_dump(),
-            "data": study.source.identity(),
-            "device": study.specs.device,
-        },
-        inputs=reference_inputs(study, reference),
-        maker="measures",
-        chosen=study.specs.choices(as_run(technique)),
-    )
 
     def make(folder: Path) -> None:
         encoder, test = reference_model(study, reference), study.pairs("test")
@@ -132,13 +116,24 @@ def measured(study: Study, technique: Augmentation, reference: str = "base") -> 
         )
         table.assign(technique=technique).to_csv(folder / MEASURES_FILE, index=False)
 
-    return pd.read_csv(study.get(spec, make).file(MEASURES_FILE))
+    config = {
+        "n_images": n,
+        "reference": reference,
+        "n_variants": profile.n_variants,
+        "n_boot": profile.evaluation.n_boot,
+        "model": study.identified.model.model_dump(),
+    }
+    return study.node(
+        "measures", technique, 0, config, {reference: reference_node(study, reference)}, make,
+        lambda artefact: pd.read_csv(artefact.file(MEASURES_FILE)),
+        chosen=choices_of(study, as_run(technique)),
+    )  # fmt: skip
 
 
 def first_variants(study: Study, technique: str | Run, n: int) -> OneToMany:
     """What a technique adds to the first `n` training pairs (at least two)."""
     run = as_run(technique)
-    return first_pairs(study.models.variants(run, 0, first_images(study, max(n, 2))), n)
+    return first_pairs(variants(study, run, 0, first_images(study, max(n, 2))), n)
 
 
 def _seed(study: Study, reference: str) -> int:
@@ -159,30 +154,6 @@ MIN_IMAGES = 250
 """MMD^2 of fewer pairs is mostly noise (`published/demo`, notebook 60)."""
 
 
-def coordinates_spec(study: Study, run: Run) -> ArtefactSpec:
-    """Identity of the coordinates of a row's pairs; rows with equal pairs share them."""
-    plain = Run(**{**run.model_dump(include=_OF_PAIRS), "defence": _defence(run)})
-    inputs = reference_inputs(study, REFERENCE)
-    if (stored := study.specs.pairs(run, 0)) is not None:
-        inputs["pairs"] = stored.hash
-    return ArtefactSpec(
-        kind="coordinates",
-        name=plain.technique,
-        seed=0,
-        config={
-            "n_images": _n_images(study),
-            "n_variants": study.profile.n_variants,
-            "pairs": {**plain.model_dump(mode="json"), **study.specs.about_pairs(plain)},
-            "data": study.source.identity(),
-            "model": study.specs.profile.model.model_dump(),
-            "device": study.specs.device,
-        },
-        inputs=inputs,
-        maker="coordinates",
-        chosen=study.specs.choices(run),
-    )
-
-
 _OF_PAIRS = {
     "augmentation", "n_variants", "strength", "keep_aligned", "keep_diverse", "vendi", "dials",
 }  # fmt: skip
@@ -193,28 +164,41 @@ def _defence(run: Run) -> str:
 
 
 @makes("coordinates")
-def coordinates(study: Study, run: Run) -> dict[str, float]:
+def coordinates(study: Study, run: Run) -> Node[dict[str, float]]:
     """`similarity`, `vendi`, `mmd2` of a row's pairs and, where it is known, `true_fraction`.
 
     The latter is the share of an added caption's facts that hold in its scene; of an added
-    image, the share of the original caption's facts that hold in what it shows.
+    image, the share of the original caption's facts that hold in what it shows. Rows with equal
+    pairs share them.
     """
 
     def make(folder: Path) -> None:
         n, encoder = _n_images(study), reference_model(study, REFERENCE)
-        variants, test = first_variants(study, run, n), study.pairs("test")
+        made, test = first_variants(study, run, n), study.pairs("test")
         there = embed_test(encoder, test.subset(range(min(n, len(test)))))
-        found = technique_coordinates(embed_variants(encoder, variants), there)
-        if (true := _true_fraction(study, run, variants)) is not None:
+        found = technique_coordinates(embed_variants(encoder, made), there)
+        if (true := _true_fraction(study, run, made)) is not None:
             found["true_fraction"] = true
         (folder / COORDINATES_FILE).write_text(json.dumps(found), encoding="utf-8")
 
-    text = (
-        study.get(coordinates_spec(study, run), make)
-        .file(COORDINATES_FILE)
-        .read_text(encoding="utf-8")
+    plain = Run(**{**run.model_dump(include=_OF_PAIRS), "defence": _defence(run)})
+    config = {
+        "n_images": _n_images(study),
+        "n_variants": study.profile.n_variants,
+        "pairs": {**plain.model_dump(mode="json"), **about_pairs(study, plain)},
+        "model": study.identified.model.model_dump(),
+    }
+    inputs = {REFERENCE: reference_node(study, REFERENCE), "pairs": generated(study, run, 0)}
+    return study.node(
+        "coordinates", plain.technique, 0, config, inputs, make, _coordinates_in,
+        chosen=choices_of(study, run),
+    )  # fmt: skip
+
+
+def _coordinates_in(artefact: Artefact) -> dict[str, float]:
+    found: dict[str, float] = json.loads(
+        artefact.file(COORDINATES_FILE).read_text(encoding="utf-8")
     )
-    found: dict[str, float] = json.loads(text)
     return found
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -39,95 +39,103 @@ from matlib.augmentations.generators import (
 from matlib.augmentations.scenes_rewriter import rewrite_scene_captions
 from matlib.augmentations.small_captioner import CaptionerConfig, SmallCaptioner, train_captioner
 from matlib.augmentations.variants import with_captions, with_images
+from matlib.augmentations.words import wordnet_identity
 from matlib.choices import Choices
 from matlib.data.pairs import ImageTextPairs, OneToMany
-from matlib.models.dual_encoder import DualEncoder
-from matlib.models.masked_lm import MaskedLM
 from matlib.progress import Progress
+from matlib.study.context import Context, Node
 from matlib.study.identity.makers import makes
-from matlib.study.profile.profile import Profile
+from matlib.study.made.base import base, masked_lm, open_base, open_masked_lm
 from matlib.study.profile.rows import Run
 from matlib.study.recipes import filters_of, n_variants_of
 from matlib.study.sources.karpathy import KarpathySource
 from matlib.study.sources.scenes import ScenesSource
 from matlib.study.sources.source import draw, strength_of
-from matlib.study.specs import Specs
-from matlib.study.store.store import Artefact, ArtefactSpec
+from matlib.study.store.store import Artefact
 
 KEPT_FILE = "kept.json"
 
-Base = Callable[[], DualEncoder]
+
+def about_pairs(study: Context, run: Run) -> dict[str, Any]:
+    """The row's own options of its pairs; empty where they are the profile's."""
+    about = {k: v for k, v in run.options.items() if k != "n_variants"}
+    if run.dials is not None:
+        about["dials"] = run.dials.model_dump()
+    if run.augmentation == "eda" and study.profile.dataset.name != "scenes":
+        about["wordnet"] = wordnet_identity()
+    return about
 
 
-@makes("filtered")
-def make_variants(
-    profile: Profile,
-    source: ScenesSource | KarpathySource,
-    generators: PairGenerators,
-    base: Base,
-    run: Run,
-    seed: int,
+def choices_of(study: Context, run: Run) -> tuple[str, ...]:
+    """The entries of tables of choices that make a row's pairs.
+
+    What a generating model adds is an input, whose own hash holds its technique.
+    """
+    is_stored = generated(study, run, 0) is not None
+    return filters_of(run) if is_stored else (run.augmentation, *filters_of(run))
+
+
+def variants(
+    study: Context, run: Run, seed: int = 0, source: ScenesSource | KarpathySource | None = None
 ) -> OneToMany:
     """The training pairs of a row.
 
     Order: technique, first `n_train` pairs, alignment, diversity, Vendi score. What filters
-    keep is noted in an artefact of its own (`filter_spec`).
+    keep is noted in an artefact of its own (`kept`).
 
     Args:
-        source: the data; with fewer training images, the variants of these.
-        generators: of techniques that need a model.
-        base: gives the reference model of the filters.
+        source: the same data with fewer training images, where few variants are wanted.
 
     Raises:
         ValueError: a technique that these data do not allow, or a filter that keeps nothing.
     """
-    spec = generators.specs.pairs(run, seed)
-    if spec is not None:
-        found = generators.variants(run, seed, spec)
-    else:
-        found = source.variants(run, n_variants_of(profile, run), seed)
-    if run.n_train is not None:
-        found = first_pairs(found, run.n_train)
-    if not filters_of(run):
-        return replace(found, technique=run.technique)
-    found, shares = _filtered(found, run, base, seed)
-
-    def make(folder: Path) -> dict[str, Any]:
-        (folder / KEPT_FILE).write_text(json.dumps(shares), encoding="utf-8")
-        return shares
-
-    generators.get(filter_spec(profile, source, generators.specs, run, seed), make)
+    source = source or study.source
+    found = _unfiltered(study, source, run, seed)
+    if filters_of(run):
+        found, shares = _filtered(study, found, run, seed)
+        study.get(kept(study, source, run, seed, shares))
     return replace(found, technique=run.technique)
 
 
-def _aligned(found: OneToMany, run: Run, base: Base, seed: int) -> OneToMany:
+def _unfiltered(
+    study: Context, source: ScenesSource | KarpathySource, run: Run, seed: int
+) -> OneToMany:
+    stored = generated(study, run, seed)
+    if stored is not None:
+        found = study.get(stored)
+    else:
+        found = source.variants(run, n_variants_of(study.profile, run), seed)
+    return found if run.n_train is None else first_pairs(found, run.n_train)
+
+
+def _aligned(study: Context, found: OneToMany, run: Run, seed: int) -> OneToMany:
     assert run.keep_aligned is not None
-    return keep_aligned(found, embed_variants(base(), found), run.keep_aligned)
+    return keep_aligned(found, embed_variants(open_base(study), found), run.keep_aligned)
 
 
-def _diverse(found: OneToMany, run: Run, base: Base, seed: int) -> OneToMany:
+def _diverse(study: Context, found: OneToMany, run: Run, seed: int) -> OneToMany:
     assert run.keep_diverse is not None
-    return keep_diverse(found, embed_variants(base(), found), run.keep_diverse)
+    return keep_diverse(found, embed_variants(open_base(study), found), run.keep_diverse)
 
 
-def _thinned(found: OneToMany, run: Run, base: Base, seed: int) -> OneToMany:
+def _thinned(study: Context, found: OneToMany, run: Run, seed: int) -> OneToMany:
     assert run.vendi is not None
-    embedded, generator = embed_variants(base(), found), draw(seed, "vendi")
+    embedded, generator = embed_variants(open_base(study), found), draw(seed, "vendi")
     return thin_to_vendi(found, embedded, run.vendi, generator, vendi_score)
 
 
-FILTER_BY: Choices[Callable[[OneToMany, Run, Base, int], OneToMany]] = Choices({
+FILTER_BY: Choices[Callable[[Context, OneToMany, Run, int], OneToMany]] = Choices({
     "keep_aligned": _aligned, "keep_diverse": _diverse, "vendi": _thinned,
 }, what="filter")  # fmt: skip
 
 
 def _filtered(
-    found: OneToMany, run: Run, base: Base, seed: int
+    study: Context, found: OneToMany, run: Run, seed: int
 ) -> tuple[OneToMany, dict[str, float]]:
     """What the row's filters leave, and the share of different added variants after each."""
     n_added, shares = max(1, n_different(found)), {}
     for name in filters_of(run):
-        found = FILTER_BY.choose(name)(found, run, base, seed)
+        found = FILTER_BY.choose(name)(study, found, run, seed)
         shares[name] = n_different(found) / n_added
     return found, shares
 
@@ -141,54 +149,57 @@ def n_different(variants: OneToMany) -> int:
     return captions + sum(int((own[1:] != own[:1]).flatten(1).any(1).sum()) for own in images)
 
 
-def filter_spec(
-    profile: Profile,
+@makes("filtered")
+def kept(
+    study: Context,
     source: ScenesSource | KarpathySource,
-    specs: Specs,
     run: Run,
     seed: int,
-) -> ArtefactSpec:
-    """Identity of the shares of added variants that a row's filters keep, one after another."""
-    inputs = {"base": specs.base(), "pairs": specs.pairs(run, seed)}
-    about = {"n_variants": n_variants_of(profile, run), "options": run.options}
-    return ArtefactSpec(
-        kind="filtered",
-        name=run.technique,
-        seed=seed,
-        config={"augmentation": run.augmentation, **about, "data": source.identity()},
-        inputs={name: spec.hash for name, spec in inputs.items() if spec is not None},
-        maker="filtered",
-        chosen=specs.choices(run),
-    )
-
-
-def pairs_notes(
-    profile: Profile,
-    source: ScenesSource | KarpathySource,
-    specs: Specs,
-    find: Callable[[ArtefactSpec], Artefact | None],
-) -> pd.DataFrame:
-    """What generators and filters noted of the pairs of the first seed, where they worked here.
+    shares: dict[str, float] | None = None,
+) -> Node[dict[str, float]]:
+    """The shares of added variants that a row's filters keep, one after another.
 
     Args:
-        find: specification -> the artefact if it is there.
+        shares: where they have just been found.
+    """
+
+    def make(folder: Path) -> dict[str, Any]:
+        own = shares or _filtered(study, _unfiltered(study, source, run, seed), run, seed)[1]
+        (folder / KEPT_FILE).write_text(json.dumps(own), encoding="utf-8")
+        return own
+
+    config = {
+        "augmentation": run.augmentation,
+        "n_variants": n_variants_of(study.profile, run),
+        "options": run.options,
+    }
+    return study.node(
+        "filtered", run.technique, seed, config,
+        {"base": base(study), "pairs": generated(study, run, seed)}, make,
+        lambda artefact: dict(artefact.notes),
+        chosen=choices_of(study, run), data=source.identity(),
+    )  # fmt: skip
+
+
+def pairs_notes(study: Context) -> pd.DataFrame:
+    """What generators and filters noted of the pairs of the first seed, where they worked here.
 
     Returns:
         one row for each: `pairs` (the technique), then the notes; shares of filters are of the
         added variants that are different. Empty where nothing was generated.
     """
     rows: dict[str, dict[str, Any]] = {}
+    profile = study.profile
     seed = profile.seeds_of_techniques[0]
     for run in (*profile.runs, *profile.techniques, *profile.sweeps):
         unfiltered = {"n_variants": run.n_variants, "strength": run.strength}
         own = Run(**{**run.model_dump(include={"defence", "augmentation"}), **unfiltered})
-        wanted = [(own.technique, specs.pairs(run, seed))]
+        wanted: list[tuple[str, Node[Any] | None]] = [(own.technique, generated(study, run, seed))]
         if filters_of(run):
-            wanted.append((run.technique, filter_spec(profile, source, specs, run, seed)))
-        for name, spec in wanted:
-            found = find(spec) if spec is not None else None
-            if spec is not None and found is not None:
-                rows[spec.hash] = {"pairs": name, **found.notes}
+            wanted.append((run.technique, kept(study, study.source, run, seed)))
+        for name, node in wanted:
+            if node is not None and (found := study.find(node)) is not None:
+                rows[node.hash] = {"pairs": name, **found.notes}
     return pd.DataFrame(list(rows.values()), dtype=object)
 
 
@@ -202,155 +213,183 @@ def first_pairs(variants: OneToMany, n: int) -> OneToMany:
 
 CAPTIONS, IMAGES = "captions.json", "images.safetensors"
 
-Make = Callable[[Path], dict[str, Any] | None]
 Made = tuple[OneToMany, dict[str, Any]]
 """The pairs with what was added, and notes of how."""
 
+NEED_A_MODEL = ("captioned", "rewritten", "back-translated", "generated")
+"""Techniques of a generating model; on photographs `restyled` is one too."""
 
-@dataclass(frozen=True)
-class PairGenerators:
-    """The generating models of a study, and what they added.
 
-    Attributes:
-        profile, source, specs, get: as in `matlib.study.made.models.Models`.
-        masked_lm: gives the language model of the embedded world's rewriter.
-        device: for pretrained generators.
+@makes("pairs")
+def generated(study: Context, run: Run, seed: int) -> Node[OneToMany] | None:
+    """The training pairs with what a generating model adds; None for techniques without one.
+
+    The same for all rows that differ only in what they keep of it.
+
+    Raises:
+        FileNotFoundError: a pretrained generator is neither here nor on a hub.
+        ValueError: the profile names no generator for this technique.
     """
+    name, named = run.augmentation, study.identified.generators
+    is_scenes = study.profile.dataset.name == "scenes"
+    if name not in NEED_A_MODEL and (name != "restyled" or is_scenes):
+        return None
 
-    profile: Profile
-    source: ScenesSource | KarpathySource
-    specs: Specs
-    get: Callable[[ArtefactSpec, Make], Artefact]
-    masked_lm: Callable[[], MaskedLM]
-    device: str
+    def make(folder: Path) -> dict[str, Any]:
+        pairs, generator = study.source.pairs("train"), draw(seed, name)
+        n = n_variants_of(study.profile, run) - 1
+        made, notes = GENERATED.choose(name)(study, run, pairs, n, generator)
+        if made.images.shape[1] > 1:
+            added = made.all_images()[:, 1:].contiguous()
+            save_file({"images": added}, str(folder / IMAGES))
+        else:
+            added_captions = [own[1:] for own in made.captions]
+            text = json.dumps(added_captions, ensure_ascii=False)
+            (folder / CAPTIONS).write_text(text, encoding="utf-8")
+        return notes
 
-    @makes("pairs", "matlib.study.made.models:Models.masked_lm")
-    def variants(self, run: Run, seed: int, spec: ArtefactSpec) -> OneToMany:
-        """The training pairs with what the row's generator adds, loaded or made.
-
-        Raises:
-            FileNotFoundError: a pretrained generator is neither here nor on a hub.
-            ValueError: the profile names no generator for this technique.
-        """
-        pairs = self.source.pairs("train")
-
-        def make(folder: Path) -> dict[str, Any]:
-            made, notes = self._made(run, pairs, seed)
-            if made.images.shape[1] > 1:
-                added = made.all_images()[:, 1:].contiguous()
-                save_file({"images": added}, str(folder / IMAGES))
-            else:
-                added_captions = [own[1:] for own in made.captions]
-                text = json.dumps(added_captions, ensure_ascii=False)
-                (folder / CAPTIONS).write_text(text, encoding="utf-8")
-            return notes
-
-        artefact = self.get(spec, make)
+    def load(artefact: Artefact) -> OneToMany:
+        pairs = study.source.pairs("train")
         if IMAGES in artefact.provenance["outputs"]:
-            added = load_file(str(artefact.file(IMAGES)))["images"]
-            return with_images(pairs, added, run.augmentation)
+            return with_images(pairs, load_file(str(artefact.file(IMAGES)))["images"], name)
         captions = json.loads(artefact.file(CAPTIONS).read_text(encoding="utf-8"))
-        return with_captions(pairs, captions, run.augmentation)
+        return with_captions(pairs, captions, name)
 
-    @makes("captioner")
-    def captioner(self) -> Captioner:
-        """The study's captioner, or the pretrained one that the profile names."""
-        named, spec = self.profile.generators, self.specs.captioner()
-        if spec is None:
-            source = self._named("captioner", named.captioner)
-            return PretrainedCaptioner.load(
-                source, self.device, top_p=named.top_p, batch_size=named.batch_size
-            )
-        config = CaptionerConfig(n_steps=named.captioner_steps)
+    config = {
+        "technique": name,
+        "n_variants": n_variants_of(study.profile, run),
+        "strength": run.strength,
+        "generator": {
+            "captioned": named.captioner,
+            "rewritten": named.rewriter,
+            "back-translated": list(named.translators),
+            "restyled": named.image_to_image,
+            "generated": named.text_to_image,
+        }[name],
+        "top_p": named.top_p,
+    }
+    inputs: dict[str, Node[Any] | None] = {}
+    if name == "captioned":
+        inputs["captioner"] = captioner(study)
+    if name == "rewritten" and is_scenes:
+        inputs["masked_lm"] = masked_lm(study)
+    return study.node("pairs", name, seed, config, inputs, make, load, chosen=(name,))
 
-        def make(folder: Path) -> dict[str, Any]:
-            losses: list[float] = []
-            with Progress("train captioner", config.n_steps) as progress:
 
-                def on_step(_: int, loss: float) -> None:
-                    losses.append(loss)
-                    progress.advance(1, f"loss {loss:.2f}")
+@makes("captioner")
+def captioner(study: Context) -> Node[SmallCaptioner] | None:
+    """The study's own captioner; None where a pretrained one is named."""
+    named = study.profile.generators
+    if named.captioner or study.profile.dataset.name != "scenes":
+        return None
+    config = CaptionerConfig(n_steps=named.captioner_steps)
 
-                train_captioner(self.source.base(), config, 0, on_step).save(folder)
-            return {"last_loss": sum(losses[-20:]) / len(losses[-20:])}
+    def make(folder: Path) -> dict[str, Any]:
+        losses: list[float] = []
+        with Progress("train captioner", config.n_steps) as progress:
 
-        return SmallCaptioner.load(self.get(spec, make).path)
+            def on_step(_: int, loss: float) -> None:
+                losses.append(loss)
+                progress.advance(1, f"loss {loss:.2f}")
 
-    def _named(self, what: str, name: str) -> str:
-        if not name:
-            raise ValueError(
-                f"profile {self.profile.name} names no model: give generators.{what} a hub's name "
-                "or a local folder"
-            )
-        return name
+            train_captioner(study.source.base(), config, 0, on_step).save(folder)
+        return {"last_loss": sum(losses[-20:]) / len(losses[-20:])}
 
-    def _made(self, run: Run, pairs: ImageTextPairs, seed: int) -> Made:
-        """The pairs with what was added, and how it was asked for and sorted out."""
-        n, generator = n_variants_of(self.profile, run) - 1, draw(seed, run.augmentation)
-        return GENERATED.choose(run.augmentation)(self, run, pairs, n, generator)
+    about = {"n_steps": config.n_steps}
+    return study.node("captioner", "small", 0, about, {}, make, _captioner_of)
 
-    def captioned(
-        self, run: Run, pairs: ImageTextPairs, n: int, generator: torch.Generator
-    ) -> Made:
-        """Captions by a captioner."""
-        captioner, strength = self.captioner(), strength_of(run)
-        ask = captions_by(captioner, pairs, temperature=strength)
-        how = {"temperature": strength, **_sampling(captioner)}
-        return _written(ask, how, run, pairs, n, generator)
 
-    def rewritten(
-        self, run: Run, pairs: ImageTextPairs, n: int, generator: torch.Generator
-    ) -> Made:
-        """Captions by a language model from the captions that are there."""
-        named, strength = self.profile.generators, strength_of(run)
-        if isinstance(self.source, ScenesSource) and not named.rewriter:
-            made = rewrite_scene_captions(
-                pairs, n, generator, self.masked_lm(), temperature=strength
-            )
-            return made, {"temperature": strength, **_as_they_came(made)}
-        model = InstructRewriter.load(
-            self._named("rewriter", named.rewriter), self.device,
-            top_p=named.top_p, batch_size=named.batch_size,
-        )  # fmt: skip
-        how = {"prompt": model.prompt, "temperature": strength, **_sampling(model)}
-        ask = model.writer(pairs.captions, temperature=strength)
-        return _written(ask, how, run, pairs, n, generator)
+def _captioner_of(artefact: Artefact) -> SmallCaptioner:
+    return SmallCaptioner.load(artefact.path)
 
-    def translated(
-        self, run: Run, pairs: ImageTextPairs, n: int, generator: torch.Generator
-    ) -> Made:
-        """Captions there and back between two languages."""
-        named = self.profile.generators
-        there, back = named.translators or (self._named("translators", ""), "")
-        both = BackTranslator(
-            Translator.load(there, self.device), Translator.load(back, self.device),
-            named.top_p, named.batch_size,
-        )  # fmt: skip
-        ask = both.writer(pairs.captions)
-        return _written(ask, _sampling(both), run, pairs, n, generator)
 
-    def drawn(self, run: Run, pairs: ImageTextPairs, n: int, generator: torch.Generator) -> Made:
-        """Images by a diffusion model, from the captions or from the images."""
-        named, is_new = self.profile.generators, run.augmentation == "generated"
-        what = "text_to_image" if is_new else "image_to_image"
-        source = self._named(what, named.text_to_image if is_new else named.image_to_image)
-        model = Diffusion.load(source, what, self.device)
-        how: dict[str, Any] = {
-            "diffusion_steps": model.n_steps, "guidance": GUIDANCE, "size": model.size
-        }  # fmt: skip
-        if is_new:
-            return drawn_by_diffusion(pairs, n, generator, model), how
-        strength = strength_of(run) / 2  # half of the way at the usual strength
-        made = restyled_by_diffusion(pairs, n, generator, model, strength=strength)
-        return made, {**how, "diffusion_strength": strength}
+def _named(study: Context, what: str, name: str) -> str:
+    if not name:
+        raise ValueError(
+            f"profile {study.profile.name} names no model: give generators.{what} a hub's name "
+            "or a local folder"
+        )
+    return name
+
+
+def open_captioner(study: Context) -> Captioner:
+    """The study's captioner, or the pretrained one that the profile names."""
+    own, named = captioner(study), study.profile.generators
+    if own is not None:
+        return study.get(own)
+    source = _named(study, "captioner", named.captioner)
+    return PretrainedCaptioner.load(
+        source, study.device, top_p=named.top_p, batch_size=named.batch_size
+    )
+
+
+def captioned(
+    study: Context, run: Run, pairs: ImageTextPairs, n: int, generator: torch.Generator
+) -> Made:
+    """Captions by a captioner."""
+    writer, strength = open_captioner(study), strength_of(run)
+    ask = captions_by(writer, pairs, temperature=strength)
+    how = {"temperature": strength, **_sampling(writer)}
+    return _written(ask, how, run, pairs, n, generator)
+
+
+def rewritten(
+    study: Context, run: Run, pairs: ImageTextPairs, n: int, generator: torch.Generator
+) -> Made:
+    """Captions by a language model from the captions that are there."""
+    named, strength = study.profile.generators, strength_of(run)
+    if isinstance(study.source, ScenesSource) and not named.rewriter:
+        made = rewrite_scene_captions(
+            pairs, n, generator, open_masked_lm(study), temperature=strength
+        )
+        return made, {"temperature": strength, **_as_they_came(made)}
+    model = InstructRewriter.load(
+        _named(study, "rewriter", named.rewriter), study.device,
+        top_p=named.top_p, batch_size=named.batch_size,
+    )  # fmt: skip
+    how = {"prompt": model.prompt, "temperature": strength, **_sampling(model)}
+    ask = model.writer(pairs.captions, temperature=strength)
+    return _written(ask, how, run, pairs, n, generator)
+
+
+def translated(
+    study: Context, run: Run, pairs: ImageTextPairs, n: int, generator: torch.Generator
+) -> Made:
+    """Captions there and back between two languages."""
+    named = study.profile.generators
+    there, back = named.translators or (_named(study, "translators", ""), "")
+    both = BackTranslator(
+        Translator.load(there, study.device), Translator.load(back, study.device),
+        named.top_p, named.batch_size,
+    )  # fmt: skip
+    ask = both.writer(pairs.captions)
+    return _written(ask, _sampling(both), run, pairs, n, generator)
+
+
+def drawn(
+    study: Context, run: Run, pairs: ImageTextPairs, n: int, generator: torch.Generator
+) -> Made:
+    """Images by a diffusion model, from the captions or from the images."""
+    named, is_new = study.profile.generators, run.augmentation == "generated"
+    what = "text_to_image" if is_new else "image_to_image"
+    source = _named(study, what, named.text_to_image if is_new else named.image_to_image)
+    model = Diffusion.load(source, what, study.device)
+    how: dict[str, Any] = {
+        "diffusion_steps": model.n_steps, "guidance": GUIDANCE, "size": model.size
+    }  # fmt: skip
+    if is_new:
+        return drawn_by_diffusion(pairs, n, generator, model), how
+    strength = strength_of(run) / 2  # half of the way at the usual strength
+    made = restyled_by_diffusion(pairs, n, generator, model, strength=strength)
+    return made, {**how, "diffusion_strength": strength}
 
 
 GENERATED: Choices[
-    Callable[[PairGenerators, Run, ImageTextPairs, int, torch.Generator], Made]
+    Callable[[Context, Run, ImageTextPairs, int, torch.Generator], Made]
 ] = Choices({
-    "captioned": PairGenerators.captioned, "rewritten": PairGenerators.rewritten,
-    "back-translated": PairGenerators.translated, "restyled": PairGenerators.drawn,
-    "generated": PairGenerators.drawn,
+    "captioned": captioned, "rewritten": rewritten,
+    "back-translated": translated, "restyled": drawn,
+    "generated": drawn,
 }, what="generating technique")  # fmt: skip
 """The techniques that need a generating model (`restyled` on photographs)."""
 

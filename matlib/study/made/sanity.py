@@ -13,9 +13,14 @@ from matlib.evaluation.sanity import sanity, verdicts
 from matlib.evaluation.sanity_subject import Check
 from matlib.evaluation.statistics import MIN_SEEDS_FOR_CLAIM
 from matlib.progress import Progress
+from matlib.study.context import Node
 from matlib.study.identity.makers import makes
+from matlib.study.made.base import base
+from matlib.study.made.candidates import tables
+from matlib.study.made.judgings import judging_config
+from matlib.study.made.models import model
 from matlib.study.recipes import attacks_anything
-from matlib.study.store.store import ArtefactSpec
+from matlib.study.store.store import Artefact
 from matlib.study.study import Study
 from matlib.study.tables.findings import NO_VIOLATION
 
@@ -37,7 +42,7 @@ def battery(study: Study) -> dict[str, list[Check]]:
     """
     several = len(study.profile.seeds) > 1
     found = {
-        f"{name} s{seed}" if several else name: checks(study, name, seed)
+        f"{name} s{seed}" if several else name: study.get(checks(study, name, seed))
         for name, seed in examined(study)
     }
     return verdicts(found) if found else {}
@@ -48,7 +53,7 @@ def examined(study: Study) -> list[tuple[str, int]]:
     return [
         (name, seed)
         for name, seed in study.rows()
-        if name != "base" and attacks_anything(study.specs.run(name))
+        if name != "base" and attacks_anything(study.run(name))
     ]
 
 
@@ -58,24 +63,15 @@ def n_boot_for(n_models: int) -> int:
     return N_BOOT if wanted <= N_BOOT else -(-wanted // N_BOOT_STEP) * N_BOOT_STEP
 
 
-def sanity_spec(study: Study, name: str, seed: int) -> ArtefactSpec:
-    """Identity of the battery on one model."""
-    how = study.main_judging("test")
-    n_boot = n_boot_for(len(examined(study)))
-    # the least number is no part of the identity: small studies keep what they have computed
-    extra = {"n_boot": n_boot} if n_boot > N_BOOT else {}
-    return study.specs.sanity(name, seed, how, study.profile.analysis_images, extra)
-
-
 @makes("sanity")
-def checks(study: Study, name: str, seed: int) -> list[Check]:
+def checks(study: Study, name: str, seed: int) -> Node[list[Check]]:
     """The battery on one model: the first `analysis_images` of the test gallery.
 
     Transferred images are made on the undefended model, by which an attacker would begin.
     """
-    e = study.profile.evaluation
+    e = study.identified.evaluation
     how = study.main_judging("test")
-    spec = sanity_spec(study, name, seed)
+    words = tables(study, "test", how.threats)
     n_boot = n_boot_for(len(examined(study)))
 
     def make(folder: Path) -> None:
@@ -85,7 +81,7 @@ def checks(study: Study, name: str, seed: int) -> list[Check]:
             results = sanity(
                 encoder,
                 pairs,
-                {threat: study.tables("test", how.threats)[threat]},
+                {threat: study.get(words)[threat]},
                 image=PGD(e.eps_255, e.pgd_steps, e.step_255),
                 source=study.model("base"),
                 seed=0,
@@ -97,11 +93,20 @@ def checks(study: Study, name: str, seed: int) -> list[Check]:
         text = json.dumps([asdict(check) for check in results], ensure_ascii=False, indent=1)
         (folder / CHECKS_FILE).write_text(text, encoding="utf-8")
 
-    artefact = study.get(spec, make)
-    return [
-        Check(**check)
-        for check in json.loads(artefact.file(CHECKS_FILE).read_text(encoding="utf-8"))
-    ]
+    config = {
+        **judging_config(e, how),
+        "model": study.identified.model.model_dump(),
+        "n_images": study.profile.analysis_images,
+        # the least number is no part of the identity: small studies keep what they have computed
+        **({"n_boot": n_boot} if n_boot > N_BOOT else {}),
+    }
+    inputs = {"model": model(study, name, seed), "base": base(study), "tables": words}
+    return study.node("sanity", name, seed, config, inputs, make, _checks_in)
+
+
+def _checks_in(artefact: Artefact) -> list[Check]:
+    found = json.loads(artefact.file(CHECKS_FILE).read_text(encoding="utf-8"))
+    return [Check(**check) for check in found]
 
 
 def masked_gradients_entry(

@@ -18,14 +18,17 @@ from matlib.evaluation.statistics import primary_difference
 from matlib.evaluation.suite import Key
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.progress import Progress
+from matlib.study.context import Node
 from matlib.study.identity.makers import makes
 from matlib.study.made import judgings
+from matlib.study.made.candidates import tables
 from matlib.study.made.judged import RANKS, load_ranks, save_ranks
-from matlib.study.made.judgings import INSIDE_ATTACKS
+from matlib.study.made.judgings import INSIDE_ATTACKS, judging_config, moves_of
 from matlib.study.made.judgings import TRANSFER_ATTACKS as ATTACKS
+from matlib.study.made.models import model
 from matlib.study.profile.profile import Profile
 from matlib.study.recipes import profile_of_architecture, rows_of
-from matlib.study.store.store import ArtefactSpec
+from matlib.study.store.store import Artefact
 from matlib.study.study import Study
 
 TRANSFER_COLUMNS = ("source", "target", "attack", "value", "low", "high")
@@ -36,33 +39,23 @@ NONE = "none"
 SEPARATOR = "/"
 
 
-def transfer_spec(study: Study, source: Subject) -> ArtefactSpec:
-    """Identity of the outcomes of all targets under one model's attacks."""
-    models = {str(each): _weights(study, each) for each in subjects(study.profile)}
-    shapes = {
-        str(each): study.of_architecture(each.architecture).specs.profile.model.model_dump()
-        for each in subjects(study.profile)
-    }
-    how = judgings.transfer(study.profile.evaluation)
-    return study.specs.transfer(source.artefact, how, models, shapes)
-
-
 @makes("transfer")
-def transferred(study: Study, source: Subject) -> dict[str, dict[Key, Outcomes]]:
+def transferred(study: Study, source: Subject) -> Node[dict[str, dict[Key, Outcomes]]]:
     """What the attacks made on one model do to every subject, itself included.
 
     Returns:
         per subject (`str`) and (attack, threat) the rank of every query.
     """
-    how = judgings.transfer(study.profile.evaluation)
+    how = judgings.transfer(study.identified.evaluation)
+    words = tables(study, how.gallery, how.threats)
 
     def make(folder: Path) -> None:
         targets = {str(each): _model(study, each) for each in subjects(study.profile)}
-        suite, tables = study.suite(how), study.tables(how.gallery, how.threats)
+        suite, edits = study.suite(how), study.get(words)
         n = len(suite.rows(how.threats))
         with Progress(f"transfer from {source}", n) as progress:
             found = transfer_from(
-                targets[str(source)], targets, study.pairs(how.gallery), tables, suite, seed=0,
+                targets[str(source)], targets, study.pairs(how.gallery), edits, suite, seed=0,
                 on_attack=lambda attack: progress.advance(1, attack),
             )  # fmt: skip
         ranks = {
@@ -72,10 +65,24 @@ def transferred(study: Study, source: Subject) -> dict[str, dict[Key, Outcomes]]
         }
         save_ranks(ranks, folder / RANKS)
 
+    names = {str(each): each for each in subjects(study.profile)}
+    shapes = {
+        name: study.of_architecture(each.architecture).identified.model.model_dump()
+        for name, each in names.items()
+    }
+    inputs: dict[str, Node[Any] | None] = {
+        name: _model_node(study, each) for name, each in names.items()
+    }
+    config = {**judging_config(study.identified.evaluation, how), "models": shapes}
+    return study.node(
+        "transfer", source.artefact, study.profile.seeds[0], config,
+        {**inputs, "tables": words}, make, _outcomes_in, chosen=moves_of(how),
+    )  # fmt: skip
+
+
+def _outcomes_in(artefact: Artefact) -> dict[str, dict[Key, Outcomes]]:
     found: dict[str, dict[Key, Outcomes]] = {}
-    for name, outcomes in load_ranks(
-        study.get(transfer_spec(study, source), make).file(RANKS)
-    ).items():
+    for name, outcomes in load_ranks(artefact.file(RANKS)).items():
         target, attack, threat = name.split(SEPARATOR)
         found.setdefault(target, {})[attack, threat] = outcomes
     return found
@@ -99,7 +106,7 @@ def transfer_table(study: Study, attacks: Sequence[str] = ATTACKS) -> pd.DataFra
         clean = judged_in_short(study, target, study.profile.seeds[0])["clean", ""]
         rows.append(_row(study, NONE, str(target), "clean", clean))
     for source in origin:
-        found = transferred(study, source)
+        found = study.get(transferred(study, source))
         rows += [
             _row(study, str(source), target, attack, by[attack, "" if attack == "pgd" else threat])
             for target, by in found.items()
@@ -129,11 +136,9 @@ def _row(study: Study, source: str, target: str, attack: str, found: Outcomes) -
     return dict(zip(TRANSFER_COLUMNS, (source, target, attack, *numbers), strict=True))
 
 
-def _weights(study: Study, subject: Subject) -> ArtefactSpec | None:
-    specs = study.of_architecture(subject.architecture).specs
-    if subject.row == "base":
-        return specs.base()
-    return specs.defended(specs.run(subject.row), study.profile.seeds[0])
+def _model_node(study: Study, subject: Subject) -> Node[OpenClipEncoder] | None:
+    own = study.of_architecture(subject.architecture)
+    return model(own, subject.row, 0 if subject.row == "base" else study.profile.seeds[0])
 
 
 def _model(study: Study, subject: Subject) -> OpenClipEncoder:

@@ -24,22 +24,23 @@ from matlib.analysis.shift.sensitivity import dose_curve, mixed, shift_statistic
 from matlib.augmentations.images import randaugment
 from matlib.augmentations.variants import with_captions
 from matlib.augmentations.words import drop_and_swap, mismatched
+from matlib.choices import Choices
 from matlib.data.pairs import ImageTensor, ImageTextPairs, OneToMany
 from matlib.models.dual_encoder import DualEncoder
 from matlib.scenes.grammar import Dials, write_captions
 from matlib.scenes.render import Style, render
 from matlib.scenes.scene import corrupt_scene, sample_scenes
+from matlib.study.context import Node
 from matlib.study.identity.makers import makes
 from matlib.study.made.measures import (
     first_images,
-    reference_inputs,
     reference_model,
+    reference_node,
     references_of,
 )
 from matlib.study.recipes import as_run
 from matlib.study.sources.scenes import ScenesSource
 from matlib.study.sources.source import draw
-from matlib.study.store.store import ArtefactSpec
 from matlib.study.study import Study
 
 VALIDATION_FILE = "table.csv"
@@ -61,26 +62,29 @@ def alignment_validation(study: Study) -> pd.DataFrame:
         columns reference, original, kind, truth (share in [0, 1]), similarity, caption_rank,
         image_rank; one row per caption. Empty where the data know no truth.
     """
-    n = min(study.profile.analysis_images, study.profile.dataset.n_train)
-    if first_images(study, n).truth() is None:
+    if first_images(study, _n_graded(study)).truth() is None:
         return pd.DataFrame()
+    return study.get(validated(study, "alignment"))
 
-    def make() -> pd.DataFrame:
-        graded = graded_captions(study, n)
-        parts = []
-        for name in references_of(study):
-            ranks = rank_pairs(embed_variants(reference_model(study, name), graded.variants))
-            parts.append(
-                graded.table.assign(
-                    reference=name,
-                    similarity=ranks.similarity.numpy(),
-                    caption_rank=ranks.caption_rank.numpy(),
-                    image_rank=ranks.image_rank.numpy(),
-                )
+
+def _n_graded(study: Study) -> int:
+    return min(study.profile.analysis_images, study.profile.dataset.n_train)
+
+
+def _alignment(study: Study) -> pd.DataFrame:
+    graded = graded_captions(study, _n_graded(study))
+    parts = []
+    for name in references_of(study):
+        ranks = rank_pairs(embed_variants(reference_model(study, name), graded.variants))
+        parts.append(
+            graded.table.assign(
+                reference=name,
+                similarity=ranks.similarity.numpy(),
+                caption_rank=ranks.caption_rank.numpy(),
+                image_rank=ranks.image_rank.numpy(),
             )
-        return pd.concat(parts, ignore_index=True)
-
-    return _kept(study, "alignment", make)
+        )
+    return pd.concat(parts, ignore_index=True)
 
 
 def calibration_curves(graded: pd.DataFrame) -> pd.DataFrame:
@@ -122,23 +126,23 @@ def diversity_validation(study: Study) -> pd.DataFrame:
     Returns:
         columns of `rank_agreement`; measures of embeddings carry their reference in brackets.
     """
+    return study.get(validated(study, "diversity"))
 
-    def make() -> pd.DataFrame:
-        sets = diverse_sets(study, min(study.profile.analysis_images, 200))
-        values: dict[str, list[Tensor]] = {}
-        for k, name in enumerate(references_of(study)):
-            encoder = reference_model(study, name)
-            for variants in sets:
-                found = per_set(variants.captions, embed_variants(encoder, variants).captions)
-                for measure, own in found.items():
-                    if measure in ("distance", "vendi"):
-                        values.setdefault(f"{measure} ({name})", []).append(own)
-                    elif k == 0:
-                        values.setdefault(measure, []).append(own)
-        stacked = {measure: torch.stack(own) for measure, own in values.items()}
-        return rank_agreement(stacked, n_boot=min(1000, study.profile.evaluation.n_boot))
 
-    return _kept(study, "diversity", make)
+def _diversity(study: Study) -> pd.DataFrame:
+    sets = diverse_sets(study, min(study.profile.analysis_images, 200))
+    values: dict[str, list[Tensor]] = {}
+    for k, name in enumerate(references_of(study)):
+        encoder = reference_model(study, name)
+        for variants in sets:
+            found = per_set(variants.captions, embed_variants(encoder, variants).captions)
+            for measure, own in found.items():
+                if measure in ("distance", "vendi"):
+                    values.setdefault(f"{measure} ({name})", []).append(own)
+                elif k == 0:
+                    values.setdefault(measure, []).append(own)
+    stacked = {measure: torch.stack(own) for measure, own in values.items()}
+    return rank_agreement(stacked, n_boot=min(1000, study.profile.evaluation.n_boot))
 
 
 def shift_validation(study: Study) -> pd.DataFrame:
@@ -147,75 +151,68 @@ def shift_validation(study: Study) -> pd.DataFrame:
     Returns:
         columns of `dose_curve`, with modality and curve (`dose` or `size`).
     """
+    return study.get(validated(study, "shift"))
 
-    def make() -> pd.DataFrame:
-        items = shifted_items(study, 2 * max(SAMPLE_SIZES))
-        encoder = reference_model(study, "base")
-        parts = []
-        for modality in ("image", "text"):
-            rows = items.rows(modality, encoder)
-            pools = {
-                share: mixed(rows.plain, rows.shifted, share, draw(0, "mixed"))
-                for share in TRUE_SHARES
-            }
-            statistics = shift_statistics(rows.plain, rows.test)
-            reach = len(rows.test) // 2
-            n = min(DOSE_AT, reach)
-            parts.append(
-                dose_curve(
-                    pools, rows.test, statistics, n=n, n_draws=N_DRAWS, n_null=N_NULL
-                ).assign(modality=modality, curve="dose")
-            )
-            if modality == "text":
-                continue  # what a sample's size does is the same for both
-            sizes = [size for size in SAMPLE_SIZES if size <= reach] or [reach]
-            two = {dose: pools[dose] for dose in (0.0, SIZE_DOSE)}
-            parts.append(
-                size_curve(
-                    two, rows.test, statistics, sizes=sizes, n_draws=N_DRAWS, n_null=N_NULL
-                ).assign(modality=modality, curve="size")
-            )
-        return pd.concat(parts, ignore_index=True)
 
-    return _kept(study, "shift", make)
+def _shift(study: Study) -> pd.DataFrame:
+    items = shifted_items(study, 2 * max(SAMPLE_SIZES))
+    encoder = reference_model(study, "base")
+    parts = []
+    for modality in ("image", "text"):
+        rows = items.rows(modality, encoder)
+        pools = {
+            share: mixed(rows.plain, rows.shifted, share, draw(0, "mixed")) for share in TRUE_SHARES
+        }
+        statistics = shift_statistics(rows.plain, rows.test)
+        reach = len(rows.test) // 2
+        n = min(DOSE_AT, reach)
+        parts.append(
+            dose_curve(pools, rows.test, statistics, n=n, n_draws=N_DRAWS, n_null=N_NULL).assign(
+                modality=modality, curve="dose"
+            )
+        )
+        if modality == "text":
+            continue  # what a sample's size does is the same for both
+        sizes = [size for size in SAMPLE_SIZES if size <= reach] or [reach]
+        two = {dose: pools[dose] for dose in (0.0, SIZE_DOSE)}
+        parts.append(
+            size_curve(
+                two, rows.test, statistics, sizes=sizes, n_draws=N_DRAWS, n_null=N_NULL
+            ).assign(modality=modality, curve="size")
+        )
+    return pd.concat(parts, ignore_index=True)
 
 
 def _columns(table: pd.DataFrame, *names: str) -> tuple[Tensor, ...]:
     return tuple(torch.tensor(table[name].to_numpy(copy=True)) for name in names)
 
 
-@makes(
-    "validation",
-    alignment="alignment_validation", diversity="diversity_validation", shift="shift_validation",
-)  # fmt: skip
-def _kept(study: Study, name: str, table: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+VALIDATIONS: Choices[Callable[[Study], pd.DataFrame]] = Choices({
+    "alignment": _alignment, "diversity": _diversity, "shift": _shift,
+}, what="validation")  # fmt: skip
+
+
+@makes("validation")
+def validated(study: Study, name: str) -> Node[pd.DataFrame]:
     """The table of one validation, made once per study."""
     profile = study.profile
-    inputs: dict[str, str] = {}
-    for reference in references_of(study):
-        inputs |= reference_inputs(study, reference)
-    spec = ArtefactSpec(
-        kind="validation",
-        name=name,
-        seed=0,
-        config={
-            "n_images": profile.analysis_images,
-            "n_variants": profile.n_variants,
-            "n_boot": profile.evaluation.n_boot,
-            "references": list(references_of(study)),
-            "model": study.specs.profile.model.model_dump(),
-            "data": study.source.identity(),
-            "device": study.specs.device,
-        },
-        inputs=inputs,
-        maker="validation",
-        chosen=(name, "captions") if name == "diversity" else (name,),
-    )
 
     def make(folder: Path) -> None:
-        table().to_csv(folder / VALIDATION_FILE, index=False)
+        VALIDATIONS.choose(name)(study).to_csv(folder / VALIDATION_FILE, index=False)
 
-    return pd.read_csv(study.get(spec, make).file(VALIDATION_FILE))
+    config = {
+        "n_images": profile.analysis_images,
+        "n_variants": profile.n_variants,
+        "n_boot": profile.evaluation.n_boot,
+        "references": list(references_of(study)),
+        "model": study.identified.model.model_dump(),
+    }
+    inputs = {each: reference_node(study, each) for each in references_of(study)}
+    return study.node(
+        "validation", name, 0, config, inputs, make,
+        lambda artefact: pd.read_csv(artefact.file(VALIDATION_FILE)),
+        chosen=(name, "captions") if name == "diversity" else (name,),
+    )  # fmt: skip
 
 
 WRONG = (0.0, 0.1, 0.2, 0.35, 0.5, 1.0)

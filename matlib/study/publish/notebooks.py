@@ -15,24 +15,22 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
-import torch
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from papermill.inspection import inspect_notebook
 from pyflakes.checker import Checker
 
 from matlib.progress import MARK
+from matlib.study.arithmetic import environment
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -357,45 +355,3 @@ def check_parameters(path: Path, parameters: Mapping[str, Any]) -> list[str]:
         if expected is not None and (not isinstance(value, expected) or is_bool_for_number):
             faults.append(f"parameter {name}: {declared[name]} is expected, got {value!r}")
     return faults
-
-
-ARITHMETIC = (
-    "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "ONEDNN_DEFAULT_FPMATH_MODE",
-    "DNNL_DEFAULT_FPMATH_MODE",
-)  # fmt: skip
-"""Variables by which libraries compute float32 with fewer digits."""
-
-
-def arithmetic(device: str, variables: Mapping[str, str] = os.environ) -> str:
-    """The device and what makes it compute with fewer digits, for the identity of results.
-
-    Args:
-        device: `cpu` or `cuda`; returned as it is where no such variable is set.
-    """
-    return ", ".join([device, *(f"{n}={variables[n]}" for n in ARITHMETIC if variables.get(n))])
-
-
-@contextmanager
-def environment(**values: str) -> Iterator[None]:
-    """Set variables for the processes started in the block; put them back afterwards."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def one_thread(wanted: bool = True) -> Iterator[None]:
-    """One thread in the block, where wanted: sums are then taken in the same order everywhere."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if wanted else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

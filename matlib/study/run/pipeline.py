@@ -34,7 +34,7 @@ from matlib.study.publish.shown import (
 )
 from matlib.study.run.records import RECORDS_FILE as RECORDS
 from matlib.study.run.records import accept_records, keep_seconds, write_records
-from matlib.study.run.tasks import all_rows, is_done, make_rows, n_workers, stages
+from matlib.study.run.tasks import all_rows, is_done, make_rows, n_workers, tasks_of
 from matlib.study.sources.karpathy import KarpathySource
 from matlib.study.store.provenance import PACKAGE_ROOT
 from matlib.study.study import Study, open_study
@@ -126,8 +126,7 @@ def _show(study: Study, say: Say) -> Path:
         OSError: it is not finished.
     """
     folder, profile = study.root, study.profile
-    left = [task for stage in stages(profile, all_rows(profile)) for task in stage
-            if not is_done(study, task)]  # fmt: skip
+    left = [task for task in tasks_of(profile, all_rows(profile)) if not is_done(study, task)]
     page = folder / "report" / "index.html"
     if left or not page.is_file():
         raise OSError(
@@ -337,7 +336,7 @@ def run_launched(
         return
     study = Study(load_profile(profile, limit), results, data)
     shared = replace(all_rows(study.profile), sources=())  # left to the process that reports
-    waiting = [task for stage in stages(study.profile, shared) for task in stage]
+    waiting = tasks_of(study.profile, shared)
     while waiting := [task for task in waiting if not is_done(study, task)]:
         time.sleep(pause)
     run_study(profile, results, data, limit, publish=publish, workers=1, say=say)

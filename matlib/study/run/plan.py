@@ -15,11 +15,18 @@ from matlib.defences.table import defence
 from matlib.models.open_clip import OpenClipEncoder, open_named
 from matlib.models.opening import settings_of
 from matlib.models.small import SmallModel, build_small
+from matlib.study.arithmetic import one_thread
 from matlib.study.made.judgings import Judging, full, judgings_of, validating
+from matlib.study.made.models import defended
 from matlib.study.profile.profile import Profile
 from matlib.study.profile.rows import Run
-from matlib.study.publish.notebooks import one_thread
-from matlib.study.recipes import defence_of, n_variants_of, profile_of_architecture, train_attack_of
+from matlib.study.recipes import (
+    defence_of,
+    n_variants_of,
+    profile_of_architecture,
+    run_named,
+    train_attack_of,
+)
 from matlib.study.run.probe import (
     KINDS,
     Timed,
@@ -30,8 +37,7 @@ from matlib.study.run.probe import (
     pass_seconds,
     training_steps,
 )
-from matlib.study.run.tasks import TRAINED, Task, all_rows, is_done, n_workers, stages
-from matlib.study.specs import Specs
+from matlib.study.run.tasks import TRAINED, Task, all_rows, is_done, n_workers, tasks_of
 from matlib.study.store.store import Artefact
 from matlib.study.study import Study
 
@@ -85,7 +91,6 @@ def plan(profile: Profile, results: Path, data: Path | None = None, workers: int
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     at_once = n_workers(profile, workers)
-    specs = Specs(profile, {}, device)
     rows = all_rows(profile)
     with one_thread(at_once > 1):
         encoder = _encoder(profile, device)
@@ -95,9 +100,9 @@ def plan(profile: Profile, results: Path, data: Path | None = None, workers: int
         n_models = len(rows.main) + len(rows.inside) + len(rows.elsewhere) + len(rows.of_pairs)
         found = Plan(profile.name, _device_name(device), at_once, parameters, n_models)
         costs = {name: Costs(*each) for name, each in _models(profile, encoder).items()}
-        tasks = [task for stage in stages(profile, rows) for task in stage]
+        tasks = tasks_of(profile, rows)
         done, trained = _finished(profile, results, data, tasks, found)
-        _add_hours(found, costs, tasks, done, trained, specs)
+        _add_hours(found, costs, tasks, done, trained)
         _add_sizes(found, profile, encoder)
     if profile.model.kind == "open_clip":
         found.notes.append(f"probed on {profile.model.name} with random weights: as fast as any")
@@ -111,12 +116,11 @@ def _add_hours(
     tasks: list[Task],
     done: set[Task],
     trained: set[Task],
-    specs: Specs,
 ) -> None:
     total = left = wrong = 0.0
     for task in tasks:
         own = costs[task.architecture]
-        spent = _training(found, own, task, specs)
+        spent = _training(found, own, task)
         if task in trained:
             left -= sum(timed.seconds * n for _, timed, n in spent)
         spent += [*_judging(found, own, task), ("storing", Timed(TASK_SECONDS, 0.0), 1.0)]
@@ -137,13 +141,13 @@ Spent = list[tuple[str, Timed, float]]
 """What for, seconds of one, how many."""
 
 
-def _training(found: Plan, costs: Costs, task: Task, specs: Specs) -> Spent:
+def _training(found: Plan, costs: Costs, task: Task) -> Spent:
     """The steps of the model that a task makes, and its measurements on validation pairs."""
     profile = costs.profile
     is_own = task.what in TRAINED and task.name != "base"
     if not is_own and not (task.what == "base" and profile.base):
         return []
-    run = specs.run(task.name) if is_own else Run(defence="clean")
+    run = run_named(profile, task.name) if is_own else Run(defence="clean")
     phase = profile.finetune if is_own else profile.base
     assert phase is not None
     step, rows = costs.step(run, phase.batch_size)
@@ -200,7 +204,7 @@ def _finished(
 
 
 def _weights(study: Study, task: Task) -> Artefact | None:
-    return study.store.find(study.specs.defended(study.specs.run(task.name), task.seed))
+    return study.find(defended(study, study.run(task.name), task.seed))
 
 
 def _add_sizes(found: Plan, profile: Profile, encoder: OpenClipEncoder) -> None:

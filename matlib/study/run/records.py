@@ -35,6 +35,7 @@ from pydantic import TypeAdapter, ValidationError
 from matlib.analysis.technique import COORDINATE_NAMES
 from matlib.evaluation.sanity_subject import Check
 from matlib.files import write_durably
+from matlib.study.context import Node
 from matlib.study.made import judgings
 from matlib.study.made.judged import CURVE, RANKS
 from matlib.study.made.judgings import Judging
@@ -42,9 +43,9 @@ from matlib.study.made.measures import COORDINATES_FILE as COORDINATES
 from matlib.study.made.sanity import CHECKS_FILE as CHECKS
 from matlib.study.made.transfer import subjects
 from matlib.study.recipes import defence_of
-from matlib.study.run.tasks import Task, all_rows, specs_of, stages
+from matlib.study.run.tasks import Task, all_rows, artefacts_of, tasks_of
 from matlib.study.run.tasks import judgings as judgings_of_task
-from matlib.study.store.store import PROVENANCE, ArtefactSpec
+from matlib.study.store.store import PROVENANCE
 from matlib.study.study import Study
 
 RECORDS_FILE = "records.csv.gz"
@@ -54,12 +55,11 @@ MADE = "made"
 RECORD_COLUMNS = ("hash", "kind", "name", "seed", "file", "attack", "direction", "content")
 
 
-def recorded_tasks(study: Study) -> Iterator[tuple[Task, list[ArtefactSpec]]]:
+def recorded_tasks(study: Study) -> Iterator[tuple[Task, list[Node[Any]]]]:
     """What a whole study judges, with the artefacts that hold it."""
-    for stage in stages(study.profile, all_rows(study.profile)):
-        for task in stage:
-            if task.what not in ("base", "words"):
-                yield task, specs_of(study, task)
+    for task in tasks_of(study.profile, all_rows(study.profile)):
+        if task.what != "base":
+            yield task, artefacts_of(study, task)
 
 
 def write_records(study: Study, folder: Path) -> Path:
@@ -71,9 +71,8 @@ def write_records(study: Study, folder: Path) -> Path:
         path of `records.csv.gz` in the folder; equal outcomes give an equal file.
     """
     rows: dict[tuple[str, ...], dict[str, Any]] = {}
-    for _, specs in recorded_tasks(study):
-        for spec in specs:
-            found = study.store.find(spec)
+    for _, nodes in recorded_tasks(study):
+        for spec, found in ((node.spec, study.find(node)) for node in nodes):
             if found is None:
                 continue
             about = {"hash": spec.hash, "kind": spec.kind, "name": spec.name, "seed": spec.seed}
@@ -96,7 +95,7 @@ def _tie(study: Study, folder: Path, packed: bytes) -> None:
     """Name the records' hash in the provenance beside them."""
     path = folder / PROVENANCE
     found = _provenance(folder) if path.is_file() else {
-        "profile": study.specs.profile.model_dump(mode="json"), "rows": [], "partial": True,
+        "profile": study.identified.model_dump(mode="json"), "rows": [], "partial": True,
         "artefacts": [],
     }  # fmt: skip
     named = {**found, "records": hashlib.sha256(packed).hexdigest()}
@@ -135,13 +134,14 @@ def accept_records(study: Study, folder: Path, *, whole: bool = False) -> int:
     table, made = _tied_table(folder)
     by_hash = dict(list(table.groupby("hash", sort=False)))
     n_taken, first = 0, study.profile.seeds[0]
-    for task, specs in recorded_tasks(study):
+    for task, nodes in recorded_tasks(study):
         is_shown = task.what == "judged" and (task.seed == first or task.name == "base")
-        wanted = [spec.hash in by_hash for spec in specs]
+        wanted = [node.hash in by_hash for node in nodes]
         if (is_shown and not whole) or not any(wanted):
             continue
-        for spec, expected, is_there in zip(specs, expected_of(study, task), wanted, strict=True):
-            if is_there and study.store.find(spec) is None:
+        for node, expected, is_there in zip(nodes, expected_of(study, task), wanted, strict=True):
+            if is_there and study.find(node) is None:
+                spec = node.spec
                 try:
                     files = checked(by_hash[spec.hash], expected)
                 except RecordsError as error:
@@ -269,7 +269,7 @@ class Expected:
 
 
 def expected_of(study: Study, task: Task) -> list[Expected]:
-    """What the artefacts of a task hold, in the order of `tasks.specs_of`."""
+    """What the artefacts of a task hold, in the order of `tasks.artefacts_of`."""
     e = study.profile.evaluation
     if task.what == "transfer":
         rows = study.suite(judgings.transfer(e)).rows(judgings.transfer(e).threats)
@@ -297,7 +297,7 @@ def _judged_files(study: Study, name: str, how: Judging) -> dict[str, tuple[str,
     """The tables of one judged model -> the attacks in each."""
     suite = study.suite(how)
     rows = suite.rows(how.threats)
-    if name != "base" and defence_of(study.specs.run(name)).kind == "reference-distance":
+    if name != "base" and defence_of(study.run(name)).kind == "reference-distance":
         slow = suite.slow_under
         rows += [("own", threat) for threat in how.threats if slow is None or threat in slow]
     rows += [("worst", threat) for threat in how.threats]

@@ -12,28 +12,36 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from matlib.data.pairs import BUDGET_VARIABLE, GIBIBYTE, image_budget
 from matlib.progress import speak_utf8
+from matlib.study.arithmetic import environment
+from matlib.study.context import Node, in_order
+from matlib.study.made.base import base
+from matlib.study.made.judged import judged
 from matlib.study.made.judgings import Judging, judgings_of
-from matlib.study.made.measures import coordinates, coordinates_spec
-from matlib.study.made.sanity import checks, sanity_spec
+from matlib.study.made.measures import coordinates
+from matlib.study.made.sanity import checks
 from matlib.study.made.transfer import (
     Subject,
     architecture_rows,
     sources,
-    transfer_spec,
     transferred,
 )
 from matlib.study.profile.profile import Profile
-from matlib.study.publish.notebooks import environment
 from matlib.study.recipes import (
     attacks_anything,
     dialled_rows_of,
@@ -44,15 +52,14 @@ from matlib.study.recipes import (
     technique_rows_of,
     undefended_rows,
 )
-from matlib.study.store.store import ArtefactSpec
 from matlib.study.study import Study
 
 GAP_ROWS = ("base", "mat", "mat-valid", "mat+")
 """Rows whose robustness on training pairs is set beside that on held-out ones (notebook 30)."""
 
 What = Literal[
-    "base", "words", "judged", "inside", "technique", "sweep", "dialled", "held-out", "sanity",
-    "gap", "transfer", "unimodal", "coordinates",
+    "base", "judged", "inside", "technique", "sweep", "dialled", "held-out", "sanity", "gap",
+    "transfer", "unimodal", "coordinates",
 ]  # fmt: skip
 
 TRAINED = ("judged", "inside", "technique", "sweep", "dialled")
@@ -70,7 +77,7 @@ MORE = {
 
 @dataclass(frozen=True)
 class Task:
-    """One thing to be made: a model judged, the sanity battery on it, or what all need first.
+    """One thing that a study is about: a model judged, or the sanity battery on it.
 
     Attributes:
         architecture: of `profile.architectures`; "" for the study's own model.
@@ -83,8 +90,8 @@ class Task:
 
     def __str__(self) -> str:
         model = f"{self.architecture}:" if self.architecture else ""
-        if self.what in ("base", "words"):
-            return model + {"base": "base model", "words": "candidate words"}[self.what]
+        if self.what == "base":
+            return f"{model}base model"
         return f"{model}{self.name} s{self.seed}{MORE.get(self.what, '')}"
 
 
@@ -144,8 +151,8 @@ def all_rows(profile: Profile) -> Rows:
     )
 
 
-def stages(profile: Profile, rows: Rows) -> list[list[Task]]:
-    """What is to be made for these rows: tasks of one stage need only those before it."""
+def tasks_of(profile: Profile, rows: Rows) -> list[Task]:
+    """What is to be made for these rows; what it needs besides follows from the artefacts."""
     first = profile.seeds[0]
     examined = [
         row
@@ -155,43 +162,41 @@ def stages(profile: Profile, rows: Rows) -> list[list[Task]]:
     undefended = undefended_rows(profile)
     shapes = dict.fromkeys(architecture for architecture, _, _ in rows.elsewhere)
     return [
-        [Task("base"), Task("words"), *(Task("base", architecture=name) for name in shapes)],
+        Task("base"),
+        *(Task("base", architecture=name) for name in shapes),
         # the last rows train longest (attacks on both sides, many variants): they begin
-        [Task("judged", *row) for row in reversed(rows.main)]
-        + [Task("inside", *row) for row in rows.inside]
-        + [Task("technique", *row) for row in rows.techniques]
-        + [Task("sweep", *row) for row in rows.sweeps]
-        + [Task("dialled", *row) for row in rows.dialled]
-        + [Task("inside", name, seed, shape) for shape, name, seed in rows.elsewhere],
-        [Task("sanity", *row) for row in examined]
-        + [Task("held-out", *row) for row in rows.main if profile.evaluation.held_out]
-        + [Task("gap", *row) for row in rows.main if row[0].split(".")[0] in GAP_ROWS]
-        + [Task("gap", *row) for row in (*rows.techniques, *[("base", 0)][: len(rows.techniques)])]
-        + [Task("coordinates", name, 0) for name in dict.fromkeys(row for row, _ in rows.of_pairs)]
-        + [Task("unimodal", *row) for row in rows.main if row in undefended]
-        + [
+        *(Task("judged", *row) for row in reversed(rows.main)),
+        *(Task("inside", *row) for row in rows.inside),
+        *(Task("technique", *row) for row in rows.techniques),
+        *(Task("sweep", *row) for row in rows.sweeps),
+        *(Task("dialled", *row) for row in rows.dialled),
+        *(Task("inside", name, seed, shape) for shape, name, seed in rows.elsewhere),
+        *(Task("sanity", *row) for row in examined),
+        *(Task("held-out", *row) for row in rows.main if profile.evaluation.held_out),
+        *(Task("gap", *row) for row in rows.main if row[0].split(".")[0] in GAP_ROWS),
+        *(Task("gap", *row) for row in (*rows.techniques, ("base", 0)) if rows.techniques),
+        *(Task("coordinates", name) for name in dict.fromkeys(row for row, _ in rows.of_pairs)),
+        *(Task("unimodal", *row) for row in rows.main if row in undefended),
+        *(
             Task("transfer", each.row, 0 if each.row == "base" else first, each.architecture)
             for each in rows.sources
-        ],
+        ),
     ]
 
 
-def specs_of(study: Study, task: Task) -> list[ArtefactSpec]:
-    """The artefacts that it is about; what they need besides is made on the way."""
+def artefacts_of(study: Study, task: Task) -> list[Node[Any]]:
+    """The artefacts that it is about; none for a pretrained base."""
     if task.what == "transfer":
-        return [transfer_spec(study, Subject(task.architecture, task.name))]
+        return [transferred(study, Subject(task.architecture, task.name))]
     study = study.of_architecture(task.architecture)
-    how = study.main_judging("test")
     if task.what == "base":
-        base = study.specs.base()
-        return [] if base is None else [base]
-    if task.what == "words":
-        return [study.specs.tables(how.gallery, how.threats)]
+        own = base(study)
+        return [] if own is None else [own]
     if task.what == "sanity":
-        return [sanity_spec(study, task.name, task.seed)]
+        return [checks(study, task.name, task.seed)]
     if task.what == "coordinates":
-        return [coordinates_spec(study, study.specs.run(task.name))]
-    return [study.specs.judged(task.name, task.seed, each) for each in judgings(study, task)]
+        return [coordinates(study, study.run(task.name))]
+    return [judged(study, task.name, task.seed, how) for how in judgings(study, task)]
 
 
 def judgings(study: Study, task: Task) -> list[Judging]:
@@ -201,33 +206,34 @@ def judgings(study: Study, task: Task) -> list[Judging]:
 
 def is_done(study: Study, task: Task) -> bool:
     """Whether its artefacts are there."""
-    return all(study.store.find(spec) is not None for spec in specs_of(study, task))
+    return all(study.find(node) is not None for node in artefacts_of(study, task))
 
 
-def do(study: Study, task: Task) -> None:
-    """Make it, with all that it needs."""
-    if task.what == "transfer":
-        transferred(study, Subject(task.architecture, task.name))
-        return
-    study = study.of_architecture(task.architecture)
-    if task.what == "base":
-        study.model("base")
-    elif task.what == "words":
-        for how in (
-            study.main_judging("test"), study.inside_judging(), study.held_out_judging()
-        ):  # fmt: skip
-            if how.threats:
-                study.tables(how.gallery, how.threats)
-        study.models.prepare_words()
-        if any(run.augmentation == "captioned" for run in study.profile.every_run):
-            study.models.generators.captioner()
-    elif task.what == "sanity":
-        checks(study, task.name, task.seed)
-    elif task.what == "coordinates":
-        coordinates(study, study.specs.run(task.name))
-    else:
-        for how in judgings(study, task):
-            study.judged(task.name, task.seed, how)
+def missing(study: Study, tasks: Iterable[Task]) -> dict[str, Node[Any]]:
+    """What is still to be made for these tasks, by hash, inputs first.
+
+    An input that only finished artefacts need is not missed: records and evaluations travel
+    without weights.
+    """
+    found: dict[str, Node[Any]] = {}
+
+    def add(node: Node[Any]) -> None:
+        if node.hash not in found and study.find(node) is None:
+            for each in node.inputs.values():
+                add(each)
+            found[node.hash] = node
+
+    for task in tasks:
+        for node in artefacts_of(study, task):
+            add(node)
+    return found
+
+
+def label(node: Node[Any]) -> str:
+    """An artefact in a line for the person who waits."""
+    spec = node.spec
+    what = f"{spec.kind} ({spec.config['gallery']})" if "gallery" in spec.config else spec.kind
+    return f"{spec.name} s{spec.seed}: {what}"
 
 
 MAX_WORKERS = 8
@@ -263,19 +269,16 @@ def make_rows(study: Study, data: Path | None, rows: Rows, workers: int, say: Sa
     Raises:
         RuntimeError: a task failed; the message names it and the cause.
     """
-    open_stages = [
-        [task for task in stage if not is_done(study, task)]
-        for stage in stages(study.profile, rows)
-    ]
-    n = sum(map(len, open_stages))
+    left = missing(study, tasks_of(study.profile, rows))
+    n = len(left)
     if n == 0:
         return
     if workers == 1:
-        for position, task in enumerate((t for stage in open_stages for t in stage), start=1):
-            say(f"[{position}/{n}] {task}")
-            do(study, task)
+        for position, node in enumerate(left.values(), start=1):
+            say(f"[{position}/{n}] {label(node)}")
+            study.make(node)
         return
-    say(f"{n} runs, {workers} at a time, one thread each")
+    say(f"{n} artefacts to make, {workers} at a time, one thread each")
     held = str(image_budget() / GIBIBYTE / workers)
     with environment(
         OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", MATLIB_PROGRESS="off", **{BUDGET_VARIABLE: held}
@@ -284,43 +287,57 @@ def make_rows(study: Study, data: Path | None, rows: Rows, workers: int, say: Sa
             workers,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_open,
-            initargs=(study.profile, study.root.parent, data),
+            initargs=(study.profile, study.root.parent, data, rows),
         )
         try:
-            _run(pool, open_stages, say)
+            _run(pool, left, say)
         finally:  # an interrupted study keeps what is whole; the rest begins again
             pool.shutdown(cancel_futures=True)
 
 
-def _run(pool: Executor, open_stages: list[list[Task]], say: Say) -> None:
-    n, n_done, began = sum(map(len, open_stages)), 0, time.monotonic()
-    for stage in open_stages:
-        waiting: dict[Future[float], Task] = {pool.submit(_do, task): task for task in stage}
-        for future in as_completed(waiting):
-            task = waiting[future]
+def _run(pool: Executor, left: dict[str, Node[Any]], say: Say) -> None:
+    """Each as soon as what it is made from is there."""
+    n, n_done, began = len(left), 0, time.monotonic()
+    needs = {key: {each.hash for each in node.inputs.values()} & left.keys()
+             for key, node in left.items()}  # fmt: skip
+    running: dict[Future[float], str] = {}
+    while needs or running:
+        for key in [key for key, inputs in needs.items() if not inputs]:
+            running[pool.submit(_make, key)] = key
+            del needs[key]
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            key = running.pop(future)
+            name = label(left[key])
             if (error := future.exception()) is not None:
                 raise RuntimeError(
-                    f"{task} failed: {error}\nmend the cause and run the same command again: "
+                    f"{name} failed: {error}\nmend the cause and run the same command again: "
                     "what is finished is kept"
                 ) from error
+            for inputs in needs.values():
+                inputs.discard(key)
             n_done += 1
             elapsed = (time.monotonic() - began) / 60
-            say(f"  [{n_done}/{n}] {task}: {future.result():.0f} s ({elapsed:.1f} min so far)")
+            say(f"  [{n_done}/{n}] {name}: {future.result():.0f} s ({elapsed:.1f} min so far)")
 
 
 _STUDY: list[Study] = []  # of a worker: opened once, so that the world is made once
+_NODES: dict[str, Node[Any]] = {}  # of a worker: all that may be asked of it
 
 
-def _open(profile: Profile, results: Path, data: Path | None) -> None:
+def _open(profile: Profile, results: Path, data: Path | None, rows: Rows) -> None:
     speak_utf8()
     torch.set_num_threads(1)
-    _STUDY.append(Study(profile, results, data))
+    study = Study(profile, results, data)
+    _STUDY.append(study)
+    wanted = (each for task in tasks_of(profile, rows) for each in artefacts_of(study, task))
+    _NODES.update({node.hash: node for node in in_order(wanted)})
 
 
-def _do(task: Task) -> float:
+def _make(key: str) -> float:
     began = time.monotonic()
     try:
-        do(_STUDY[0], task)
+        _STUDY[0].make(_NODES[key])
     except Exception as error:  # some errors cannot be sent between processes: their text can
         raise RuntimeError(f"{type(error).__name__}: {error}") from None
     return time.monotonic() - began

@@ -26,7 +26,7 @@ from matlib.evaluation.statistics import (
 from matlib.evaluation.suite import Key
 from matlib.study.made.judgings import unimodal
 from matlib.study.profile.rows import Run
-from matlib.study.recipes import n_variants_of, undefended_rows
+from matlib.study.recipes import n_variants_of, train_attack_of, undefended_rows
 from matlib.study.study import Study
 from matlib.study.tables.techniques import ACHIEVED, found_by, intervention_table, technique_table
 
@@ -210,11 +210,16 @@ def one_to_many(study: Study) -> list[Contrast]:
     best = "mat+.captions+renderings"  # the paper's MAT+: several captions, several images
     if not _has(study, [best]):
         return []
-    words = study.specs.train_attack(study.specs.run(best)).threats
+    words = words_of(study, best)
     for name in ("mat", "mat-valid"):
-        if _has(study, [name]) and study.specs.train_attack(study.specs.run(name)).threats == words:
+        if _has(study, [name]) and words_of(study, name) == words:
             return differences(study, best, [name])
     return []
+
+
+def words_of(study: Study, name: str) -> tuple[str, ...]:
+    """The text threats that a row is trained against."""
+    return train_attack_of(study.profile, study.run(name)).threats
 
 
 PAPER_TECHNIQUE = "captions+renderings"

@@ -226,7 +226,7 @@ def described(study: Study, run: Run) -> tuple[str, str, str]:
         )
         if value is not None
     ]
-    own = study.specs.run(_plain(run))  # its learning rate is no change
+    own = study.run(_plain(run))  # its learning rate is no change
     found = [each for each in found if each[0] != "learning rate" or run.lr != own.lr]
     if len(found) != 1:
         raise ValueError(

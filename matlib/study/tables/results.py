@@ -19,6 +19,7 @@ from matlib.evaluation.retrieval import Direction
 from matlib.evaluation.statistics import MIN_SEEDS_FOR_INTERVAL, recall_estimate, t_interval
 from matlib.evaluation.suite import WORDS_ALONE, Key
 from matlib.files import write_durably
+from matlib.study.made.models import model
 from matlib.study.made.transfer import transfer_table
 from matlib.study.profile.rows import Run
 from matlib.study.run.records import as_made
@@ -51,7 +52,7 @@ def robustness_table(study: Study, split: Literal["test", "val"] = "test") -> pd
     rows: list[dict[str, Any]] = []
     pairs = study.pairs(split)
     for name, seed in study.rows():
-        run = None if name == "base" else study.specs.run(name)
+        run = None if name == "base" else study.run(name)
         judged = study.judged(name, seed, study.main_judging(split))
         for key, found in judged.outcomes.items():
             for direction, k in product(DIRECTIONS, KS):
@@ -171,7 +172,7 @@ def _csv(table: pd.DataFrame, float_format: str = "%.6f") -> str:
 def _provenance(study: Study) -> dict[str, Any]:
     records = study.store.records()
     return {
-        "profile": study.specs.profile.model_dump(mode="json"),
+        "profile": study.identified.model_dump(mode="json"),
         "rows": [f"{name} s{seed}" for name, seed in study.rows()],
         "partial": study.profile.limit > 0,
         "artefacts": [as_made(record) for record in records if record["hash"] in study.used],
@@ -270,9 +271,7 @@ def warnings_of(study: Study, names: Sequence[str], seed: int) -> list[str]:
             weights are here that is said.
         seed: of the training.
     """
-    specs = {name: study.specs.defended(study.specs.run(name), seed)
-             for name in names if name != "base"}  # fmt: skip
-    weights = {name: study.store.find(spec) for name, spec in specs.items()}
+    weights = {name: study.find(model(study, name, seed)) for name in names if name != "base"}
     here = {name: artefact.notes for name, artefact in weights.items() if artefact is not None}
     if not here:
         return ["nothing was trained here"]

@@ -99,7 +99,7 @@ def _technique_row(study: Study, run: Run, seed: int) -> dict[str, Any]:
         "validation": primary_endpoint(found_by(study, run.row, seed, validating)["joint"]),
         "gap": _gap(study, run.row, seed),
         "seconds": float(history["seconds"].sum()) if len(history) else math.nan,
-        **coordinates(study, run),
+        **study.get(coordinates(study, run)),
     }
 
 
@@ -281,7 +281,7 @@ def intervention_table(study: Study) -> pd.DataFrame:
         for run in experiment.runs() if experiment else ():
             assert run.dials is not None
             found = found_by(study, run.row, seed, how)
-            achieved = coordinates(study, run)
+            achieved = study.get(coordinates(study, run))
             rows.append(
                 {
                     **run.dials.levels,

@@ -1,0 +1,50 @@
+"""What of a machine a number can depend on: device, settings of libraries, threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+
+ARITHMETIC = (
+    "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "ONEDNN_DEFAULT_FPMATH_MODE",
+    "DNNL_DEFAULT_FPMATH_MODE",
+)  # fmt: skip
+"""Variables by which libraries compute float32 with fewer digits."""
+
+
+def arithmetic(device: str, variables: Mapping[str, str] = os.environ) -> str:
+    """The device and what makes it compute with fewer digits, for the identity of results.
+
+    Args:
+        device: `cpu` or `cuda`; returned as it is where no such variable is set.
+    """
+    return ", ".join([device, *(f"{n}={variables[n]}" for n in ARITHMETIC if variables.get(n))])
+
+
+@contextmanager
+def environment(**values: str) -> Iterator[None]:
+    """Set variables for the processes started in the block; put them back afterwards."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def one_thread(wanted: bool = True) -> Iterator[None]:
+    """One thread in the block, where wanted: sums are then taken in the same order everywhere."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if wanted else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
