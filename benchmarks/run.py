@@ -18,7 +18,8 @@ from benchmarks.machine import describe_machine
 from benchmarks.memory import TOY, bench_memory
 from benchmarks.step import StepSize, bench_step
 from benchmarks.text import bench_text
-from matlib.models.open_clip import OpenClipEncoder, open_named
+from matlib.models import opening
+from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.small import SmallModel, build_small
 from matlib.progress import Progress
 
@@ -99,7 +100,7 @@ def bench(size: BenchSize | None = None) -> dict[str, Any]:
         found |= bench_feed(*size.feed, n_repeats=min(size.n_repeats, 3))
         progress.advance(1, "feed")
         if torch.cuda.is_available():
-            encoder = open_named("ViT-B-16", None, "cuda") if size.shape is None else load.encoder
+            encoder = opening.open("ViT-B-16", None, "cuda") if size.shape is None else load.encoder
             found["accelerator"] = {
                 "model": _about(encoder),
                 **bench_accelerator(encoder, size.pgd_batch, size.n_repeats, side=size.peak_side),
@@ -114,7 +115,7 @@ def _large_step(size: BenchSize, device: str, step: StepSize) -> dict[str, Any]:
     """MAT's step on ViT-B/16, the paper's model, with random weights; at toy size, on the toy."""
     if size.shape is not None:
         return bench_step(scenes_load(8, 1, size.shape), size.step or StepSize.demo())
-    encoder = open_named("ViT-B-16", None, device)
+    encoder = opening.open("ViT-B-16", None, device)
     load = scenes_load(2 * step.batch, 1, replace(demo_shape(), image_size=encoder.image_size))
     return bench_step(replace(load, encoder=encoder), step)
 

@@ -13,13 +13,13 @@ import torch
 from open_clip.factory import _MODEL_CONFIGS
 from safetensors.torch import load_file
 
+from matlib import models
 from matlib.attacks.gallery import Gallery
 from matlib.cli import main
 from matlib.commands.parsers import ATTACK_NAMES
 from matlib.models.dual_encoder import frozen
 from matlib.models.masked_lm import train_masked_lm
 from matlib.models.masked_lm_training import MaskedLMConfig
-from matlib.models.open_clip import open_named
 from matlib.models.sentence_encoder import SentenceEncoder
 from matlib.models.small import build_small
 from tests.commands.toy_data import Toy, make_toy
@@ -98,9 +98,9 @@ def test_every_kind_of_text_tower_embeds_on_the_accelerator(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = weights_of(placed(TOWERS[name], tmp_path), tmp_path, monkeypatch)
-    here, pixels = open_named("tiny", str(weights)), random_pixels(2)
+    here, pixels = models.open("tiny", str(weights)), random_pixels(2)
     with pretended():
-        there = open_named("tiny", str(weights), ACCELERATOR.type)
+        there = models.open("tiny", str(weights), ACCELERATOR.type)
         assert {*map(type, [there.mean, there.std])} == {Remote}
         for grad in (False, True):
             with torch.set_grad_enabled(grad):

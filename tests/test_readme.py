@@ -206,7 +206,7 @@ def test_commands_have_the_options_that_it_shows() -> None:
 def test_openais_weights_are_named_with_their_activation() -> None:
     """They were trained with QuickGELU, which open_clip's plain names do not build."""
     named = re.findall(r"--model (\S+).*?--pretrained openai", README, flags=re.DOTALL)
-    named += re.findall(r'open_named\("([^"]+)", "openai"\)', README)
+    named += re.findall(r'models\.open\("([^"]+)", "openai"\)', README)
     assert len(named) == 3 and all(name.endswith("-quickgelu") for name in named)
 
 

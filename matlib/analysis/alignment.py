@@ -20,7 +20,7 @@ from matlib.evaluation.statistics import Estimate, bootstrap_mean
 Truth = Callable[[int, str], float]
 """(index of the original, caption) -> share in [0, 1] of the caption that is true of it."""
 
-TIE = 1e-5
+_TIE = 1e-5
 """Cosine similarities this close are equal: one sentence embedded in two batches differs so."""
 
 
@@ -199,7 +199,7 @@ def added_pairs(variants: VariantEmbeddings) -> tuple[Tensor, Tensor, Tensor]:
 
 def _n_ahead(scores: Tensor, own: Tensor, original: Tensor) -> Tensor:
     """How many of the other originals in (P, N) `scores` reach the pair's own score (P,)."""
-    ahead = scores >= own[:, None] - TIE
+    ahead = scores >= own[:, None] - _TIE
     ahead[torch.arange(len(own)), original] = False
     return ahead.sum(1)
 

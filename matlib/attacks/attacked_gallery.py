@@ -12,7 +12,7 @@ from matlib.attacks.balls import Ball
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.gallery import Gallery, TextAttack, embed_images, prepared
 from matlib.attacks.gallery_words import WordChoices, WordDescent
-from matlib.attacks.margins import TIE, Aim, Target, margins
+from matlib.attacks.margins import TIE, Aim, AimedAt, margins
 from matlib.attacks.scoring import embed_texts
 from matlib.attacks.words import PreparedSubstitution
 from matlib.models.dual_encoder import DualEncoder
@@ -39,7 +39,7 @@ class Case:
         gallery: Gallery,
         candidates: CandidateTable,
         text: TextAttack,
-        target: Target | Aim,
+        target: AimedAt | Aim,
         report: AttackReport | None,
     ) -> None:
         self.encoder, self.gallery = encoder, gallery

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Target = Literal["both", "tr", "ir"]
+AimedAt = Literal["both", "tr", "ir"]
 
 TIE = 1e-6
 """A wrong answer this little below the right one stands before it, as in the evaluation."""
@@ -33,7 +33,7 @@ class Aim:
     ir: Tensor
 
     @classmethod
-    def at(cls, relevant: Tensor, target: Target = "both", aside: float = 0.05) -> Aim:
+    def at(cls, relevant: Tensor, target: AimedAt = "both", aside: float = 0.05) -> Aim:
         """Recall at 1: the mean of both directions, or one of them.
 
         Args:

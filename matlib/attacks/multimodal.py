@@ -25,7 +25,7 @@ from matlib.attacks.scoring import embed_texts
 from matlib.models.dual_encoder import DualEncoder
 
 
-def pgd(
+def pgd_attack(
     encoder: DualEncoder,
     gallery: Gallery,
     image: ImageAttack,
@@ -48,8 +48,8 @@ def feature_pgd(
 ) -> Tensor:
     """Every image away from its own clean embedding, by KL: the PGD row of the field's tables.
 
-    Co-Attack's code. It never looks at a caption, so it is weaker than `pgd`; published numbers
-    are made with it.
+    Co-Attack's code. It never looks at a caption, so it is weaker than `pgd_attack`; published
+    numbers are made with it.
     """
     clean = embed_images(encoder, gallery.pixels, gallery.chunk)
     return _move(
@@ -69,7 +69,7 @@ def sep_attack(
 ) -> tuple[Tensor, list[str]]:
     """Sep-Attack: image and text attacked without knowing of each other."""
     return (
-        pgd(encoder, gallery, image, generator=generator, report=report),
+        pgd_attack(encoder, gallery, image, generator=generator, report=report),
         prepared(encoder, gallery, candidates, text, report)(),
     )
 

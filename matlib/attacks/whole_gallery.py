@@ -26,7 +26,7 @@ from matlib.attacks.balls import Ball
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.gallery import Gallery, TextAttack
 from matlib.attacks.gallery_images import JointAscent
-from matlib.attacks.margins import TIE, Aim, Target
+from matlib.attacks.margins import TIE, Aim, AimedAt
 from matlib.models.dual_encoder import DualEncoder, check_evaluation_mode
 
 Attacker = Literal["pairwise", "gallery"]
@@ -40,7 +40,7 @@ def words_attack(
     *,
     generator: torch.Generator,
     attacker: Attacker = "gallery",
-    target: Target | Aim = "both",
+    target: AimedAt | Aim = "both",
     n_restarts: int = 2,
     start: Sequence[str] | None = None,
     report: AttackReport | None = None,
@@ -90,7 +90,7 @@ def gallery_attack(
     text: TextAttack,
     *,
     generator: torch.Generator,
-    target: Target | Aim = "both",
+    target: AimedAt | Aim = "both",
     n_rounds: int = 2,
     n_restarts: int = 1,
     start: Attacked | None = None,
@@ -151,7 +151,7 @@ def aimed_at_rest(
     *,
     earlier: Sequence[Attacked],
     generator: torch.Generator,
-    target: Target,
+    target: AimedAt,
     n_rounds: int = 1,
     report: AttackReport | None = None,
 ) -> Attacked:
@@ -180,7 +180,7 @@ def aimed_at_rest(
     )  # fmt: skip
 
 
-class Budget(NamedTuple):
+class GalleryBudget(NamedTuple):
     """What an attack may do."""
 
     candidates: CandidateTable
@@ -191,10 +191,10 @@ class Budget(NamedTuple):
 def nested(
     encoder: DualEncoder,
     gallery: Gallery,
-    budgets: Iterable[Budget],
+    budgets: Iterable[GalleryBudget],
     *,
     generator: torch.Generator,
-    target: Target | Aim = "both",
+    target: AimedAt | Aim = "both",
     n_rounds: int = 2,
     n_restarts: int = 1,
 ) -> list[Attacked]:

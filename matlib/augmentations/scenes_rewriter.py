@@ -21,7 +21,7 @@ from matlib.scenes.grammar import restate, with_articles
 from matlib.scenes.lexicon import CANONICAL_WORDS, FUNCTION_WORDS
 from matlib.scenes.truth import read
 
-BATCH = 512
+_BATCH = 512
 
 
 def rewrite_scene_captions(
@@ -55,8 +55,8 @@ def rewrite_scene_captions(
     flat = [caption for own in told for caption in own]
     words = _Words(rewriter)
     reread: list[str] = []
-    for start in range(0, len(flat), BATCH):
-        reread += words.read_again(flat[start : start + BATCH], temperature, generator)
+    for start in range(0, len(flat), _BATCH):
+        reread += words.read_again(flat[start : start + _BATCH], temperature, generator)
     sets = (reread[i * n_variants : (i + 1) * n_variants] for i in range(len(told)))
     captions = tuple((own, *new) for (own,), new in zip(originals.captions, sets, strict=True))
     return replace(originals, technique="rewritten", captions=captions)

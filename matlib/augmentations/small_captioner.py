@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from matlib.data.pairs import OneToMany
 
-PAD, BEGIN, END, UNKNOWN = range(4)
+_PAD, _BEGIN, _END, _UNKNOWN = range(4)
 CAPTIONER_TOKENS = ("[PAD]", "[BEGIN]", "[END]", "[UNK]")
-WEIGHTS, SHAPE = "model.safetensors", "captioner.json"
+_WEIGHTS, _SHAPE = "model.safetensors", "captioner.json"
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ class SmallCaptioner(nn.Module):
     def encode(self, captions: Sequence[str]) -> Tensor:
         """int64 (B, T) with BEGIN and END."""
         longest = self.config.max_words - 2
-        rows = [[BEGIN, *(self._ids.get(w, UNKNOWN) for w in c.lower().split()[:longest]), END]
+        rows = [[_BEGIN, *(self._ids.get(w, _UNKNOWN) for w in c.lower().split()[:longest]), _END]
                 for c in captions]  # fmt: skip
-        ids = torch.full((len(rows), max(map(len, rows))), PAD, dtype=torch.long)
+        ids = torch.full((len(rows), max(map(len, rows))), _PAD, dtype=torch.long)
         for i, row in enumerate(rows):
             ids[i, : len(row)] = torch.tensor(row)
         return ids
@@ -113,18 +113,18 @@ class SmallCaptioner(nn.Module):
     def _sampled(
         self, seen: Tensor, generator: torch.Generator, temperature: float, top_p: float
     ) -> list[str]:
-        ids = torch.full((len(seen), 1), BEGIN)
+        ids = torch.full((len(seen), 1), _BEGIN)
         for _ in range(self.config.max_words - 1):
             scores = self.logits(seen, ids)[:, -1]
-            scores[:, [PAD, BEGIN, UNKNOWN]] = -torch.inf
+            scores[:, [_PAD, _BEGIN, _UNKNOWN]] = -torch.inf
             if temperature > 0:
                 scores = in_nucleus(scores / temperature, top_p)
                 noise = torch.rand(scores.shape, generator=generator).clamp(min=1e-20)
                 scores = scores - (-noise.log()).log()  # the largest is a sample
             nxt = scores.argmax(-1)
-            nxt = torch.where((ids == END).any(1), PAD, nxt)
+            nxt = torch.where((ids == _END).any(1), _PAD, nxt)
             ids = torch.cat([ids, nxt[:, None]], 1)
-            if bool((ids == END).any(1).all()):
+            if bool((ids == _END).any(1).all()):
                 break
         return [
             " ".join(self.words[i] for i in row if i >= len(CAPTIONER_TOKENS))
@@ -133,16 +133,16 @@ class SmallCaptioner(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Weights as safetensors, words and shape as JSON."""
-        save_file(self.state_dict(), str(folder / WEIGHTS))
+        save_file(self.state_dict(), str(folder / _WEIGHTS))
         about = {"words": self.words, "config": asdict(self.config)}
-        (folder / SHAPE).write_text(json.dumps(about), encoding="utf-8")
+        (folder / _SHAPE).write_text(json.dumps(about), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> SmallCaptioner:
         """What `save` wrote, in evaluation mode."""
-        about = json.loads((folder / SHAPE).read_text(encoding="utf-8"))
+        about = json.loads((folder / _SHAPE).read_text(encoding="utf-8"))
         model = cls(about["words"], CaptionerConfig(**about["config"]))
-        model.load_state_dict(load_file(str(folder / WEIGHTS)))
+        model.load_state_dict(load_file(str(folder / _WEIGHTS)))
         return model.eval()
 
 
@@ -190,7 +190,7 @@ def train_captioner(
         captions = [c[int(draw * len(c))] for c, draw in zip(own, draws, strict=True)]
         ids = model.encode(captions)
         logits = model.logits(model.features(data.take(rows, which)), ids[:, :-1])
-        loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PAD)
+        loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=_PAD)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

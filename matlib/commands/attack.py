@@ -23,13 +23,14 @@ from matlib.attacks.gallery import Gallery, embed_images
 from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
 from matlib.attacks.words import WordSubstitution
-from matlib.commands.batches import MAKER, AttackFolder, Batch, check_folder, result_name
+from matlib.commands.batches import MAKER, AttackedBatch, AttackFolder, check_folder, result_name
 from matlib.commands.models import open_model, weights_identity
-from matlib.commands.user_data import check_images, file_hashes, identity, read_user_data, sized
+from matlib.commands.user_data import check_readable, file_hashes, identity, read_user_data, sized
 from matlib.commands.words import Words, attackable
 from matlib.data.pairs import ImageTextPairs
 from matlib.evaluation.retrieval import (
-    Direction,
+    DIRECTIONS,
+    KS,
     Outcomes,
     chance_recall,
     conditional_attack_success,
@@ -170,9 +171,9 @@ def run_attack(options: AttackOptions) -> dict[str, Any]:
     rows = torch.arange(len(pairs)).split(options.batch)
     contents = [identity(pairs, files, part) for part in rows]
     waiting = [r for n, r in enumerate(rows) if not folder.has_batch(n, contents[n])]
-    check_images(pairs, [row for part in waiting for row in part.tolist()])
+    check_readable(pairs, [row for part in waiting for row in part.tolist()])
     table = _table(options, folder, pairs, device)
-    found: list[tuple[Batch, list[Any]]] = []
+    found: list[tuple[AttackedBatch, list[Any]]] = []
     with Progress(f"attack {options.attack}", len(rows)) as progress:
         for number, part in enumerate(rows):
             names = tuple(result_name(row, pairs.image_ids[row]) for row in part.tolist())
@@ -222,7 +223,7 @@ def _attack_batch(
     encoder: OpenClipEncoder,
     pairs: ImageTextPairs,
     table: Table,
-) -> tuple[Batch, Tensor]:
+) -> tuple[AttackedBatch, Tensor]:
     """The attacked images with their captions, and the images as `options.form` keeps them."""
     part = pairs.subset(rows)
     columns = torch.isin(pairs.image_of, rows).nonzero().flatten().tolist()
@@ -239,7 +240,7 @@ def _attack_batch(
         "text": embed_texts(encoder, edited),
     }
     kept = (in_steps * 255).round().to(torch.uint8) if options.form == "png" else moved
-    return Batch(tuple(edited), tensors, _counts(report)), kept
+    return AttackedBatch(tuple(edited), tensors, _counts(report)), kept
 
 
 def _moved(
@@ -271,14 +272,10 @@ def _counts(report: AttackReport) -> Mapping[str, int]:
     }
 
 
-DIRECTIONS: tuple[Direction, Direction] = ("TR", "IR")
-KS = (1, 5, 10)
-
-
 def write_outcomes(
     folder: AttackFolder,
     pairs: ImageTextPairs,
-    made: Sequence[tuple[Batch, Sequence[Any]]],
+    made: Sequence[tuple[AttackedBatch, Sequence[Any]]],
     settings: Mapping[str, Any],
     words: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -317,7 +314,7 @@ def write_outcomes(
     return summary
 
 
-def judge(found: Sequence[Batch], pairs: ImageTextPairs) -> dict[str, Outcomes]:
+def judge(found: Sequence[AttackedBatch], pairs: ImageTextPairs) -> dict[str, Outcomes]:
     """Outcomes of `clean` pairs, and of adversarial ones as `float` and as `8bit` images."""
 
     def all_of(name: str) -> torch.Tensor:

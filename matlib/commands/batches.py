@@ -25,18 +25,18 @@ from matlib.files import write_durably
 from matlib.study.store.provenance import canonical_json, text_hash
 from matlib.study.store.store import Artefact, ArtefactSpec, Store
 
-BATCH, TABLE = "attacked", "candidates"
+BATCH, _TABLE = "attacked", "candidates"
 MAKER = "attack"
 """What makes them: `matlib.commands.attack.run_attack`."""
 RECORD, TENSORS, PIXELS, EDITS = "batch.json", "embeddings.safetensors", "pixels", "table.json"
-PAIRS, IMAGES, ARRAYS = "pairs.json", "images", "arrays"
-OWN = frozenset({"runs", "store.json", PAIRS, IMAGES, ARRAYS})
+_PAIRS, _IMAGES, _ARRAYS = "pairs.json", "images", "arrays"
+_OWN = frozenset({"runs", "store.json", _PAIRS, _IMAGES, _ARRAYS})
 LONGEST_STEM = 80
 """Bytes of an image's name in the names of results; most systems end at 255 in all."""
 
 
 @dataclass(frozen=True)
-class Batch:
+class AttackedBatch:
     """One attacked batch: B images with their m captions.
 
     Attributes:
@@ -90,8 +90,8 @@ class AttackFolder:
         number: int,
         content: str,
         names: tuple[str, ...],
-        make: Callable[[], tuple[Batch, Tensor]],
-    ) -> tuple[Batch, list[Any]]:
+        make: Callable[[], tuple[AttackedBatch, Tensor]],
+    ) -> tuple[AttackedBatch, list[Any]]:
         """A batch, loaded or made, and where each of its B adversarial images lies.
 
         Args:
@@ -111,7 +111,7 @@ class AttackFolder:
 
         kept = self._get(self._spec(BATCH, f"{number:04d}", content), write)
         record = json.loads(kept.file(RECORD).read_text(encoding="utf-8"))
-        batch = Batch(
+        batch = AttackedBatch(
             tuple(record["captions"]), load_file(str(kept.file(TENSORS))), record["counts"]
         )
         return batch, self._show(kept, number, names)
@@ -124,18 +124,18 @@ class AttackFolder:
             (folder / EDITS).write_text(text, encoding="utf-8")
 
         content = text_hash(json.dumps([*captions]))
-        kept = self._get(self._spec(TABLE, "words", content), write)
+        kept = self._get(self._spec(_TABLE, "words", content), write)
         rows = json.loads(kept.file(EDITS).read_text(encoding="utf-8"))
         return from_table(captions, rows, whole=True)
 
     def finish(self, content: Mapping[str, Any]) -> None:
         """Write `pairs.json`, then remove what only an earlier run on other data used."""
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        write_durably(self.out / PAIRS, text)
+        write_durably(self.out / _PAIRS, text)
         for path in self.out.glob("runs/*"):
-            if path.name.startswith((f"{BATCH}-", f"{TABLE}-")) and path not in self._used:
+            if path.name.startswith((f"{BATCH}-", f"{_TABLE}-")) and path not in self._used:
                 shutil.rmtree(path, ignore_errors=True)
-        for path in (*self.out.glob(f"{IMAGES}/*"), *self.out.glob(f"{ARRAYS}/*")):
+        for path in (*self.out.glob(f"{_IMAGES}/*"), *self.out.glob(f"{_ARRAYS}/*")):
             if path not in self._used and re.match(r"\.?\d{4,}", path.name):
                 path.unlink()
 
@@ -152,10 +152,10 @@ class AttackFolder:
     def _show(self, kept: Artefact, number: int, names: tuple[str, ...]) -> list[Any]:
         array = f"{PIXELS}.safetensors"
         if array in kept.provenance["outputs"]:
-            file = f"{ARRAYS}/{number:04d}.safetensors"
+            file = f"{_ARRAYS}/{number:04d}.safetensors"
             self._link(kept.file(array), file)
             return [{"file": file, "row": i} for i in range(len(names))]
-        files = [f"{IMAGES}/{name}.png" for name in names]
+        files = [f"{_IMAGES}/{name}.png" for name in names]
         for i, file in enumerate(files):
             self._link(kept.file(f"{PIXELS}/{i:04d}.png"), file)
         return files
@@ -204,9 +204,9 @@ def check_folder(out: Path) -> None:
     if not os.access(existing, os.W_OK | os.X_OK):
         raise PermissionError(f"{existing} cannot be written to; choose another --out")
     if existing == out:
-        names = [path.name for path in out.iterdir() if path.name not in OWN]
+        names = [path.name for path in out.iterdir() if path.name not in _OWN]
         runs = [path.name for path in out.glob("runs/*")]
-        names += [name for name in runs if not name.startswith((f"{BATCH}-", f"{TABLE}-"))]
+        names += [name for name in runs if not name.startswith((f"{BATCH}-", f"{_TABLE}-"))]
         if strangers := [name for name in names if not name.startswith(".")]:
             raise ValueError(
                 f"{out} is not empty and no folder of an attack (it holds {strangers[0]}); choose "
@@ -220,7 +220,7 @@ def result_name(row: int, image_id: str) -> str:
     return f"{row:06d}_{stem.encode()[:LONGEST_STEM].decode(errors='ignore')}"
 
 
-def _write(folder: Path, batch: Batch, pixels: Tensor) -> None:
+def _write(folder: Path, batch: AttackedBatch, pixels: Tensor) -> None:
     save_file(
         {k: v.detach().cpu().contiguous() for k, v in batch.tensors.items()},
         str(folder / TENSORS),

@@ -16,10 +16,11 @@ from matlib.commands.user_data import (
     KIND,
     beside_the_study,
     check_name,
+    new_row_name,
     read_rows,
     refuse_other_model,
-    row_name,
 )
+from matlib.evaluation.retrieval import DIRECTIONS, KS
 from matlib.evaluation.robustness import Evaluation, evaluate
 from matlib.evaluation.statistics import recall_estimate
 from matlib.evaluation.suite import MOVES
@@ -34,11 +35,11 @@ from matlib.study.profile.model_checks import check_images, check_size
 from matlib.study.profile.profile import load_profile
 from matlib.study.store.store import ArtefactSpec
 from matlib.study.study import Study, open_study
-from matlib.study.tables.results import DIRECTIONS, KS, ROBUSTNESS_COLUMNS, about_attack
+from matlib.study.tables.results import ROBUSTNESS_COLUMNS, about_attack
 
 SEED = 0
 SELF = "self"
-TABLE = "table.csv"
+_TABLE = "table.csv"
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def run_evaluate(options: EvaluateOptions) -> Path:
     whole = options.limit >= load_profile(options.profile).dataset.n_test
     limit = 0 if whole else options.limit
     study = open_study(options.profile, options.results, options.data, limit)
-    name = row_name(options.name, study)
+    name = new_row_name(options.name, study)
     wanted = study.profile.dataset
     if options.dataset and options.dataset != wanted.name:
         raise ValueError(
@@ -116,10 +117,10 @@ def run_evaluate(options: EvaluateOptions) -> Path:
         found = _judge(options, study, encoder)
         table = _table(options, study, name, found)
         text = table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
-        write_durably(folder / TABLE, text)
+        write_durably(folder / _TABLE, text)
         return found.about_words()
 
-    kept = study.store.get_or_make(spec, make).file(TABLE)
+    kept = study.store.get_or_make(spec, make).file(_TABLE)
     write_durably(path, kept.read_bytes())
     shown, notes = beside_the_study(study, read_rows(kept))
     print("\n".join([shown.to_string(index=False), *notes]))

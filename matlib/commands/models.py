@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matlib.models.checkpoints import check_numbers, read_json, read_metadata
-from matlib.models.open_clip import OpenClipEncoder, open_named
+from matlib.models import opening
+from matlib.models.checkpoints import check_numbers, read_json_object, read_metadata
+from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.opening import checked_device
 from matlib.models.settings import Settings, said_by_metadata
 from matlib.models.small import SmallModel, build_small, shape_from
@@ -23,7 +24,8 @@ def open_model(
 
     Args:
         name: an open_clip model (`ViT-B-16`), or `small` for a model of this project.
-        weights: a tag of the hub (`openai`), a checkpoint file or a folder; see `open_named`.
+        weights: a tag of the hub (`openai`), a checkpoint file or a folder, as of
+            `matlib.models.open`.
         device: `cpu`, `cuda`, `mps`; checked before anything is read.
         profile: whose model shape `small` has where no model.json lies beside the weights, and
             whose way to resize images where the weights do not tell it.
@@ -35,7 +37,7 @@ def open_model(
         FileNotFoundError: no such file, or a tag that cannot be reached.
     """
     if name != SMALL:
-        return open_named(name, weights, device, rest=rest)
+        return opening.open(name, weights, device, rest=rest)
     checked_device(device)
     path = Path(weights)
     if not path.is_file():
@@ -55,7 +57,7 @@ def weights_identity(weights: str) -> str:
 def _small_shape(weights: Path, profile: str) -> SmallModel:
     beside = weights.with_name("model.json")
     if beside.is_file():
-        return shape_from(read_json(beside), str(beside))
+        return shape_from(read_json_object(beside), str(beside))
     if not profile:
         raise ValueError(
             f"no model.json beside {weights} says the model's shape: pass the profile that the "

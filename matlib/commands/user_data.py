@@ -21,7 +21,7 @@ import torch
 
 from matlib.data.caption_files import read_caption_file
 from matlib.data.images import Fit, Interpolation, decode_image, find_images, one_spelling
-from matlib.data.karpathy import Entry, read_entries
+from matlib.data.karpathy import KarpathyEntry, read_entries
 from matlib.data.pairs import ImageFiles, ImageTextPairs, n_readers
 from matlib.data.strict import check_whole, read_json
 from matlib.progress import Progress
@@ -59,7 +59,7 @@ def read_user_data(images: Path, captions: Path, split: str = "test") -> ImageTe
         entries = _of_split(read_entries(captions), split, captions)
         names = one_spelling([f"{e.filepath}/{e.filename}".lstrip("/") for e in entries], captions)
         per_image = [e.captions for e in entries]
-        also: Sequence[Entry] = entries
+        also: Sequence[KarpathyEntry] = entries
     else:
         names, per_image = _mapping(content, captions)
         also = ()
@@ -119,7 +119,7 @@ def _pairs_of(relevant: torch.Tensor | None, rows: torch.Tensor, columns: torch.
     return None if relevant is None else relevant[rows][:, columns].nonzero().tolist()
 
 
-def check_images(pairs: ImageTextPairs, rows: Sequence[int]) -> None:
+def check_readable(pairs: ImageTextPairs, rows: Sequence[int]) -> None:
     """Decode the images at `rows` once, so that a bad one is found before the long work.
 
     Raises:
@@ -192,7 +192,7 @@ def _mapping(content: Any, path: Path) -> tuple[list[str], list[tuple[str, ...]]
     return sorted(of), [tuple(" ".join(text.split()) for text in of[name]) for name in sorted(of)]
 
 
-def _of_split(entries: Sequence[Entry], split: str, path: Path) -> list[Entry]:
+def _of_split(entries: Sequence[KarpathyEntry], split: str, path: Path) -> list[KarpathyEntry]:
     chosen = [entry for entry in entries if split in ("all", entry.split)]
     if not chosen:
         present = ", ".join(sorted({entry.split for entry in entries}))
@@ -200,7 +200,7 @@ def _of_split(entries: Sequence[Entry], split: str, path: Path) -> list[Entry]:
     return chosen
 
 
-def _relevant(entries: Sequence[Entry], own: Sequence[int]) -> torch.Tensor | None:
+def _relevant(entries: Sequence[KarpathyEntry], own: Sequence[int]) -> torch.Tensor | None:
     """bool (N, M) if the file says that captions are true of further images, else None."""
     if not any(any(entry.also_true_of) for entry in entries):
         return None
@@ -252,7 +252,7 @@ def check_name(name: str) -> None:
         raise ValueError(f"{_LIMITED!r} in a name is for rows on fewer images; got {name!r}")
 
 
-def row_name(name: str, study: Study) -> str:
+def new_row_name(name: str, study: Study) -> str:
     """The row's name: what was asked for, with the number of images where they are fewer.
 
     Raises:

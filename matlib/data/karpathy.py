@@ -172,8 +172,8 @@ def find_json(folder: Path, name: str) -> Path:
 
 
 def _select(
-    entries: Sequence[Entry], split: str, json_name: str, restval_is_train: bool
-) -> tuple[list[Entry], list[str]]:
+    entries: Sequence[KarpathyEntry], split: str, json_name: str, restval_is_train: bool
+) -> tuple[list[KarpathyEntry], list[str]]:
     present = {entry.split for entry in entries}
     if split == "test" and "test" not in present and "val" in present:
         return _half_of_val(entries, 1, json_name)
@@ -194,8 +194,8 @@ def _select(
 
 
 def _half_of_val(
-    entries: Sequence[Entry], parity: int, json_name: str
-) -> tuple[list[Entry], list[str]]:
+    entries: Sequence[KarpathyEntry], parity: int, json_name: str
+) -> tuple[list[KarpathyEntry], list[str]]:
     val = [entry for entry in entries if entry.split == "val"]
     if len({entry.imgid for entry in val}) < len(val) or any(e.imgid is None for e in val):
         raise KarpathyFormatError(
@@ -210,7 +210,7 @@ def _half_of_val(
     return val[parity::2], [note]
 
 
-def _find_images(folder: Path, entries: Sequence[Entry], what: str) -> tuple[Path, ...]:
+def _find_images(folder: Path, entries: Sequence[KarpathyEntry], what: str) -> tuple[Path, ...]:
     """The file of every entry, all of them checked before any is opened."""
     names_in: dict[Path, frozenset[str]] = {}
     found: list[Path] = []
@@ -235,7 +235,7 @@ def _find_images(folder: Path, entries: Sequence[Entry], what: str) -> tuple[Pat
     return tuple(found)
 
 
-def _candidates(folder: Path, entry: Entry) -> Iterator[Path]:
+def _candidates(folder: Path, entry: KarpathyEntry) -> Iterator[Path]:
     for sub in _IMAGE_FOLDERS:
         if entry.filepath:
             yield folder / sub / entry.filepath / entry.filename
@@ -269,7 +269,7 @@ def _decode_all(
     return data
 
 
-def _relevance(entries: Sequence[Entry]) -> Tensor | None:
+def _relevance(entries: Sequence[KarpathyEntry]) -> Tensor | None:
     """bool (N, M) if any caption is said to be true of other images too, else None."""
     if not any(any(entry.also_true_of) for entry in entries):
         return None
@@ -290,7 +290,7 @@ class KarpathyFormatError(ValueError):
 
 
 @dataclass(frozen=True)
-class Entry:
+class KarpathyEntry:
     """One image of the JSON, without what nobody here reads (tokens, sentence ids).
 
     Attributes:
@@ -312,7 +312,7 @@ class Entry:
     also_true_of: tuple[tuple[int, ...], ...]
 
 
-def read_entries(path: Path) -> tuple[Entry, ...]:
+def read_entries(path: Path) -> tuple[KarpathyEntry, ...]:
     """All entries of a `dataset_<name>.json`, checked; a file that did not change is kept."""
     path = path.resolve()
     status = path.stat()
@@ -323,7 +323,7 @@ def read_entries(path: Path) -> tuple[Entry, ...]:
 @lru_cache(maxsize=2)
 def _read_entries(
     path: Path, _times: tuple[int, int], _size: int, _inode: int
-) -> tuple[Entry, ...]:
+) -> tuple[KarpathyEntry, ...]:
     try:
         content = read_json(path, half_pairs=True)  # `_clean` mends them in captions
     except UnreadableError as error:
@@ -338,7 +338,7 @@ def _read_entries(
     return entries
 
 
-def _entry(image: Any, where: str) -> Entry:
+def _entry(image: Any, where: str) -> KarpathyEntry:
     if not isinstance(image, dict):
         raise KarpathyFormatError(f"{where}: expected an object, got {type(image).__name__}")
     filename = _field(image, "filename", str, where)
@@ -358,7 +358,7 @@ def _entry(image: Any, where: str) -> Entry:
         if not all(isinstance(other, int) for other in others):
             raise KarpathyFormatError(f"{here}: key 'also_true_of' must list image numbers (int)")
         also_true_of.append(tuple(others))
-    return Entry(
+    return KarpathyEntry(
         filename=filename,
         filepath=filepath,
         split=_field(image, "split", str, where),
@@ -408,7 +408,7 @@ def _clean(raw: str) -> str:
     return " ".join(raw.encode("utf-8", "replace").decode("utf-8").split())
 
 
-def _check_unique(entries: tuple[Entry, ...], path: Path) -> None:
+def _check_unique(entries: tuple[KarpathyEntry, ...], path: Path) -> None:
     seen: dict[str, int] = {}
     for i, entry in enumerate(entries):
         file = unicodedata.normalize("NFC", str(PurePosixPath(entry.filepath, entry.filename)))
@@ -422,7 +422,7 @@ def _check_unique(entries: tuple[Entry, ...], path: Path) -> None:
         _check_numbers(entries, path)
 
 
-def _check_numbers(entries: tuple[Entry, ...], path: Path) -> None:
+def _check_numbers(entries: tuple[KarpathyEntry, ...], path: Path) -> None:
     """Images that captions point at need numbers that stand for one image each."""
     numbers = Counter(entry.imgid for entry in entries)
     twice = sorted(str(number) for number, n in numbers.items() if n > 1 or number is None)

@@ -22,8 +22,8 @@ from matlib.defences.inner_attack import (
     ImageStep,
     InnerAttack,
     TextStep,
+    as_measured,
     attack_pairs,
-    measured,
 )
 from matlib.defences.processes import ONE_PROCESS, Processes
 from matlib.defences.reference import given_reference, reference_image, reference_text
@@ -299,11 +299,11 @@ class ReferenceDistance(Defence):
     ) -> Tensor:
         model, parts = given_reference(reference), []
         if self.attacks_image:
-            features = self._images(measured(self.image, encoder), attacked.pixels, processes)
+            features = self._images(as_measured(self.image, encoder), attacked.pixels, processes)
             target = processes.gather_fixed(reference_image(model, clean.pixels))
             parts.append(distance_loss(features, target))
         if self.attacks_text:
-            features = self._texts(measured(self.text, encoder), attacked.captions, processes)
+            features = self._texts(as_measured(self.text, encoder), attacked.captions, processes)
             target = processes.gather_fixed(reference_text(model, clean.captions))
             parts.append(distance_loss(features, target))
         return torch.stack(parts).sum()

@@ -51,7 +51,7 @@ distance, before normalisation, to the reference's embedding of the clean captio
 AttackOrder = Literal["text_then_image", "image_then_text", "independent"]
 
 
-class Steps(Protocol):
+class AttackedInputs(Protocol):
     """The part of a defence that says how its inputs are attacked; None: not at all."""
 
     @property
@@ -118,7 +118,7 @@ class InnerAttack:
 
 
 def image_objective(
-    how: Steps,
+    how: AttackedInputs,
     encoder: DualEncoder,
     text_features: Tensor | None,
     reference_features: Tensor | None = None,
@@ -153,7 +153,7 @@ def image_objective(
 
 
 def text_objective(
-    how: Steps,
+    how: AttackedInputs,
     encoder: DualEncoder,
     image_features: Tensor | None,
     reference_features: Tensor | None = None,
@@ -188,7 +188,7 @@ def text_objective(
     return caption_contrastive(image, _diagonal(image)[rows], scale)
 
 
-def measured(step: ImageStep | TextStep | None, encoder: DualEncoder) -> DualEncoder:
+def as_measured(step: ImageStep | TextStep | None, encoder: DualEncoder) -> DualEncoder:
     """The encoder in whose embeddings a step is measured: before normalisation for distances."""
     if step in ("reference_distance", "characters"):
         return Unnormalised(encoder)
@@ -241,7 +241,7 @@ def seed_layers(seed: int, step: int, rank: int, device: torch.device) -> None:
 
 
 def attack_pairs(
-    how: Steps,
+    how: AttackedInputs,
     encoder: DualEncoder,
     batch: Batch,
     inner: InnerAttack,
@@ -285,7 +285,7 @@ def attack_pairs(
 class _Run:
     """The steps of one batch; the encoder is frozen."""
 
-    how: Steps
+    how: AttackedInputs
     encoder: DualEncoder
     batch: Batch
     inner: InnerAttack
@@ -310,7 +310,7 @@ class _Run:
             return captions
         if how.text == "random":
             return [_apply(c, edits) for c, edits in zip(captions, drawn, strict=True)]
-        encoder = measured(how.text, self.encoder)
+        encoder = as_measured(how.text, self.encoder)
         if how.text == "characters":
             target = reference_text(self.reference, captions)
             score = text_objective(how, self.encoder, None, target)
@@ -332,7 +332,7 @@ class _Run:
         else:
             text = embed_texts(self.encoder, captions)
         score = image_objective(how, self.encoder, text, target, self.processes)
-        encoder = measured(how.image, self.encoder)
+        encoder = as_measured(how.image, self.encoder)
         return self.inner.image(encoder, pixels, score, generator=self.generators)
 
 

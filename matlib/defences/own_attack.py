@@ -11,7 +11,7 @@ from torch import Tensor
 from matlib.attacks.ascent import AttackReport, ImageAttack, attack_in_chunks
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.gallery import Gallery, embed_images, prepared
-from matlib.attacks.multimodal import pgd
+from matlib.attacks.multimodal import pgd_attack
 from matlib.attacks.objectives import caption_contrastive, squared_distance, squared_distance_from
 from matlib.attacks.scoring import images_per_forward
 from matlib.attacks.words import WordSubstitution
@@ -56,7 +56,7 @@ class OwnLossAttack:
         if self.how.image == "reference_distance":
             moved = self._far_images(encoder, gallery, image, generator, report)
         else:
-            moved = pgd(encoder, gallery, image, generator=generator, report=report)
+            moved = pgd_attack(encoder, gallery, image, generator=generator, report=report)
         every = replace(text, search="exhaustive", max_kept=0)  # one pass: nothing is met twice
         captions = list(gallery.captions)
         if self.how.text == "characters":

@@ -1,0 +1,12 @@
+"""Retrieval under attack, judged with intervals, and checks of the judgement itself.
+
+`retrieve` ranks a gallery and gives `Outcomes`. `evaluate` runs the attacks of a `Suite` on a
+model, each in its own fully adversarial gallery, with `worst` the minimum per query.
+`recall_estimate`, `bootstrap_contrast`, `t_interval` and `holm` say how sure a number is.
+`sanity` looks for signs that an attack was too weak to judge by (masked gradients among them);
+`verdicts` decides over all models.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -10,6 +10,11 @@ import torch
 from torch import Tensor
 
 Direction = Literal["TR", "IR"]
+"""Of images that look for captions (text retrieval), or captions for images."""
+
+DIRECTIONS: tuple[Direction, Direction] = ("TR", "IR")
+KS = (1, 5, 10)
+"""Recall is reported among so many first answers."""
 
 TIE_TOLERANCE = 1e-6
 """Cosine similarities this near are one similarity: a product of two float32 unit vectors is

@@ -25,7 +25,7 @@ from matlib.attacks.attacked_gallery import Attacked
 from matlib.attacks.balls import to_8bit
 from matlib.attacks.edits import CandidateTable, check_table
 from matlib.attacks.gallery import Gallery, embed_images
-from matlib.attacks.multimodal import pgd
+from matlib.attacks.multimodal import pgd_attack
 from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
 from matlib.attacks.words import PreparedSubstitution
@@ -249,7 +249,7 @@ def strength_curve(
     found = {}
     for eps in eps_255:
         attack = replace(image, eps_255=eps, step_255=None)
-        moved = pgd(encoder, gallery, attack, generator=torch.Generator().manual_seed(seed))
+        moved = pgd_attack(encoder, gallery, attack, generator=torch.Generator().manual_seed(seed))
         found[eps] = retrieve(embed_images(encoder, moved), text, gallery.relevant)
     return found
 

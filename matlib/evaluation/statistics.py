@@ -219,7 +219,7 @@ def per_seed_differences(
     ]
 
 
-Unit = Literal["query", "seed"]
+ResamplingUnit = Literal["query", "seed"]
 _DRAWS_AT_ONCE = 2**22  # bounds the memory of a bootstrap to some 100 MB
 
 
@@ -240,7 +240,7 @@ class Estimate:
     high: float
     n: int
     p_below: float = float("nan")
-    unit: Unit = "query"
+    unit: ResamplingUnit = "query"
 
 
 def bootstrap_ratio(
@@ -406,7 +406,7 @@ def verdict(
     high: float,
     *,
     n_seeds: int,
-    unit: Unit = "seed",
+    unit: ResamplingUnit = "seed",
     threshold: float = 0.0,
     p_adjusted: float = 0.0,
     alpha: float = 0.025,

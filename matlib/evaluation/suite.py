@@ -16,7 +16,7 @@ from matlib.attacks.dra import dra
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.gallery import Gallery, TextAttack
 from matlib.attacks.gallery_images import JointAscent
-from matlib.attacks.multimodal import co_attack, contrastive_attack, feature_pgd, pgd, sga
+from matlib.attacks.multimodal import co_attack, contrastive_attack, feature_pgd, pgd_attack, sga
 from matlib.attacks.pgd import PGD
 from matlib.attacks.whole_gallery import aimed_at_rest, gallery_attack, words_attack
 from matlib.attacks.words import WordSubstitution
@@ -131,7 +131,7 @@ class Suite:
         self, encoder: DualEncoder, gallery: Gallery, seed: int, report: AttackReport
     ) -> Tensor:
         """The image attack of the rows `pgd` and `sep`."""
-        attack = feature_pgd if self.released else pgd
+        attack = feature_pgd if self.released else pgd_attack
         return attack(encoder, gallery, self.baseline(), generator=_generator(seed), report=report)
 
     def move_both(

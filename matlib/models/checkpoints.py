@@ -90,7 +90,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         return {}
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """A JSON object beside weights.
 
     Raises:
@@ -157,7 +157,7 @@ def _files(path: Path) -> list[Path]:
         raise FileNotFoundError(f"{path}: no weights in this folder (expected {_FILES[0]} or such)")
     if found[0].suffix != ".json":
         return found[:1]
-    shards = read_json(found[0]).get("weight_map")
+    shards = read_json_object(found[0]).get("weight_map")
     names = sorted(set(map(str, shards.values()))) if isinstance(shards, dict) else []
     missing = [n for n in names if Path(n).name != n or not (path / n).is_file()]
     if missing or not names:

@@ -22,9 +22,9 @@ from matlib.models.whole import load_pretrained, load_whole
 
 PredictionShift = Literal["correct", "as_released"]
 _WORD = re.compile(r"[^\W\d_]+")
-WHAT = "masked language model"
-KINDS = ("bert", "distilbert", "roberta")
-UNREAD = r"(^|\.)pooler\.|^cls\.seq_relationship\."
+_WHAT = "masked language model"
+_KINDS = ("bert", "distilbert", "roberta")
+_UNREAD = r"(^|\.)pooler\.|^cls\.seq_relationship\."
 """Heads of BERT and RoBERTa that answer other questions than which word stands here."""
 
 
@@ -221,16 +221,16 @@ class MaskedLM:
             ValueError: a model of another kind, without the head for masked words, or damaged.
         """
         source = str(folder_or_name)
-        kind = load_pretrained(AutoConfig.from_pretrained, source, WHAT).model_type
-        if kind not in KINDS:
+        kind = load_pretrained(AutoConfig.from_pretrained, source, _WHAT).model_type
+        if kind not in _KINDS:
             raise ValueError(
                 f"the model at {source!r} is of the kind {kind}; candidate words come from a "
-                f"{WHAT} of one of these kinds: {', '.join(KINDS)} (such as bert-base-uncased)"
+                f"{_WHAT} of one of these kinds: {', '.join(_KINDS)} (such as bert-base-uncased)"
             )
         # the first word of a caption is a word like the others
         options = {"add_prefix_space": True} if kind == "roberta" else {}
-        tokenizer = load_pretrained(AutoTokenizer.from_pretrained, source, WHAT, **options)
-        model = load_whole(AutoModelForMaskedLM.from_pretrained, source, WHAT, unread=UNREAD)
+        tokenizer = load_pretrained(AutoTokenizer.from_pretrained, source, _WHAT, **options)
+        model = load_whole(AutoModelForMaskedLM.from_pretrained, source, _WHAT, unread=_UNREAD)
         return cls(model, tokenizer)
 
 

@@ -167,38 +167,3 @@ class OpenClipEncoder(nn.Module):
         if name not in parts:
             raise ValueError(f"this model has the parts image, text, scale; got {name!r}")
         return list(parts[name].parameters())
-
-
-def open_named(
-    name: str,
-    pretrained: str | None,
-    device: str = "cpu",
-    *,
-    rest: str = "",
-    settings: Settings | None = None,
-) -> OpenClipEncoder:
-    """Any open_clip model, `name` as in `open_clip.list_models()`, in evaluation mode.
-
-    Activation, statistics of the pixels and the way to resize are those that the weights were
-    trained with: a tag's are known to open_clip (`ViT-B-16` with `openai` has QuickGELU); a
-    file's are told by what lies beside it (`open_clip_config.json`, transformers' `config.json`
-    and `preprocessor_config.json`, or its own metadata where this project wrote it), else by
-    `rest`, else by the name if all its known weights agree.
-
-    Args:
-        pretrained: a tag (`openai`); a checkpoint file, of safetensors or PyTorch's (read as
-            tensors alone), whatever a training loop wrapped around it; a folder of open_clip's
-            or transformers' layout; or None for random weights.
-        device: `cpu`, `cuda`, `cuda:1`, `mps`.
-        rest: tag, file or folder of the weights that `pretrained` stems from: they complete
-            towers that it lacks, and tell settings that nothing else tells.
-        settings: instead of all that.
-
-    Raises:
-        ValueError: unknown model or device; a file that cannot be read or holds another model,
-            half a tower, or numbers that are not finite; settings that nothing tells.
-        FileNotFoundError: the weights are neither here nor reachable on the hub.
-    """
-    from matlib.models.opening import open_by_name
-
-    return open_by_name(name, pretrained, device, rest=rest, settings=settings)

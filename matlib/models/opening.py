@@ -20,7 +20,7 @@ from matlib.models import transformers_clip
 from matlib.models.checkpoints import (
     check_architecture,
     check_numbers,
-    read_json,
+    read_json_object,
     read_metadata,
     read_weights,
 )
@@ -42,7 +42,7 @@ _HEADS = {"text.text_projection", "visual.proj"}
 _PARTS = {"visual": "image tower", "text": "text tower", "logit_scale": "logit scale"}
 
 
-def open_by_name(
+def open(
     name: str,
     pretrained: str | None,
     device: str = "cpu",
@@ -50,7 +50,28 @@ def open_by_name(
     rest: str = "",
     settings: Settings | None = None,
 ) -> OpenClipEncoder:
-    """Any open_clip model in evaluation mode; see `matlib.models.open_clip.open_named`."""
+    """Any open_clip model, `name` as in `open_clip.list_models()`, in evaluation mode.
+
+    Activation, statistics of the pixels and the way to resize are those that the weights were
+    trained with: a tag's are known to open_clip (`ViT-B-16` with `openai` has QuickGELU); a
+    file's are told by what lies beside it (`open_clip_config.json`, transformers' `config.json`
+    and `preprocessor_config.json`, or its own metadata where this project wrote it), else by
+    `rest`, else by the name if all its known weights agree.
+
+    Args:
+        pretrained: a tag (`openai`); a checkpoint file, of safetensors or PyTorch's (read as
+            tensors alone), whatever a training loop wrapped around it; a folder of open_clip's
+            or transformers' layout; or None for random weights.
+        device: `cpu`, `cuda`, `cuda:1`, `mps`.
+        rest: tag, file or folder of the weights that `pretrained` stems from: they complete
+            towers that it lacks, and tell settings that nothing else tells.
+        settings: instead of all that.
+
+    Raises:
+        ValueError: unknown model or device; a file that cannot be read or holds another model,
+            half a tower, or numbers that are not finite; settings that nothing tells.
+        FileNotFoundError: the weights are neither here nor reachable on the hub.
+    """
     checked_device(device)
     size = image_size_of(name)
     given = _located(name, pretrained) if pretrained else None
@@ -71,7 +92,7 @@ def settings_of(name: str, pretrained: str | None, rest: str = "") -> Settings:
     """The settings of weights, without reading the weights.
 
     Raises:
-        ValueError, FileNotFoundError: as `open_named`.
+        ValueError, FileNotFoundError: as `open`.
     """
     stem = _located(name, rest) if rest else None
     return _settings(name, _located(name, pretrained) if pretrained else None, stem)
@@ -152,7 +173,7 @@ def _said(name: str, path: Path) -> dict[str, Any]:
         return own
     beside = folder / _OPEN_CLIP_CONFIG
     if beside.is_file():
-        config = read_json(beside)
+        config = read_json_object(beside)
         model = config.get("model_cfg", config)
         if path.is_dir() or (isinstance(model, dict) and _same_shape(model, model_config(name))):
             quick = bool(isinstance(model, dict) and model.get("quick_gelu", False))

@@ -13,8 +13,8 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 from matlib.models.masked_lm import longest_input
 from matlib.models.whole import load_pretrained, load_whole
 
-WHAT = "sentence encoder"
-UNREAD = r"(^|\.)(pooler|cls|lm_head|vocab_transform|vocab_layer_norm|vocab_projector)\."
+_WHAT = "sentence encoder"
+_UNREAD = r"(^|\.)(pooler|cls|lm_head|vocab_transform|vocab_layer_norm|vocab_projector)\."
 """Heads over the token vectors, which are averaged here without one."""
 
 
@@ -38,8 +38,8 @@ class SentenceEncoder:
         """
         source = str(name_or_folder)
         try:
-            tokenizer = load_pretrained(AutoTokenizer.from_pretrained, source, WHAT)
-            model = load_whole(AutoModel.from_pretrained, source, WHAT, unread=UNREAD)
+            tokenizer = load_pretrained(AutoTokenizer.from_pretrained, source, _WHAT)
+            model = load_whole(AutoModel.from_pretrained, source, _WHAT, unread=_UNREAD)
         except OSError as error:
             raise OSError(
                 f"no sentence encoder at {name_or_folder!s}: expected a local folder or a name "

@@ -12,7 +12,12 @@ import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 from safetensors.torch import save_file
 
-from matlib.models.checkpoints import check_architecture, check_numbers, read_json, read_tensors
+from matlib.models.checkpoints import (
+    check_architecture,
+    check_numbers,
+    read_json_object,
+    read_tensors,
+)
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.settings import CLIP_SETTINGS, Settings
 from matlib.models.tokens import END, ClipTokenizer
@@ -107,7 +112,7 @@ def load_small(folder: Path) -> OpenClipEncoder:
     Raises:
         FileNotFoundError, ValueError: a file is missing, damaged or of another model.
     """
-    encoder = build_small(shape_from(read_json(folder / "model.json"), str(folder)), seed=0)
+    encoder = build_small(shape_from(read_json_object(folder / "model.json"), str(folder)), seed=0)
     path = folder / "model.safetensors"
     stored = read_tensors(path)
     check_architecture(stored, encoder.state_dict(), str(path))

@@ -15,7 +15,7 @@ from open_clip.convert import convert_state_dict
 from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor, nn
 
-from matlib.models.checkpoints import read_json
+from matlib.models.checkpoints import read_json_object
 from matlib.models.settings import said_by_preprocessing
 
 CONFIG = "config.json"
@@ -133,7 +133,7 @@ def _with_towers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _config(folder: Path) -> Any | None:
     path = folder / CONFIG
-    if not path.is_file() or read_json(path).get("model_type") not in _KINDS:
+    if not path.is_file() or read_json_object(path).get("model_type") not in _KINDS:
         return None
     from transformers import AutoConfig  # its defaults; slow to import
 
@@ -160,9 +160,9 @@ def _activation(tower: Any, folder: Path) -> bool:
 def _said_by_processor(folder: Path) -> dict[str, Any]:
     path = folder / "preprocessor_config.json"
     if path.is_file():
-        return _said_by_image_processor(read_json(path), path)
+        return _said_by_image_processor(read_json_object(path), path)
     path = folder / "processor_config.json"  # of newer versions
-    content = read_json(path).get("image_processor") if path.is_file() else None
+    content = read_json_object(path).get("image_processor") if path.is_file() else None
     return _said_by_image_processor(content, path) if isinstance(content, dict) else {}
 
 

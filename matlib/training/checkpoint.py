@@ -15,8 +15,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping, Sequence, Set as AbstractSet
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from hashlib import blake2b, sha256
 from pathlib import Path
@@ -37,7 +36,7 @@ from matlib.training.schedule import Schedule
 from matlib.training.selection import Validation
 from matlib.training.step import Stepper
 
-TENSORS, STATE = "tensors.safetensors", "state.json"
+_TENSORS, _STATE = "tensors.safetensors", "state.json"
 N_KEPT = 2
 
 
@@ -73,11 +72,11 @@ def write_checkpoint(
     beside = folder / f".{path.name}.part"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
-    save_file(_on_cpu(tensors), str(beside / TENSORS))
+    save_file(_on_cpu(tensors), str(beside / _TENSORS))
     body = json.dumps(dict(state))
-    whole = {"sha256": _sha256(beside / TENSORS), "state_sha256": _digest(body), "state": body}
-    (beside / STATE).write_text(json.dumps(whole), encoding="utf-8")
-    for file in (beside / TENSORS, beside / STATE, beside):
+    whole = {"sha256": _sha256(beside / _TENSORS), "state_sha256": _digest(body), "state": body}
+    (beside / _STATE).write_text(json.dumps(whole), encoding="utf-8")
+    for file in (beside / _TENSORS, beside / _STATE, beside):
         _sync(file)
     shutil.rmtree(path, ignore_errors=True)  # a damaged one of the same step
     beside.rename(path)
@@ -94,12 +93,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
         DamagedCheckpointError: a file is missing, cut, or not what was written.
     """
     try:
-        whole = json.loads((path / STATE).read_text(encoding="utf-8"))
+        whole = json.loads((path / _STATE).read_text(encoding="utf-8"))
         if _digest(whole["state"]) != whole["state_sha256"]:
-            raise DamagedCheckpointError(f"{path.name}/{STATE} is not what was written")
-        if _sha256(path / TENSORS) != whole["sha256"]:
-            raise DamagedCheckpointError(f"{path.name}/{TENSORS} is not what was written")
-        return Checkpoint(load_file(str(path / TENSORS)), json.loads(whole["state"]), path)
+            raise DamagedCheckpointError(f"{path.name}/{_STATE} is not what was written")
+        if _sha256(path / _TENSORS) != whole["sha256"]:
+            raise DamagedCheckpointError(f"{path.name}/{_TENSORS} is not what was written")
+        return Checkpoint(load_file(str(path / _TENSORS)), json.loads(whole["state"]), path)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise DamagedCheckpointError(f"{path.name} cannot be read: {error}") from error
 

@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from scipy import linalg
 
 from matlib.analysis.shift.frechet import frechet_distance, frechet_interval, frechet_test

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from matlib.attacks.attackable import english_stop_words
 from matlib.attacks.edits import (

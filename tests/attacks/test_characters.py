@@ -5,8 +5,7 @@ from functools import cache
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from matlib.attacks.characters import PRINTABLE, CharacterEdits, n_dictionary_words
 from matlib.attacks.edits import one_letter_edits

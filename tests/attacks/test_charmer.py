@@ -4,8 +4,7 @@ from functools import cache
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from benchmarks.peers import counting
 from matlib.attacks.characters import PRINTABLE, Charmer, as_clip_reads, n_slots, probed, put

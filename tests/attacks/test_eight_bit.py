@@ -3,8 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from matlib.attacks.balls import to_8bit
 from tests.toys import generator

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from matlib.attacks.attackable import RELEASED, apart, english_stop_words, in_place, marks, pieces
 from matlib.attacks.edits import (

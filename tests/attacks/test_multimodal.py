@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from matlib.attacks.ascent import AttackReport
 from matlib.attacks.dra import DiversifiedPGD, dra, draw_mixes
@@ -13,7 +12,7 @@ from matlib.attacks.multimodal import (
     co_attack,
     contrastive_attack,
     feature_pgd,
-    pgd,
+    pgd_attack,
     sep_attack,
     sga,
 )
@@ -70,7 +69,7 @@ def test_sep_attack_is_its_two_halves() -> None:
     table = random_edits(list(gallery.captions))
     image, text = PGD(4.0, 2), WordSubstitution(1)
     pixels, captions = sep_attack(encoder, gallery, table, image, text, generator=generator(3))
-    assert torch.equal(pixels, pgd(encoder, gallery, image, generator=generator(3)))
+    assert torch.equal(pixels, pgd_attack(encoder, gallery, image, generator=generator(3)))
     assert captions == text(encoder, gallery.captions, table)
 
 

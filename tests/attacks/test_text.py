@@ -4,8 +4,7 @@ from functools import cache
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from matlib.attacks.edits import Edit, apply_edit, n_changed_words
 from matlib.attacks.objectives import (

@@ -6,8 +6,7 @@ from functools import cache
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from benchmarks.peers import counting, peer_both_passes, peer_text_attack
 from matlib.attacks.edits import Edit, n_changed_words

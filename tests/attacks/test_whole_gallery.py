@@ -7,8 +7,7 @@ from itertools import product
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from matlib.attacks.attacked_gallery import Attacked
@@ -18,7 +17,13 @@ from matlib.attacks.gallery_images import JointAscent
 from matlib.attacks.gallery_words import WordChoices, WordDescent, exact, soft
 from matlib.attacks.margins import Aim, margins
 from matlib.attacks.scoring import embed_texts
-from matlib.attacks.whole_gallery import Budget, aimed_at_rest, gallery_attack, nested, words_attack
+from matlib.attacks.whole_gallery import (
+    GalleryBudget,
+    aimed_at_rest,
+    gallery_attack,
+    nested,
+    words_attack,
+)
 from matlib.attacks.words import WordSubstitution
 from matlib.evaluation.retrieval import Outcomes, retrieve
 from matlib.models.open_clip import OpenClipEncoder
@@ -82,9 +87,9 @@ def test_more_edits_and_a_larger_eps_never_leave_more(
     gallery, table = case(counts, seed)
     subset = [row[::2] for row in table]
     budgets = [
-        Budget(subset, JointAscent(1.0, 2), ONE),
-        Budget(table, JointAscent(1.0, 2), ONE),
-        Budget(table, JointAscent(4.0, 2), WordSubstitution(n_words)),
+        GalleryBudget(subset, JointAscent(1.0, 2), ONE),
+        GalleryBudget(table, JointAscent(1.0, 2), ONE),
+        GalleryBudget(table, JointAscent(4.0, 2), WordSubstitution(n_words)),
     ]
     found = nested(encoder(), gallery, budgets, generator=generator(seed), n_rounds=1)
     left = [recall(gallery, each) for each in (clean(gallery), *found)]

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import pytest
 import torch
 
-from matlib.augmentations import TECHNIQUES
 from matlib.augmentations.variants import combine, other_captions, with_captions, with_images
-from matlib.study.profile.rows import Augmentation
 from tests.augmentations.pairs import CAPTIONS, toy_pairs
 from tests.toys import generator
 
@@ -70,10 +66,6 @@ def test_other_captions_of_other_images_are_refused() -> None:
         other_captions(toy_pairs(), toy_pairs(CAPTIONS[:4]))
     with pytest.raises(ValueError, match="has no caption"):
         other_captions(toy_pairs(), toy_pairs(CAPTIONS[::-1]))
-
-
-def test_every_augmentation_of_a_profile_is_described() -> None:
-    assert set(get_args(Augmentation)) - {"none"} <= set(TECHNIQUES)
 
 
 def test_extras_that_do_not_fit_are_refused() -> None:

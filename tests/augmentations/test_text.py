@@ -6,8 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from matlib.augmentations.words import derangement, drop_and_swap, mismatched
 from tests.augmentations.pairs import CAPTIONS, toy_pairs

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from matlib.attacks.edits import Edit
-from matlib.commands.batches import AttackFolder, Batch, check_folder, result_name
+from matlib.commands.batches import AttackedBatch, AttackFolder, check_folder, result_name
 
 SETTINGS = {"eps_255": 2.0, "attack": "sga"}
 NAMES = ("000000_x", "000001_y")
@@ -19,12 +19,12 @@ def _open(out: Path, **changes: Any) -> AttackFolder:
     return AttackFolder(out, {**SETTINGS, **changes}, 0, ())
 
 
-def _batch(kind: torch.dtype = torch.uint8) -> tuple[Batch, Tensor]:
-    batch = Batch(("a", "b", "ü 🐕"), {"text": torch.rand(3, 4)}, {"n_zero": 0})
+def _batch(kind: torch.dtype = torch.uint8) -> tuple[AttackedBatch, Tensor]:
+    batch = AttackedBatch(("a", "b", "ü 🐕"), {"text": torch.rand(3, 4)}, {"n_zero": 0})
     return batch, (torch.rand(2, 3, 4, 4) * 255).to(kind)
 
 
-def _never() -> tuple[Batch, Tensor]:
+def _never() -> tuple[AttackedBatch, Tensor]:
     raise AssertionError("made again")
 
 

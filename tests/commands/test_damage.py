@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from matlib.attacks.edits import Edit
-from matlib.commands.batches import AttackFolder, Batch
+from matlib.commands.batches import AttackedBatch, AttackFolder
 
 Damage = Callable[[Path], None]
 CAPTIONS = ["a red star", "ein Käfer 🐞"]
@@ -25,11 +25,13 @@ def _attack(out: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"table": table, "batches": []}
     for number, kind in enumerate((torch.uint8, torch.float32)):
 
-        def make(number: int = number, kind: torch.dtype = kind) -> tuple[Batch, torch.Tensor]:
+        def make(
+            number: int = number, kind: torch.dtype = kind
+        ) -> tuple[AttackedBatch, torch.Tensor]:
             seeded = torch.Generator().manual_seed(number)
             tensors = {"text": torch.rand(2, 4, generator=seeded)}
             pixels = torch.rand(2, 3, 4, 4, generator=seeded) * 255
-            return Batch(tuple(CAPTIONS), tensors, {"n_zero": number}), pixels.to(kind)
+            return AttackedBatch(tuple(CAPTIONS), tensors, {"n_zero": number}), pixels.to(kind)
 
         names = (f"{2 * number:06d}_x", f"{2 * number + 1:06d}_y")
         batch, places = folder.batch(number, "content", names, make)

@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from matlib import models
 from matlib.cli import main
 from matlib.commands.models import open_model, weights_identity
 from matlib.data.images import decode_image
-from matlib.models.open_clip import OpenClipEncoder, open_named
+from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.settings import Settings
 from matlib.models.small import save_small
 from matlib.training.checkpoint import save_weights
@@ -67,7 +68,7 @@ def test_a_whole_checkpoint_is_loaded(
 def test_an_image_tower_alone_is_completed_from_other_weights(
     flat: Any, tmp_path: Path, prefix: str, wrapper: str
 ) -> None:
-    other = open_named(NAME, None)
+    other = models.open(NAME, None)
     torch.save(flat.state_dict(), tmp_path / "whole.pt")
     tower = {prefix + key: value for key, value in flat.visual.state_dict().items()}
     torch.save({wrapper: tower} if wrapper else tower, tmp_path / "fare.pt")
@@ -94,7 +95,7 @@ def test_a_pickle_with_code_in_it_is_not_run(tmp_path: Path) -> None:
 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "tower.pt")
-    torch.save(open_named(NAME, None).clip.state_dict(), tmp_path / "whole.pt")
+    torch.save(models.open(NAME, None).clip.state_dict(), tmp_path / "whole.pt")
     with pytest.raises(ValueError, match="does not hold the image tower"):
         open_model(NAME, str(tmp_path / "tower.pt"), "cpu", rest=str(tmp_path / "whole.pt"))
     torch.save([1, 2], tmp_path / "list.pt")
@@ -141,7 +142,7 @@ def test_the_studys_weights_are_attacked_with_images_made_as_they_want(
     toy: Toy, tmp_path: Path
 ) -> None:
     settings = Settings(True, image_mode="squash", interpolation="bilinear")
-    encoder = open_named(NAME, None, settings=settings)
+    encoder = models.open(NAME, None, settings=settings)
     save_weights(encoder, tmp_path / "model.safetensors")
     assert attack(toy, tmp_path / "model.safetensors", tmp_path / "out") == 0
     files = [load_file(path) for path in (tmp_path / "out").rglob("*.safetensors")]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from matlib.commands.user_data import check_images, file_hashes, identity, read_user_data, sized
+from matlib.commands.user_data import check_readable, file_hashes, identity, read_user_data, sized
 from matlib.data.karpathy import write_karpathy
 from matlib.scenes.world import World
 from tests.commands.toy_data import COUNTS, Toy, make_toy
@@ -167,12 +167,12 @@ def test_published_tables_are_read(toy: Toy) -> None:
 
 def test_every_bad_image_is_counted(toy: Toy) -> None:
     pairs = sized(read_user_data(toy.images, toy.captions), 16)
-    check_images(pairs, range(5))
+    check_readable(pairs, range(5))
     for name in ("i1.png", "i4.png"):
         path = toy.images / name
         path.write_bytes(path.read_bytes()[:60])
-    check_images(pairs, [0, 2, 3])
+    check_readable(pairs, [0, 2, 3])
     with pytest.raises(
         ValueError, match=r"2 of 5 images cannot be used(?s:.*)i1\.png(?s:.*)i4\.png"
     ):
-        check_images(pairs, range(5))
+        check_readable(pairs, range(5))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from matlib.attacks.apgd import APGD
 from matlib.attacks.edits import Edit
 from matlib.attacks.gallery import Gallery
-from matlib.attacks.multimodal import pgd
+from matlib.attacks.multimodal import pgd_attack
 from matlib.attacks.pgd import PGD
 from matlib.data.pairs import ImageTensor, ImageTextPairs
 from matlib.evaluation import sanity as sanity_checks
@@ -130,7 +130,7 @@ def plain_recall(encoder: Album, pixels: Tensor, captions: Sequence[str] | None 
 
 def attacked(encoder: Album, attack: PGD) -> float:
     gallery = Gallery(PAIRS.pixels(), PAIRS.captions, PAIRS.relevance(), PAIRS.image_of)
-    return plain_recall(encoder, pgd(encoder, gallery, attack, generator=generator(3)))
+    return plain_recall(encoder, pgd_attack(encoder, gallery, attack, generator=generator(3)))
 
 
 # --- what is caught and what passes ----------------------------------------------------------
@@ -250,7 +250,7 @@ def test_noise_is_a_corner_of_the_ball() -> None:
 def test_transfer_judges_the_images_of_the_source_on_the_model() -> None:
     check = sanity_checks.transfer(subject(source=album(1)))
     gallery = Gallery(PAIRS.pixels(), PAIRS.captions, PAIRS.relevance(), PAIRS.image_of)
-    moved = pgd(album(1), gallery, IMAGE, generator=generator(3))
+    moved = pgd_attack(album(1), gallery, IMAGE, generator=generator(3))
     white_box = attacked(album(), IMAGE)
     assert check.numbers["transfer"] == pytest.approx(plain_recall(album(), moved))
     assert check.estimate_points == pytest.approx(white_box - check.numbers["transfer"])

@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from matlib import models
 from matlib.models.checkpoints import read_tensors
-from matlib.models.open_clip import OpenClipEncoder, open_named
+from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.opening import checked_device
 from matlib.models.small import load_small, save_small
 from tests.models.named import (
@@ -98,7 +99,7 @@ def test_a_whole_model_is_found_in_what_a_loop_saved(
     layout: str, model: Any, tmp_path: Path
 ) -> None:
     torch.save(LAYOUTS[layout](model.state_dict()), tmp_path / "w.pt")
-    encoder = open_named(NAME, str(tmp_path / "w.pt"))
+    encoder = models.open(NAME, str(tmp_path / "w.pt"))
     if layout == "half precision":
         assert encoder.clip.visual.proj.dtype == torch.float32
         assert torch.equal(encoder.clip.visual.proj, model.visual.proj.bfloat16().float())
@@ -122,10 +123,10 @@ def test_an_image_tower_alone_is_completed(
     tower = model.visual.state_dict()
     tower = prefixed("visual.")(tower) if layout == "named" else tower
     torch.save(TOWERS[layout](tower), tmp_path / "fare.pt")
-    encoder = open_named(NAME, str(tmp_path / "fare.pt"), rest=str(folder / "other.pt"))
+    encoder = models.open(NAME, str(tmp_path / "fare.pt"), rest=str(folder / "other.pt"))
     assert texts(encoder, flat(9)) and (images(encoder, model) or layout == "half")
     with pytest.raises(ValueError, match="holds an image tower only"):
-        open_named(NAME, str(tmp_path / "fare.pt"))
+        models.open(NAME, str(tmp_path / "fare.pt"))
 
 
 @pytest.mark.parametrize("prefix", ["", "text.", "module."])
@@ -137,10 +138,10 @@ def test_a_text_tower_alone_is_completed(
     state = {k if k == "logit_scale" else prefix + k: v
              for k, v in state.items() if has_scale or k != "logit_scale"}  # fmt: skip
     torch.save(state, tmp_path / "leaf.pt")
-    encoder = open_named(NAME, str(tmp_path / "leaf.pt"), rest=str(folder / "other.pt"))
+    encoder = models.open(NAME, str(tmp_path / "leaf.pt"), rest=str(folder / "other.pt"))
     assert texts(encoder, model) and images(encoder, flat(9))
     with pytest.raises(ValueError, match="holds a text tower only"):
-        open_named(NAME, str(tmp_path / "leaf.pt"))
+        models.open(NAME, str(tmp_path / "leaf.pt"))
 
 
 @pytest.mark.parametrize("keys", [("vision_encoder_state_dict", "text_encoder_state_dict"),
@@ -152,19 +153,19 @@ def test_both_towers_apart_are_both_taken(
     visual = {k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")}
     text = {k: v for k, v in state.items() if not k.startswith("visual.")}
     torch.save({keys[0]: visual, keys[1]: text, "epoch": 3}, tmp_path / "w.pt")
-    assert whole(open_named(NAME, str(tmp_path / "w.pt"), rest=str(folder / "other.pt")), model)
+    assert whole(models.open(NAME, str(tmp_path / "w.pt"), rest=str(folder / "other.pt")), model)
     scale = text.pop("logit_scale")
     torch.save({keys[0]: visual, keys[1]: text, "logit_scale": scale}, tmp_path / "w.pt")
-    assert whole(open_named(NAME, str(tmp_path / "w.pt")), model)
+    assert whole(models.open(NAME, str(tmp_path / "w.pt")), model)
     torch.save({keys[0]: visual, keys[1]: text}, tmp_path / "w.pt")
     with pytest.raises(ValueError, match="lacks the logit scale: name the weights"):
-        open_named(NAME, str(tmp_path / "w.pt"))
+        models.open(NAME, str(tmp_path / "w.pt"))
 
 
 def test_the_rest_is_not_fetched_for_a_whole_file(model: Any, tmp_path: Path) -> None:
     torch.save(model.state_dict(), tmp_path / "w.pt")
     with tagged({"never": {**PLAIN, "file": str(tmp_path / "gone.pt")}}):
-        assert whole(open_named(NAME, str(tmp_path / "w.pt"), rest="never"), model)
+        assert whole(models.open(NAME, str(tmp_path / "w.pt"), rest="never"), model)
 
 
 BROKEN: dict[str, tuple[Wrap, str]] = {
@@ -199,7 +200,7 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(
     wrap, message = BROKEN[case]
     torch.save(wrap(model.state_dict()), tmp_path / "w.pt")
     with pytest.raises(ValueError, match=message) as caught:
-        open_named(NAME, str(tmp_path / "w.pt"))
+        models.open(NAME, str(tmp_path / "w.pt"))
     assert "\n" not in str(caught.value) and str(tmp_path / "w.pt") in str(caught.value)
 
 
@@ -236,9 +237,9 @@ def test_damaged_files_are_refused_in_one_line(
     torch.save(model.visual.state_dict(), tmp_path / "fare.pt")
     with pytest.raises(ValueError, match=name) as caught:
         if as_rest:
-            open_named(NAME, str(tmp_path / "fare.pt"), rest=str(bad))
+            models.open(NAME, str(tmp_path / "fare.pt"), rest=str(bad))
         else:
-            open_named(NAME, str(bad))
+            models.open(NAME, str(bad))
     assert "\n" not in str(caught.value)
 
 
@@ -246,10 +247,10 @@ def test_a_suffix_does_not_matter(
     model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_file({k: v.clone() for k, v in model.state_dict().items()}, str(tmp_path / "w.pt"))
-    assert whole(open_named(NAME, str(tmp_path / "w.pt")), model)
+    assert whole(models.open(NAME, str(tmp_path / "w.pt")), model)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "w.pt").rename(tmp_path / "weights")
-    assert whole(open_named(NAME, "weights"), model)
+    assert whole(models.open(NAME, "weights"), model)
 
 
 def test_a_rest_with_code_in_it_is_not_run(model: Any, tmp_path: Path) -> None:
@@ -260,7 +261,7 @@ def test_a_rest_with_code_in_it_is_not_run(model: Any, tmp_path: Path) -> None:
     torch.save(model.visual.state_dict(), tmp_path / "fare.pt")
     torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
     with pytest.raises(ValueError, match=r"evil\.pt is cut, or cannot be read as tensors alone"):
-        open_named(NAME, str(tmp_path / "fare.pt"), rest=str(tmp_path / "evil.pt"))
+        models.open(NAME, str(tmp_path / "fare.pt"), rest=str(tmp_path / "evil.pt"))
     assert not (tmp_path / "was-run").exists()
 
 
@@ -269,7 +270,7 @@ def test_a_program_is_not_run(tmp_path: Path) -> None:
         for name in ("code/__torch__.py", "data.pkl", "constants.pkl"):
             archive.writestr(f"openai/{name}", "")
     with pytest.raises(ValueError, match=r"TorchScript program.*take the tag"):
-        open_named(NAME, str(tmp_path / "openai.pt"))
+        models.open(NAME, str(tmp_path / "openai.pt"))
 
 
 def test_a_tag_that_cannot_be_fetched_is_one_line_with_the_file_to_fetch(
@@ -281,12 +282,12 @@ def test_a_tag_that_cannot_be_fetched_is_one_line_with_the_file_to_fetch(
     monkeypatch.setattr(open_clip.factory, "download_pretrained", offline)
     config = {**PLAIN, "hf_hub": "someone/clip.tag/"}
     with tagged({"tag": config}), pytest.raises(FileNotFoundError) as caught:
-        open_named(NAME, "tag")
+        models.open(NAME, "tag")
     said = str(caught.value)
     assert "\n" not in said
     assert "open_clip_model.safetensors of https://huggingface.co/someone/clip.tag" in said
     with pytest.raises(FileNotFoundError, match="has no such tag; its tags: none"):
-        open_named(NAME, "nowhere")
+        models.open(NAME, "nowhere")
 
 
 def test_a_cut_file_of_a_tag_is_refused(model: Any, tmp_path: Path) -> None:
@@ -294,13 +295,13 @@ def test_a_cut_file_of_a_tag_is_refused(model: Any, tmp_path: Path) -> None:
     (tmp_path / "w.pt").write_bytes(cut((tmp_path / "w.pt").read_bytes()))
     tags = {"tag": {**PLAIN, "file": str(tmp_path / "w.pt")}}
     with tagged(tags), pytest.raises(ValueError, match=r"w\.pt, fetched as .*remove it"):
-        open_named(NAME, "tag")
+        models.open(NAME, "tag")
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "meta"])
 def test_a_device_that_is_not_here_is_refused_before_any_work(device: str) -> None:
     with pytest.raises(ValueError, match=f"device '{device}' cannot be used on this machine"):
-        open_named(NAME, "no such weights", device)
+        models.open(NAME, "no such weights", device)
     assert checked_device("cpu") == "cpu"
 
 

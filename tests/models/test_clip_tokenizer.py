@@ -4,8 +4,7 @@ from functools import cache
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from open_clip.tokenizer import SimpleTokenizer
 
 from matlib.models import tokens as clip_tokenizer

@@ -7,8 +7,9 @@ import pytest
 import torch
 from open_clip.tokenizer import SimpleTokenizer
 
+from matlib import models
 from matlib.models.dual_encoder import DualEncoder, check_pixels, frozen
-from matlib.models.open_clip import PatchProjection, open_named
+from matlib.models.open_clip import PatchProjection
 from matlib.models.small import build_small, load_small, save_small
 from matlib.models.tokens import ClipTokenizer
 from tests.toys import TINY, random_pixels, tiny_encoder
@@ -86,7 +87,7 @@ def test_named_model_loads_a_local_checkpoint_of_open_clip(tmp_path: Path) -> No
         torch.manual_seed(0)
         flat = open_clip.create_model("ViT-S-32", pretrained=None)
     torch.save(flat.state_dict(), tmp_path / "released.pt")
-    encoder = open_named("ViT-S-32", str(tmp_path / "released.pt"))
+    encoder = models.open("ViT-S-32", str(tmp_path / "released.pt"))
     text = open_clip.get_tokenizer("ViT-S-32")(["a dog", "two cats on a sofa"])
     with torch.no_grad():
         expected = flat.eval().encode_text(text, normalize=True)
@@ -97,9 +98,9 @@ def test_named_model_loads_a_local_checkpoint_of_open_clip(tmp_path: Path) -> No
 
 def test_unknown_model_and_missing_checkpoint_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no model 'ViT-Z'"):
-        open_named("ViT-Z", "openai")
+        models.open("ViT-Z", "openai")
     with pytest.raises(FileNotFoundError, match=r"no checkpoint file at .*gone\.pt"):
-        open_named("ViT-B-16", str(tmp_path / "gone.pt"))
+        models.open("ViT-B-16", str(tmp_path / "gone.pt"))
 
 
 @pytest.mark.parametrize(

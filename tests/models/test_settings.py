@@ -13,7 +13,8 @@ import torch
 from open_clip.pretrained import get_pretrained_cfg
 from safetensors.torch import save_file
 
-from matlib.models.open_clip import OpenClipEncoder, open_named
+from matlib import models
+from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.opening import built, image_size_of, settings_of
 from matlib.models.settings import CLIP_MEAN, CLIP_STD, Settings, settings_of_tag
 from matlib.models.small import build_small
@@ -81,35 +82,35 @@ def test_towers_are_built_with_the_tags_activation_and_not_the_names() -> None:
 
 
 def test_a_tag_opens_with_its_settings(weights: Path) -> None:
-    assert has(open_named(NAME, "quick"), AS_QUICK)
-    assert has(open_named(NAME, "plain"), AS_PLAIN)
-    assert has(open_named(NAME, None), Settings())
+    assert has(models.open(NAME, "quick"), AS_QUICK)
+    assert has(models.open(NAME, "plain"), AS_PLAIN)
+    assert has(models.open(NAME, None), Settings())
 
 
 def test_a_file_has_the_settings_of_what_it_stems_from_or_is_refused(weights: Path) -> None:
     file = str(weights / "quick.pt")
     with pytest.raises(ValueError, match=r"its activation and .*quick: QuickGELU.*--rest"):
-        open_named(NAME, file)
-    assert has(open_named(NAME, file, rest="quick"), AS_QUICK)
-    assert has(open_named(NAME, file, rest="plain"), AS_PLAIN)
+        models.open(NAME, file)
+    assert has(models.open(NAME, file, rest="quick"), AS_QUICK)
+    assert has(models.open(NAME, file, rest="plain"), AS_PLAIN)
     chosen = Settings(True, image_mode="squash")
-    assert has(open_named(NAME, file, settings=chosen), chosen)
+    assert has(models.open(NAME, file, settings=chosen), chosen)
 
 
 def test_an_image_towers_settings_are_those_of_the_rest(weights: Path, tmp_path: Path) -> None:
     torch.save(flat(3).visual.state_dict(), tmp_path / "fare.pt")
     for rest, settings in (("quick", AS_QUICK), ("plain", AS_PLAIN)):
-        assert has(open_named(NAME, str(tmp_path / "fare.pt"), rest=rest), settings)
+        assert has(models.open(NAME, str(tmp_path / "fare.pt"), rest=rest), settings)
 
 
 def test_a_file_has_the_settings_on_which_all_its_names_weights_agree(weights: Path) -> None:
     with tagged({"one": PLAIN, "two": PLAIN}):
-        assert has(open_named(NAME, str(weights / "plain.pt")), AS_PLAIN)
+        assert has(models.open(NAME, str(weights / "plain.pt")), AS_PLAIN)
     with tagged({}):
-        assert has(open_named(NAME, str(weights / "plain.pt")), Settings())
+        assert has(models.open(NAME, str(weights / "plain.pt")), Settings())
     # all known weights have QuickGELU, whoever trained this name's configuration has not
     with tagged({"one": QUICK}), pytest.raises(ValueError, match="own training: GELU"):
-        open_named(NAME, str(weights / "plain.pt"))
+        models.open(NAME, str(weights / "plain.pt"))
 
 
 @pytest.mark.parametrize(
@@ -135,14 +136,14 @@ def test_names_whose_weights_differ_ask_for_more_than_a_file(tmp_path: Path) -> 
 
 def test_own_weights_know_their_settings(weights: Path, tmp_path: Path) -> None:
     for tag, settings in (("quick", AS_QUICK), ("plain", AS_PLAIN)):
-        trained = open_named(NAME, tag)
+        trained = models.open(NAME, tag)
         save_weights(trained, tmp_path / "model.safetensors")
-        again = open_named(NAME, str(tmp_path / "model.safetensors"))
+        again = models.open(NAME, str(tmp_path / "model.safetensors"))
         assert has(again, settings)
         theirs, ours = trained.state_dict(), again.state_dict()
         assert all(torch.equal(ours[key], value) for key, value in theirs.items())
     with pytest.raises(ValueError, match="do not stem from one model"):
-        open_named(NAME, str(tmp_path / "model.safetensors"), rest="quick")
+        models.open(NAME, str(tmp_path / "model.safetensors"), rest="quick")
 
 
 def test_a_folder_of_open_clip_has_the_settings_in_it(weights: Path, tmp_path: Path) -> None:
@@ -150,12 +151,12 @@ def test_a_folder_of_open_clip_has_the_settings_in_it(weights: Path, tmp_path: P
     save_file(state, str(tmp_path / "open_clip_model.safetensors"))
     config = {"model_cfg": {**SHAPE, "quick_gelu": True}, "preprocess_cfg": QUICK}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
-    assert has(open_named(NAME, str(tmp_path)), AS_QUICK)
-    assert has(open_named(NAME, str(tmp_path / "open_clip_model.safetensors")), AS_QUICK)
+    assert has(models.open(NAME, str(tmp_path)), AS_QUICK)
+    assert has(models.open(NAME, str(tmp_path / "open_clip_model.safetensors")), AS_QUICK)
     config["preprocess_cfg"] = {**QUICK, "resize_mode": "longest"}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="resize_mode 'longest' is not one of shortest, squash"):
-        open_named(NAME, str(tmp_path))
+        models.open(NAME, str(tmp_path))
 
 
 def test_a_small_model_has_gelu_and_clips_statistics() -> None:
@@ -209,7 +210,7 @@ def test_a_model_that_is_not_square_is_refused_in_one_line() -> None:
     shape = {**SHAPE, "vision_cfg": {**SHAPE["vision_cfg"], "image_size": [32, 16]}}
     expected = pytest.raises(ValueError, match="images of 32 x 16 pixels; only square")
     with registered(shape, "matlib-test-oblong") as name, expected:
-        open_named(name, None)
+        models.open(name, None)
     shape["vision_cfg"]["image_size"] = [16, 16]
     with registered(shape, "matlib-test-square") as name:
-        assert image_size_of(name) == 16 == open_named(name, None).image_size
+        assert image_size_of(name) == 16 == models.open(name, None).image_size

@@ -16,7 +16,8 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 
-from matlib.models.open_clip import OpenClipEncoder, open_named
+from matlib import models
+from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.tokens import can_trim
 from tests.models.text_towers import CAPTIONS, placed, structures
 from tests.toys import tiny_encoder
@@ -47,7 +48,7 @@ def by_name(
         for parameter in theirs.parameters():  # far from the tiny numbers that it starts with
             nn.init.normal_(parameter, std=0.2)
     torch.save(theirs.state_dict(), folder / "weights.pt")
-    ours = open_named("tiny", str(folder / "weights.pt"))
+    ours = models.open("tiny", str(folder / "weights.pt"))
     return theirs, open_clip.get_tokenizer("tiny"), ours
 
 

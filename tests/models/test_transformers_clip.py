@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from open_clip.tokenizer import SimpleTokenizer
 from transformers import CLIPConfig, CLIPModel, CLIPTextModelWithProjection, CLIPVisionModel
 
-from matlib.models.open_clip import open_named
+from matlib import models
 from matlib.models.settings import Settings
 from tests.models.named import (
     CAPTIONS,
@@ -76,7 +76,7 @@ def test_a_whole_folder_embeds_as_transformers_does(act: str, tmp_path: Path) ->
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
     expected = Settings(act == "quick_gelu", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "crop", "bilinear")
     for weights in (tmp_path, tmp_path / "model.safetensors"):
-        encoder = open_named(NAME, str(weights))
+        encoder = models.open(NAME, str(weights))
         assert encoder.settings == expected
         assert activations(encoder) == {"QuickGELU" if act == "quick_gelu" else "GELU"}
         images, texts = theirs(model, expected)
@@ -88,12 +88,12 @@ def test_a_folder_in_several_files_without_a_processor(tmp_path: Path) -> None:
     model = clip()
     model.save_pretrained(tmp_path, max_shard_size="1MB")
     assert (tmp_path / "model.safetensors.index.json").is_file()
-    encoder = open_named(NAME, str(tmp_path))
+    encoder = models.open(NAME, str(tmp_path))
     assert encoder.settings == Settings(quick_gelu=True)
     assert same(encoder.encode_image(PIXELS), theirs(model, encoder.settings)[0])
     next(tmp_path.glob("model-00001-*")).unlink()
     with pytest.raises(FileNotFoundError, match="names files that are not there: model-00001"):
-        open_named(NAME, str(tmp_path))
+        models.open(NAME, str(tmp_path))
 
 
 def test_a_text_tower_alone_is_completed(other: Path, tmp_path: Path) -> None:
@@ -102,15 +102,15 @@ def test_a_text_tower_alone_is_completed(other: Path, tmp_path: Path) -> None:
     text.load_state_dict({k: v for k, v in model.state_dict().items() if k.startswith("text_")})
     text.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="holds a text tower only"):
-        open_named(NAME, str(tmp_path))
+        models.open(NAME, str(tmp_path))
     with tagged({"openai": {"quick_gelu": True, "file": str(other)}}):
-        encoder = open_named(NAME, str(tmp_path), rest="openai")
+        encoder = models.open(NAME, str(tmp_path), rest="openai")
     assert encoder.settings == Settings(quick_gelu=True)
     assert same(encoder.encode_text(CAPTIONS), theirs(model, CLIP)[1])
     expected = image_features(flat(9, quick=True), CLIP.mean, CLIP.std)
     assert same(encoder.encode_image(PIXELS), expected)
     with tagged({"gelu": {"file": str(other)}}), pytest.raises(ValueError, match="not stem from"):
-        open_named(NAME, str(tmp_path), rest="gelu")
+        models.open(NAME, str(tmp_path), rest="gelu")
 
 
 def test_an_image_tower_without_projection_takes_that_of_the_rest(
@@ -121,7 +121,7 @@ def test_an_image_tower_without_projection_takes_that_of_the_rest(
     vision.load_state_dict(model.vision_model.state_dict())
     vision.eval().save_pretrained(tmp_path)
     with tagged({"openai": {"quick_gelu": True, "file": str(other)}}):
-        encoder = open_named(NAME, str(tmp_path), rest="openai")
+        encoder = models.open(NAME, str(tmp_path), rest="openai")
     assert same(encoder.encode_text(CAPTIONS), text_features(whole))
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (CLIP.mean, CLIP.std))
     with torch.no_grad():
@@ -133,7 +133,7 @@ def test_an_image_tower_without_projection_takes_that_of_the_rest(
 def test_what_cannot_be_followed_is_refused(tmp_path: Path) -> None:
     clip(heads=4).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="has 4 attention heads"):
-        open_named(NAME, str(tmp_path))
+        models.open(NAME, str(tmp_path))
     path = tmp_path / "config.json"
     read = json.loads(path.read_text())
     for changes, message in (
@@ -142,12 +142,12 @@ def test_what_cannot_be_followed_is_refused(tmp_path: Path) -> None:
     ):
         path.write_text(json.dumps({**read, **changes}))
         with pytest.raises(ValueError, match=message):
-            open_named(NAME, str(tmp_path))
+            models.open(NAME, str(tmp_path))
     path.write_text('{"model_type": "clip", ')
     with pytest.raises(ValueError, match=r"config\.json: not readable as JSON"):
-        open_named(NAME, str(tmp_path))
+        models.open(NAME, str(tmp_path))
     path.write_text(json.dumps(read))
     for changed in ({"resample": 0}, {"do_center_crop": False}, {"image_mean": [0.5]}):
         (tmp_path / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, **changed}))
         with pytest.raises(ValueError, match=r"preprocessor_config\.json: "):
-            open_named(NAME, str(tmp_path))
+            models.open(NAME, str(tmp_path))

@@ -15,8 +15,7 @@ from matlib.study.profile.parts import TrainAttack
 from matlib.study.profile.profile import load_profile, profile_names
 from matlib.study.profile.rows import Run
 from matlib.study.recipes import inside_rows_of
-from matlib.study.run import plan as costs
-from matlib.study.run import plan as module
+from matlib.study.run import plan as costs, plan as module
 from matlib.study.run.plan import Plan, plan
 from matlib.study.run.probe import (
     COUNTING,

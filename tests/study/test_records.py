@@ -22,7 +22,7 @@ from matlib.study.run.records import (
     Expected,
     RecordsError,
     accept_records,
-    checked,
+    checked_files,
     keep_seconds,
     write_records,
 )
@@ -126,7 +126,7 @@ def lines(**first: str) -> pd.DataFrame:
 
 
 def test_ranks_of_the_gallery_are_taken() -> None:
-    found = checked(lines(), EXPECTED)
+    found = checked_files(lines(), EXPECTED)
     assert list(found) == ["ranks.csv", "curve.csv"]
     assert isinstance(found["ranks.csv"], pd.DataFrame)
     assert found["ranks.csv"]["rank"].to_list()[:9] == [0, 5, 1, 0, 2, 1, 0, 0, 2]
@@ -154,7 +154,7 @@ def test_ranks_of_the_gallery_are_taken() -> None:
 )
 def test_ranks_that_a_study_cannot_have_found_are_refused(rows: pd.DataFrame, message: str) -> None:
     with pytest.raises(RecordsError, match=message):
-        checked(rows, EXPECTED)
+        checked_files(rows, EXPECTED)
 
 
 CHECK: dict[str, Any] = {
@@ -180,7 +180,7 @@ CHECK: dict[str, Any] = {
 def test_other_files_of_records_are_checked_too(file: str, content: Any, message: str) -> None:
     rows = pd.DataFrame([{"file": file, "content": json.dumps(content)}])
     with pytest.raises(RecordsError, match=message):
-        checked(rows, Expected(3, 6, {}, (file,), 3))
+        checked_files(rows, Expected(3, 6, {}, (file,), 3))
 
 
 def test_a_record_that_names_a_file_elsewhere_writes_nothing(done: Study, tmp_path: Path) -> None:

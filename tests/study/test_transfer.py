@@ -11,8 +11,7 @@ from matlib.evaluation.retrieval import worst_of
 from matlib.evaluation.robustness import evaluate
 from matlib.evaluation.statistics import primary_endpoint
 from matlib.study.made.base import base, masked_lm
-from matlib.study.made.judgings import INSIDE_ATTACKS
-from matlib.study.made.judgings import transfer as transfer_judging
+from matlib.study.made.judgings import INSIDE_ATTACKS, transfer as transfer_judging
 from matlib.study.made.transfer import (
     TRANSFER_COLUMNS,
     Subject,

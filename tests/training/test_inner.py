@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch import Tensor
 
 from matlib.attacks.ascent import ScaleViews
@@ -17,8 +16,8 @@ from matlib.attacks.words import WordSubstitution
 from matlib.defences.batch import Batch
 from matlib.defences.inner_attack import (
     InnerAttack,
+    as_measured,
     image_objective,
-    measured,
     random_word_edits,
     text_objective,
 )
@@ -299,7 +298,7 @@ def test_a_judge_can_ascend_the_inner_objectives_with_more_steps(name: str) -> N
         text, target = encoder.encode_text(CAPTIONS), encoder.image_features(batch.pixels)
         words = encoder.text_features(CAPTIONS)
         image = encoder.encode_image(batch.pixels)
-    score, seen = image_objective(how, encoder, text, target), measured(how.image, encoder)
+    score, seen = image_objective(how, encoder, text, target), as_measured(how.image, encoder)
 
     def value(pixels: Tensor) -> float:
         with torch.no_grad():
@@ -313,7 +312,7 @@ def test_a_judge_can_ascend_the_inner_objectives_with_more_steps(name: str) -> N
         objective = text_objective(how, encoder, image, words)
         assert objective is not None
         with torch.no_grad():
-            found = measured(how.text, encoder).encode_text(CAPTIONS)
+            found = as_measured(how.text, encoder).encode_text(CAPTIONS)
         assert objective(found, torch.arange(4)).shape == (4,)
 
 

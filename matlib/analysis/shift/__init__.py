@@ -10,39 +10,6 @@ tests then use one row per original, and the classifier keeps the variants of an
 one side of every split.
 """
 
-from matlib.analysis.embeddings import Groups
-from matlib.analysis.shift.classifier import TwoSampleClassifier, two_sample_accuracy
-from matlib.analysis.shift.frechet import (
-    FrechetTest,
-    frechet_distance,
-    frechet_interval,
-    frechet_test,
-)
-from matlib.analysis.shift.mmd import (
-    MmdTest,
-    kernel_distance,
-    kernel_distance_interval,
-    kernel_distance_test,
-    median_bandwidth,
-    mmd2_interval,
-    mmd2_unbiased,
-    mmd_test,
-)
+import lazy_loader
 
-__all__ = [
-    "FrechetTest",
-    "Groups",
-    "MmdTest",
-    "TwoSampleClassifier",
-    "frechet_distance",
-    "frechet_interval",
-    "frechet_test",
-    "kernel_distance",
-    "kernel_distance_interval",
-    "kernel_distance_test",
-    "median_bandwidth",
-    "mmd2_interval",
-    "mmd2_unbiased",
-    "mmd_test",
-    "two_sample_accuracy",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-Function = TypeVar("Function", bound=Callable[..., object])
+_Function = TypeVar("_Function", bound=Callable[..., object])
 
 
-def makes(maker: str) -> Callable[[Function], Function]:
+def makes(maker: str) -> Callable[[_Function], _Function]:
     """Mark the function that says what an artefact is, of what, and how it is made and read.
 
     It changes nothing about the function: the files are read. The artefact's code is all that

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from matlib.study.identity.definitions import Package, Unit
-from matlib.study.identity.reading import ANY, Access, Reader, Reading, is_mark
+from matlib.study.identity.reading import ANY, Access, Definition, Reader, is_mark
 
 INERT = (
     "matlib.progress",  # lines for who waits
@@ -37,7 +37,7 @@ STRUCTURAL = frozenset({"Protocol", "Generic", "ABC", "object", "NamedTuple", "B
 class Reach:
     """Everything that some roots reach."""
 
-    readings: dict[Unit, Reading] = field(default_factory=dict)
+    readings: dict[Unit, Definition] = field(default_factory=dict)
     chosen: set[str] = field(default_factory=set)
 
 
@@ -92,7 +92,7 @@ class Code:
         unit = self.makers[maker]
         return _Walk(self, frozenset(chosen), unit).run([unit])
 
-    def read(self, unit: Unit, as_root: bool) -> Reading:
+    def read(self, unit: Unit, as_root: bool) -> Definition:
         return self._read(unit, as_root=as_root)
 
     def _labels(self, reach: Reach) -> list[str]:
@@ -117,7 +117,7 @@ class Code:
             }  # fmt: skip
         return sorted(labels.values())
 
-    def _named(self, reading: Reading, reach: Reach) -> Iterator[Unit]:
+    def _named(self, reading: Definition, reach: Reach) -> Iterator[Unit]:
         """The definitions that one names, among those reached; of a table, its chosen entries."""
         for unit in reading.units:
             keys = reach.chosen if self.package.entries(unit) is not None else ()

@@ -27,7 +27,7 @@ MAKE = "make"
 
 
 @dataclass
-class Reading:
+class Definition:
     """What one definition says.
 
     Attributes:
@@ -53,10 +53,10 @@ class Reader:
     def __init__(self, package: Package) -> None:
         self.package, self.receivers = package, Receivers(package)
 
-    def read(self, unit: Unit, *, as_root: bool = False) -> Reading:
+    def read(self, unit: Unit, *, as_root: bool = False) -> Definition:
         """A definition; of a maker that is not the root, without the function `make` inside."""
         module, (name, _, member) = self.package.modules[unit[0]], unit[1].partition(".")
-        found, scope = Reading(), Scope(module, None, (unit[0], name) if member else None)
+        found, scope = Definition(), Scope(module, None, (unit[0], name) if member else None)
         text = _Text(self, found, as_root=as_root)
         if unit[1].endswith("]"):
             table, _, key = unit[1][:-1].partition("[")
@@ -72,7 +72,7 @@ class Reader:
 class _Text:
     """The text of one definition, noting on the way what it leads to."""
 
-    def __init__(self, reader: Reader, found: Reading, *, as_root: bool) -> None:
+    def __init__(self, reader: Reader, found: Definition, *, as_root: bool) -> None:
         self.package, self.receivers = reader.package, reader.receivers
         self.found, self.as_root = found, as_root
 

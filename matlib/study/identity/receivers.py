@@ -24,11 +24,11 @@ from matlib.study.identity.definitions import (
     imported,
 )
 
-Source = tuple[str, Any]
+Told = tuple[str, Any]
 """What a name is bound to: ("said", annotation), ("value", expression), ("object", class),
 ("function", node), or ("?", None) where the text does not say."""
 
-UNKNOWN: Source = ("?", None)
+_UNKNOWN: Told = ("?", None)
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Scope:
     above: Scope | None = None
     owner: Unit | None = None
     imports: dict[str, str] = field(default_factory=dict)
-    sources: dict[str, list[Source]] = field(default_factory=dict)
+    sources: dict[str, list[Told]] = field(default_factory=dict)
 
     def holder(self, name: str) -> Scope | None:
         """The scope that binds a name, from here outwards; None for the module's names."""
@@ -47,7 +47,7 @@ class Scope:
             return self
         return self.above.holder(name) if self.above else None
 
-    def bind(self, name: str, source: Source = UNKNOWN) -> None:
+    def bind(self, name: str, source: Told = _UNKNOWN) -> None:
         self.sources.setdefault(name, []).append(source)
 
     def inside(self, node: ast.AST, *, is_method: bool = False) -> Scope:
@@ -116,8 +116,8 @@ class Scope:
         return set()
 
 
-def _said(annotation: ast.expr | None) -> Source:
-    return ("said", annotation) if annotation is not None else UNKNOWN
+def _said(annotation: ast.expr | None) -> Told:
+    return ("said", annotation) if annotation is not None else _UNKNOWN
 
 
 def _is_static(node: ast.AST) -> bool:
@@ -139,7 +139,7 @@ _APART = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 Classes = frozenset[Unit] | None
 
-NOTHING: frozenset[Unit] = frozenset()
+_NOTHING: frozenset[Unit] = frozenset()
 NOT_TOLD = frozenset({"Any", "object", "type", "TypeVar", "ParamSpec"})
 AS_FIRST = frozenset({"dataclasses.replace", "copy.copy", "copy.deepcopy"})
 AROUND = frozenset({"Optional", "Final", "ClassVar", "Annotated"})
@@ -147,7 +147,7 @@ AROUND = frozenset({"Optional", "Final", "ClassVar", "Annotated"})
 
 def union(parts: Iterable[Classes]) -> Classes:
     """All of them; not to be told where one part is not."""
-    found = NOTHING
+    found = _NOTHING
     for part in parts:
         if part is None:
             return None
@@ -179,7 +179,7 @@ class Receivers:
         """The classes that the value of an expression may have; a class stands for itself."""
         key = (id(node), id(scope))
         if key in self._asked:
-            return NOTHING  # asked in a circle: what else is said of it decides
+            return _NOTHING  # asked in a circle: what else is said of it decides
         self._asked.add(key)
         try:
             return self._classes(node, scope)
@@ -189,12 +189,12 @@ class Receivers:
     def _classes(self, node: ast.expr, scope: Scope) -> Classes:
         found = self.follow(node, scope)
         if found is not None and not found.rest:
-            return self._of_unit(found.unit) if found.unit else NOTHING
+            return self._of_unit(found.unit) if found.unit else _NOTHING
         match node:
             case ast.Name():
                 holder = scope.holder(node.id)
                 sources = holder.sources[node.id] if holder else []
-                return union(self._of_source(s, holder) for s in sources) if holder else NOTHING
+                return union(self._of_source(s, holder) for s in sources) if holder else _NOTHING
             case ast.Attribute():
                 owners = self.classes(node.value, scope)
                 return owners and union(self.member(o, node.attr, False) for o in owners)
@@ -207,11 +207,11 @@ class Receivers:
             case ast.NamedExpr():
                 return self.classes(node.value, scope)
             case ast.Constant() | ast.JoinedStr() | ast.List() | ast.Tuple() | ast.Dict():
-                return NOTHING
+                return _NOTHING
             case _:
                 return None
 
-    def _of_source(self, source: Source, scope: Scope) -> Classes:
+    def _of_source(self, source: Told, scope: Scope) -> Classes:
         match source:
             case ("said", ast.expr() as annotation):
                 return self.said(annotation, scope.module.name, scope.owner)
@@ -220,7 +220,7 @@ class Receivers:
             case ("object", tuple() as unit):
                 return frozenset({unit})
             case ("function", _):
-                return NOTHING
+                return _NOTHING
             case _:
                 return None
 
@@ -232,7 +232,7 @@ class Receivers:
             return self.said(node.annotation, unit[0])
         if isinstance(node, ast.Assign):
             return self.classes(node.value, Scope(self.package.modules[unit[0]]))
-        return NOTHING if isinstance(node, Function) else None
+        return _NOTHING if isinstance(node, Function) else None
 
     def _called(self, node: ast.Call, scope: Scope) -> Classes:
         func = node.func
@@ -266,7 +266,7 @@ class Receivers:
             return self.said(node.returns, unit[0])
         return None
 
-    def _result_of(self, source: Source, scope: Scope) -> Classes:
+    def _result_of(self, source: Told, scope: Scope) -> Classes:
         """What calling a local name gives."""
         module, owner = scope.module.name, scope.owner
         match source:
@@ -293,7 +293,7 @@ class Receivers:
                         if is_property and called:
                             return self.said(_returned(part.returns), own[0], unit)
                         return self.said(part.returns, own[0], unit) if is_property or called \
-                            else NOTHING  # fmt: skip
+                            else _NOTHING  # fmt: skip
                     case ast.AnnAssign(target=ast.Name(id=field)) if field == name:
                         said = _returned(part.annotation) if called else part.annotation
                         return self.said(said, own[0], unit)
@@ -302,10 +302,10 @@ class Receivers:
                 return union(told(source, scope) for source, scope in assigned)
         return None
 
-    def _assigned(self, unit: Unit) -> dict[str, list[tuple[Source, Scope]]]:
+    def _assigned(self, unit: Unit) -> dict[str, list[tuple[Told, Scope]]]:
         """What the methods of a class assign to `self.name`, by name."""
         node, around = self.package.class_of(unit), Scope(self.package.modules[unit[0]], None, unit)
-        found: dict[str, list[tuple[Source, Scope]]] = {}
+        found: dict[str, list[tuple[Told, Scope]]] = {}
         for method in node.body if node else ():
             if not isinstance(method, Function):
                 continue
@@ -330,7 +330,7 @@ class Receivers:
             case ast.Constant(value=str(text)):
                 return self.said(ast.parse(text, mode="eval").body, module, owner)
             case ast.Constant() | ast.List() | ast.Tuple():
-                return NOTHING
+                return _NOTHING
             case ast.BinOp():
                 return union(self.said(part, module, owner) for part in (node.left, node.right))
             case ast.Subscript():
@@ -347,7 +347,7 @@ class Receivers:
             last = found.foreign.rpartition(".")[2] if found else chain[-1] if chain else "Any"
             if last == "Self":
                 return frozenset({owner}) if owner else None
-            return None if last in NOT_TOLD or last in self.package.foreign_bases else NOTHING
+            return None if last in NOT_TOLD or last in self.package.foreign_bases else _NOTHING
         if self.package.class_of(found.unit):
             return frozenset({found.unit})
         [*_, alias] = self.package.nodes(found.unit)

@@ -13,9 +13,10 @@ from matlib.data.pairs import OneToMany
 from matlib.defences.defence import Defence
 from matlib.defences.inner_attack import Candidates, InnerAttack
 from matlib.defences.table import defence
+from matlib.models import opening
 from matlib.models.masked_lm import MaskedLM, train_masked_lm
 from matlib.models.masked_lm_training import MaskedLMConfig
-from matlib.models.open_clip import OpenClipEncoder, open_named
+from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.settings import Settings
 from matlib.models.small import SmallModel, build_small
 from matlib.progress import Progress
@@ -103,7 +104,7 @@ def fresh(study: Context, seed: int = 0) -> OpenClipEncoder:
     """The profile's model before any training of this study, on its device."""
     model = study.profile.model
     if model.kind == "open_clip":
-        return open_named(model.name, model.pretrained or None, study.device, rest=model.rest)
+        return opening.open(model.name, model.pretrained or None, study.device, rest=model.rest)
     data = study.profile.dataset
     shape = SmallModel(image_size=data.image_size, **model.shape)
     settings = Settings(image_mode=data.image_mode, interpolation=data.interpolation)

@@ -15,9 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from matlib.analysis.figures.pictures import Shelf
-from matlib.attacks.gallery import Gallery as Attacked
-from matlib.attacks.gallery import embed_images
-from matlib.attacks.multimodal import pgd
+from matlib.attacks.gallery import Gallery as Attacked, embed_images
+from matlib.attacks.multimodal import pgd_attack
 from matlib.attacks.scoring import embed_texts
 from matlib.evaluation.statistics import Estimate, bootstrap_ratio
 from matlib.models.sentence_encoder import SentenceEncoder
@@ -61,7 +60,9 @@ def found(
         queries = chosen_queries(study, name, seed, n_queries)
         gallery = Attacked(pairs.pixels(), pairs.captions, pairs.relevance(), pairs.image_of)
         # seed 0 as in the evaluation: the very images that its Sep-Attack made
-        moved = pgd(encoder, gallery, suite.image, generator=torch.Generator().manual_seed(0))
+        moved = pgd_attack(
+            encoder, gallery, suite.image, generator=torch.Generator().manual_seed(0)
+        )
         tensors: dict[str, Tensor] = {}
         for label, pixels, texts in (
             ("before", gallery.pixels, [pairs.captions[q] for q in queries]),

@@ -23,8 +23,12 @@ from matlib.study.identity.makers import makes
 from matlib.study.made import judgings
 from matlib.study.made.candidates import tables
 from matlib.study.made.judged import RANKS, load_ranks, save_ranks
-from matlib.study.made.judgings import INSIDE_ATTACKS, judging_config, moves_of
-from matlib.study.made.judgings import TRANSFER_ATTACKS as ATTACKS
+from matlib.study.made.judgings import (
+    INSIDE_ATTACKS,
+    TRANSFER_ATTACKS as ATTACKS,
+    judging_config,
+    moves_of,
+)
 from matlib.study.made.models import model
 from matlib.study.profile.profile import Profile
 from matlib.study.recipes import profile_of_architecture, rows_of

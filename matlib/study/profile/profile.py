@@ -256,7 +256,7 @@ def profile_path(name_or_path: str | Path) -> Path:
 SomePart = TypeVar("SomePart", bound=Part)
 
 GENERATORS = ("captioner", "rewriter", "image_to_image", "text_to_image")
-WEIGHTS = (".bin", ".ckpt", ".pt", ".pth", ".safetensors")
+_WEIGHT_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".safetensors")
 """Ends of the names of files: a name with one of them is not one of a hub."""
 
 
@@ -309,7 +309,7 @@ def with_places(profile: Profile, folder: Path) -> Profile:
         for found in places:
             if found.is_file() or (found.is_dir() and not may_be_tag):
                 return str(found.resolve())
-        if path.is_absolute() or name.startswith((".", "~")) or path.suffix in WEIGHTS:
+        if path.is_absolute() or name.startswith((".", "~")) or path.suffix in _WEIGHT_SUFFIXES:
             looked = " and in ".join(sorted({str(each.parent) for each in places}))
             raise FileNotFoundError(
                 f"{key}: there is no {name!r} (looked in {looked}); a path is relative to the "

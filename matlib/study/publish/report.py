@@ -26,7 +26,7 @@ from matlib.study.publish.notebooks import has_tag, read_notebook
 from matlib.study.publish.published import without_progress
 from matlib.study.tables.findings import as_worded_now, shown_in
 
-UNKNOWN = "–"
+_UNKNOWN = "–"
 CLAIM_COLUMNS = ("id", "claim", "contrast", "verdict", "estimate", "scope", "n", "seeds")
 """Columns of the claims table, here and at the terminal."""
 
@@ -84,18 +84,18 @@ def _claim_row(claim: Mapping[str, Any], scale: float) -> dict[str, str]:
     return {
         "id": str(claim["id"]),
         "claim": str(claim["claim"]),
-        "contrast": str(claim["contrast"] or UNKNOWN),
+        "contrast": str(claim["contrast"] or _UNKNOWN),
         "verdict": str(claim["verdict"]),
         "estimate": _interval(claim, scale),
-        "scope": str(claim["scope"]) if is_tested else UNKNOWN,
-        "n": f"{claim['n']} {_plural(claim)}" if is_tested else UNKNOWN,
-        "seeds": str(claim["n_seeds"]) if is_tested else UNKNOWN,
+        "scope": str(claim["scope"]) if is_tested else _UNKNOWN,
+        "n": f"{claim['n']} {_plural(claim)}" if is_tested else _UNKNOWN,
+        "seeds": str(claim["n_seeds"]) if is_tested else _UNKNOWN,
     }
 
 
 def _interval(claim: Mapping[str, Any], scale: float) -> str:
     if claim["estimate"] is None:
-        return UNKNOWN
+        return _UNKNOWN
     text = f"{scale * claim['estimate']:+.1f}"
     if claim["ci_low"] is not None and claim["ci_high"] is not None:
         text += f" [{scale * claim['ci_low']:.1f}, {scale * claim['ci_high']:.1f}]"

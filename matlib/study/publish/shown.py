@@ -88,7 +88,7 @@ def _shown(folder: Path) -> Iterator[Path]:
     yield from sorted((folder / "report").glob("*.html"))
 
 
-KINDS = {
+_KINDS = {
     "masked-lm": "the attacker's language model",
     "candidates": "the candidate words",
     "model": "the models",
@@ -113,7 +113,7 @@ def origin_markdown(provenance: Mapping[str, Any]) -> str:
         f"Made at commit {', '.join(commits)}: training and attacking took "
         f"{seconds / 60:.0f} minutes for {n_runs} evaluations."
     )
-    stale = [KINDS.get(kind, kind) for kind in stale_kinds(artefacts)]
+    stale = [_KINDS.get(kind, kind) for kind in stale_kinds(artefacts)]
     if stale:
         text += (
             f" The code of {', '.join(stale)} has changed since: a rerun may give other numbers."

@@ -32,9 +32,13 @@ from matlib.study.publish.shown import (
     keep_profile,
     kept_profile,
 )
-from matlib.study.run.records import RECORDS_FILE as RECORDS
-from matlib.study.run.records import accept_records, keep_seconds, write_records
-from matlib.study.run.tasks import all_rows, is_done, make_rows, n_workers, tasks_of
+from matlib.study.run.records import (
+    RECORDS_FILE as RECORDS,
+    accept_records,
+    keep_seconds,
+    write_records,
+)
+from matlib.study.run.tasks import Say, all_rows, is_done, make_rows, n_workers, tasks_of
 from matlib.study.sources.karpathy import KarpathySource
 from matlib.study.store.provenance import PACKAGE_ROOT
 from matlib.study.study import Study, open_study
@@ -48,8 +52,6 @@ QUESTION = (
 )
 NOTEBOOKS = PACKAGE_ROOT / "notebooks"
 PUBLISHED = PACKAGE_ROOT / "published"
-
-Say = Callable[[str], None]
 
 
 def run_study(

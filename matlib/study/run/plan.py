@@ -12,7 +12,8 @@ import torch
 
 from matlib.data.pairs import GIBIBYTE, image_budget
 from matlib.defences.table import defence
-from matlib.models.open_clip import OpenClipEncoder, open_named
+from matlib.models import opening
+from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.opening import settings_of
 from matlib.models.small import SmallModel, build_small
 from matlib.study.arithmetic import one_thread
@@ -255,7 +256,7 @@ def _encoder(profile: Profile, device: str) -> OpenClipEncoder:
     model = profile.model
     if model.kind == "open_clip":
         settings = settings_of(model.name, model.pretrained or None, model.rest)
-        return open_named(model.name, None, device, settings=settings)
+        return opening.open(model.name, None, device, settings=settings)
     shape = model.shape
     return build_small(SmallModel(image_size=profile.dataset.image_size, **shape), 0).to(device)
 

@@ -33,6 +33,7 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from matlib.analysis.technique import COORDINATE_NAMES
+from matlib.evaluation.retrieval import DIRECTIONS
 from matlib.evaluation.sanity_subject import Check
 from matlib.files import write_durably
 from matlib.study.context import Node
@@ -43,8 +44,13 @@ from matlib.study.made.measures import COORDINATES_FILE as COORDINATES
 from matlib.study.made.sanity import CHECKS_FILE as CHECKS
 from matlib.study.made.transfer import subjects
 from matlib.study.recipes import defence_of
-from matlib.study.run.tasks import Task, all_rows, artefacts_of, tasks_of
-from matlib.study.run.tasks import judgings as judgings_of_task
+from matlib.study.run.tasks import (
+    Task,
+    all_rows,
+    artefacts_of,
+    judgings as judgings_of_task,
+    tasks_of,
+)
 from matlib.study.store.store import PROVENANCE
 from matlib.study.study import Study
 
@@ -143,7 +149,7 @@ def accept_records(study: Study, folder: Path, *, whole: bool = False) -> int:
             if is_there and study.find(node) is None:
                 spec = node.spec
                 try:
-                    files = checked(by_hash[spec.hash], expected)
+                    files = checked_files(by_hash[spec.hash], expected)
                 except RecordsError as error:
                     raise RecordsError(_refused(folder, f"{spec.folder}: {error}")) from None
                 study.store.get_or_make(spec, partial(_restore, files, made.get(spec.hash)))
@@ -243,9 +249,6 @@ def keep_seconds(text: str, published: Path) -> str:
     return new.to_csv(index=False, lineterminator="\n")
 
 
-DIRECTIONS = ("TR", "IR")
-
-
 class RecordsError(ValueError):
     """Records that are damaged, foreign, or not what their provenance says."""
 
@@ -307,7 +310,7 @@ def _judged_files(study: Study, name: str, how: Judging) -> dict[str, tuple[str,
     return files
 
 
-def checked(rows: pd.DataFrame, expected: Expected) -> dict[str, str | pd.DataFrame]:
+def checked_files(rows: pd.DataFrame, expected: Expected) -> dict[str, str | pd.DataFrame]:
     """The files of one artefact, by their known names.
 
     Args:

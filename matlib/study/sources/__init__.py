@@ -7,9 +7,6 @@ from pathlib import Path
 from matlib.study.profile.parts import Dataset
 from matlib.study.sources.karpathy import KarpathySource
 from matlib.study.sources.scenes import ScenesSource
-from matlib.study.sources.source import Source, draw, strength_of
-
-__all__ = ["KarpathySource", "ScenesSource", "Source", "draw", "open_source", "strength_of"]
 
 
 def open_source(

@@ -20,7 +20,7 @@ COLUMNS = {
 }
 """Attack and text threat -> heading of a column."""
 
-UNDEFENDED, TRAINED, TRUE_WORDS, TEXT_ONLY = "base", "mat", "mat-valid", "text-at-valid"
+_UNDEFENDED, _TRAINED, _TRUE_WORDS, _TEXT_ONLY = "base", "mat", "mat-valid", "text-at-valid"
 
 
 def recall_markdown(folder: Path) -> str:
@@ -45,7 +45,7 @@ def recall_markdown(folder: Path) -> str:
         *lines,
         "",
         f"Mean of TR@1 and IR@1 in %, intervals (95 %) over {several} training seeds, of the one "
-        f"`{UNDEFENDED}` over images. Where any word may replace a word (`bert_free`; notebook "
+        f"`{_UNDEFENDED}` over images. Where any word may replace a word (`bert_free`; notebook "
         f"10 counts the false captions that this makes), the worst attack leaves every row "
         f"{100 * left.min():.1f} to {100 * left.max():.1f} % (`{left.idxmax()}`): no defence "
         "holds.",
@@ -68,8 +68,8 @@ def held_out_notes(folder: Path) -> dict[str, str]:
     def left(row: str, attack: str) -> str:
         return f"{row} {cells[row, attack, 'true_held_out']}"
 
-    alone = ", ".join(left(row, "bert") for row in (UNDEFENDED, TRUE_WORDS))
-    worst = ", ".join(left(row, "worst") for row in (TRAINED, TRUE_WORDS, TEXT_ONLY))
+    alone = ", ".join(left(row, "bert") for row in (_UNDEFENDED, _TRUE_WORDS))
+    worst = ", ".join(left(row, "worst") for row in (_TRAINED, _TRUE_WORDS, _TEXT_ONLY))
     return {
         "C0-valid": f"on held-out words, text alone leaves {alone}",
         "C2-valid": f"on held-out words, the worst attack leaves {worst}",

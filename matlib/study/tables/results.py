@@ -15,7 +15,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from matlib.defences.table import defence
-from matlib.evaluation.retrieval import Direction
+from matlib.evaluation.retrieval import DIRECTIONS, KS
 from matlib.evaluation.statistics import MIN_SEEDS_FOR_INTERVAL, recall_estimate, t_interval
 from matlib.evaluation.suite import WORDS_ALONE, Key
 from matlib.files import write_durably
@@ -33,8 +33,6 @@ from matlib.study.tables.endpoints import (
 from matlib.study.tables.ledger import contrast_table, contrasts_of, ledger
 from matlib.study.tables.techniques import intervention_table, sweep_table, technique_table
 
-KS = (1, 5, 10)
-DIRECTIONS: tuple[Direction, Direction] = ("TR", "IR")
 ROBUSTNESS_COLUMNS = (
     "dataset", "split", "defence", "augmentation", "seed", "train_eps_255", "attack",
     "text_threat", "eps_255", "n_words", "source_model", "direction", "k", "recall", "ci_low",

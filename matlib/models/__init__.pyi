@@ -1,0 +1,10 @@
+# The names of this front door (`__init__.py`), for type checkers and `lazy_loader` alike.
+
+from .dual_encoder import CachedText as CachedText, DualEncoder as DualEncoder, frozen as frozen
+from .masked_lm import MaskedLM as MaskedLM, train_masked_lm as train_masked_lm
+from .masked_lm_training import MaskedLMConfig as MaskedLMConfig
+from .open_clip import OpenClipEncoder as OpenClipEncoder
+from .opening import open as open, settings_of as settings_of
+from .sentence_encoder import SentenceEncoder as SentenceEncoder
+from .settings import Settings as Settings
+from .small import SmallModel as SmallModel, build_small as build_small
