@@ -1,10 +1,11 @@
 """matlib: multimodal adversarial attacks and defences for vision-language models.
 
-The library: `matlib.attacks`, `defences`, `training`, `augmentations`, `models`, `evaluation`,
-`scenes` (the embedded world), `data` and `analysis`. What each offers stands at its front door:
-`from matlib.attacks import PGD, sga`. A name is loaded when it is first used, and package code
-imports it from the module that defines it. The study that is built on them is `matlib.study`,
-the command line `python -m matlib`.
+Its parts: `attacks`, `defences`, `training`, `augmentations`, `models`, `evaluation`, `scenes` (the
+embedded world), `data` and `analysis`. The text of each says what it offers, from its front door:
+`from matlib.attacks import PGD, sga`. A name is loaded when it is first used. Code of the package
+itself imports from the module that defines a name, because the hash of an artefact's code is
+read from there. The study built on these parts is in the folder study, and starts by
+`python -m matlib study`.
 """
 
 import lazy_loader

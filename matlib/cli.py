@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matlib.commands.parsers import add_attack, add_evaluate, add_plan, count, positive
-from matlib.data.fetch import DownloadError, fetch
+from matlib.data.fetching import DownloadError, fetch
 from matlib.data.karpathy import read_karpathy
 from matlib.data.manifest import manifest_names, verify
 from matlib.launcher import forget_empty, n_processes

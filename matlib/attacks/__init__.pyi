@@ -6,7 +6,7 @@ from .attackable import RELEASED as RELEASED, english_stop_words as english_stop
 from .attacked_gallery import Attacked as Attacked, margins_of as margins_of
 from .balls import Ball as Ball, to_8bit as to_8bit
 from .characters import CharacterEdits as CharacterEdits, Charmer as Charmer
-from .dra import DiversifiedPGD as DiversifiedPGD, dra as dra
+from .diversified import DiversifiedPGD as DiversifiedPGD, dra as dra
 from .edits import (
     MASK as MASK,
     CandidateTable as CandidateTable,

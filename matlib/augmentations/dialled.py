@@ -20,7 +20,7 @@ from matlib.augmentations.variants import with_captions, with_images
 from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.scenes.grammar import Dials, with_articles, write_captions
 from matlib.scenes.lexicon import CONCEPT_OF, LEXICON, Concept
-from matlib.scenes.render import Style, render
+from matlib.scenes.renderer import Style, render
 from matlib.scenes.scene import Scene, corrupt_scene
 
 _T = TypeVar("_T")

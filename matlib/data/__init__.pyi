@@ -1,7 +1,7 @@
 # The names of this front door (`__init__.py`), for type checkers and `lazy_loader` alike.
 
 from .caption_files import read_caption_file as read_caption_file
-from .fetch import (
+from .fetching import (
     DownloadError as DownloadError,
     LicenceNotAccepted as LicenceNotAccepted,
     fetch as fetch,

@@ -1,9 +1,6 @@
-"""What a data set consists of: the model of `data_manifests/<name>.yaml`.
+"""What a data set consists of (`data_manifests/<name>.yaml`), and whether it is on disk as said.
 
-`verify.py` compares it with a disk, `fetch.py` gets what is missing (through `download.py`,
-the only module that touches the network, and `extract.py`).
-
-Is a data set on disk what its manifest says? Presence, bytes, sha256 and file counts.
+Presence, bytes, sha256 and file counts are compared; `matlib.data.fetching` gets what is missing.
 """
 
 from __future__ import annotations

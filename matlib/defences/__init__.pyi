@@ -19,5 +19,5 @@ from .inner_attack import (
     attack_pairs as attack_pairs,
     random_word_edits as random_word_edits,
 )
-from .own_attack import OwnLossAttack as OwnLossAttack, own_attack as own_attack
+from .own_loss import OwnLossAttack as OwnLossAttack, own_attack as own_attack
 from .table import DEFENCES as DEFENCES

@@ -12,7 +12,7 @@ from torch import Tensor
 from matlib.attacks.apgd import APGD
 from matlib.attacks.ascent import AttackReport, ImageAttack, ScaleViews
 from matlib.attacks.attacked_gallery import Attacked
-from matlib.attacks.dra import dra
+from matlib.attacks.diversified import dra
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.gallery import Gallery, TextAttack
 from matlib.attacks.gallery_images import JointAscent

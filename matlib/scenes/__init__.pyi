@@ -19,7 +19,7 @@ from .lexicon import (
     decode as decode,
     synonyms_of as synonyms_of,
 )
-from .render import PLAIN_STYLE as PLAIN_STYLE, Style as Style, render as render
+from .renderer import PLAIN_STYLE as PLAIN_STYLE, Style as Style, render as render
 from .scene import (
     Scene as Scene,
     SceneObject as SceneObject,

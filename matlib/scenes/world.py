@@ -22,7 +22,7 @@ from matlib.data.karpathy import write_karpathy
 from matlib.data.pairs import ImageTensor, ImageTextPairs
 from matlib.scenes.grammar import Dials, with_articles, write_captions
 from matlib.scenes.lexicon import CONCEPT_OF, SYNONYM_WORDS
-from matlib.scenes.render import Style, render
+from matlib.scenes.renderer import Style, render
 from matlib.scenes.scene import Scene, python_random, sample_scenes
 from matlib.scenes.truth import TruthChecker, relevance
 from matlib.scenes.typos import HELD_OUT_RULE, TYPO_RULES

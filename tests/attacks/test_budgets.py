@@ -15,7 +15,7 @@ from matlib.attacks.apgd import APGD
 from matlib.attacks.ascent import ScaleViews
 from matlib.attacks.balls import to_8bit
 from matlib.attacks.characters import CharacterEdits, Charmer, n_dictionary_words
-from matlib.attacks.dra import DiversifiedPGD, dra
+from matlib.attacks.diversified import DiversifiedPGD, dra
 from matlib.attacks.multimodal import co_attack
 from matlib.attacks.pgd import PGD
 from matlib.attacks.words import WordSubstitution

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from matlib.attacks.ascent import AttackReport
-from matlib.attacks.dra import DiversifiedPGD, dra, draw_mixes
+from matlib.attacks.diversified import DiversifiedPGD, dra, draw_mixes
 from matlib.attacks.edits import n_attackable_words, n_changed_words
 from matlib.attacks.gallery import Gallery, embed_images, searching
 from matlib.attacks.multimodal import (

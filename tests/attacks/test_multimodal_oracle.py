@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from matlib.attacks.ascent import ScaleViews
-from matlib.attacks.dra import dra
+from matlib.attacks.diversified import dra
 from matlib.attacks.gallery import Gallery
 from matlib.attacks.multimodal import co_attack, contrastive_attack, sep_attack, sga
 from matlib.attacks.pgd import PGD

@@ -9,7 +9,7 @@ from matlib.augmentations.dialled import dialect, dialled_captions, dialled_imag
 from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.scenes.grammar import Dials
 from matlib.scenes.lexicon import CANONICAL_WORDS
-from matlib.scenes.render import PLAIN_STYLE
+from matlib.scenes.renderer import PLAIN_STYLE
 from matlib.scenes.scene import Scene
 from matlib.scenes.truth import aligned_fraction, describes
 from matlib.scenes.world import World

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from matlib.data import fetch as module
-from matlib.data.fetch import DownloadError, require_space
+from matlib.data import fetching as module
+from matlib.data.fetching import DownloadError, require_space
 from tests.data.local_server import Served, Server, serving
 
 CONTENT = bytes(i * i % 251 for i in range(300_000))

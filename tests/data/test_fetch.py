@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from matlib.data import fetch as module
+from matlib.data import fetching as module
 from matlib.data.extract import ArchiveError
-from matlib.data.fetch import DownloadError, LicenceNotAccepted, fetch
+from matlib.data.fetching import DownloadError, LicenceNotAccepted, fetch
 from matlib.data.manifest import ManifestError, VerifyReport
 from tests.data.local_server import Served, Server, serving
 from tests.data.test_extract import make_tar, make_zip
@@ -129,7 +129,7 @@ def test_only_what_is_lacking_is_fetched(tiny: Tiny) -> None:
 
 
 def test_interrupted_fetch_goes_on(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("matlib.data.fetch.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("matlib.data.fetching.time.sleep", lambda seconds: None)
     tiny.served["photos.tar.gz"].cut_after = [10] * 5
     with pytest.raises(DownloadError):
         tiny.fetch()

@@ -16,9 +16,9 @@ from matlib.attacks.gallery import Gallery
 from matlib.attacks.multimodal import pgd_attack
 from matlib.attacks.pgd import PGD
 from matlib.data.pairs import ImageTensor, ImageTextPairs
-from matlib.evaluation import sanity as sanity_checks
+from matlib.evaluation import sanity_checks
 from matlib.evaluation.retrieval import Outcomes
-from matlib.evaluation.sanity import sanity, to_frame, verdicts
+from matlib.evaluation.sanity_checks import sanity, to_frame, verdicts
 from matlib.evaluation.sanity_subject import ALPHA, Check, SanitySubject
 from matlib.evaluation.statistics import primary_difference
 from tests.toys import generator, tiny_encoder

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from matlib.evaluation.sanity import CHECKS, verdicts
+from matlib.evaluation.sanity_checks import CHECKS, verdicts
 from matlib.evaluation.sanity_subject import Check
 from matlib.study.made.sanity import N_CHECKS, battery, masked_gradients_entry, n_boot_for
 from matlib.study.publish.report import claim_rows, read_claims

@@ -115,7 +115,7 @@ CHANGES = [
      "pmg-aft", "mat judged"),
     ("defences/table.py", 'Contrastive("mat", _MAT, "symmetric", "contrastive")',
      'Contrastive("mat", _MAT, "symmetric", "unimodal")', "mat", "augmix pmg-aft"),
-    ("defences/own_attack.py", 'search="exhaustive"', 'search="greedy"',
+    ("defences/own_loss.py", 'search="exhaustive"', 'search="greedy"',
      "judged-fare", "judged mat"),
     ("evaluation/suite.py", "return sga(*target,", "return dra(*target,",
      "judged-sga", "judged mat-best"),
@@ -134,7 +134,7 @@ CHANGES = [
     ("models/masked_lm_training.py", "(fate < 0.6)", "(fate < 0.8)", "masked-lm", "judged mat"),
     ("evaluation/retrieval.py", "(score >= best - tolerance)", "(score > best - tolerance)",
      "judged mat-best", "mat tables"),
-    ("scenes/render.py", RENDERED, RENDERED.replace("empty", "zeros"), "mat judged tables",
+    ("scenes/renderer.py", RENDERED, RENDERED.replace("empty", "zeros"), "mat judged tables",
      ""),
     ("attacks/balls.py", "MAX_EPS_255 =", "MAX_EPS_255 = 1 +", "mat judged", "tables"),
     ("study/sources/scenes.py", "Style(*[strength] * 7)", "Style(*[strength / 2] * 7)",
@@ -143,7 +143,8 @@ CHANGES = [
      "judged"),
     ("study/made/validation.py", "WRONG = (0.0, 0.1,", "WRONG = (0.0, 0.2,", "alignment",
      "measures"),
-    ("evaluation/sanity.py", "def sanity(", "@staticmethod\ndef sanity(", "sanity", "judged"),
+    ("evaluation/sanity_checks.py", "def sanity(", "@staticmethod\ndef sanity(", "sanity",
+     "judged"),
 ]  # fmt: skip
 
 

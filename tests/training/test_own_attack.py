@@ -13,7 +13,7 @@ from matlib.attacks.gallery import Gallery
 from matlib.attacks.pgd import PGD
 from matlib.attacks.words import WordSubstitution
 from matlib.data.pairs import ImageTensor, ImageTextPairs
-from matlib.defences.own_attack import OwnLossAttack, own_attack
+from matlib.defences.own_loss import OwnLossAttack, own_attack
 from matlib.defences.table import defence
 from matlib.evaluation.robustness import evaluate
 from matlib.evaluation.suite import SLOW, Suite

@@ -5,7 +5,7 @@ whether it is zero; the Fréchet distance compares mean and covariance; the two-
 classifier says how well the two samples can be told apart, in a unit that a person can read
 (50 % is chance).
 
-Variants of one original are not independent: `groups` names the original of each row. The
+Variants of one original are not independent: groups name the original of each row. The
 tests then use one row per original, and the classifier keeps the variants of an original on
 one side of every split.
 """

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from matlib.defences.own_attack import OWN_ATTACKS, OwnLossAttack, own_attack
+from matlib.defences.own_loss import OWN_ATTACKS, OwnLossAttack, own_attack
 from matlib.defences.table import defence
 from matlib.evaluation.retrieval import Outcomes
 from matlib.evaluation.robustness import Evaluation, evaluate, strength_curve

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from matlib.attacks.pgd import PGD
-from matlib.evaluation.sanity import sanity, verdicts
+from matlib.evaluation.sanity_checks import sanity, verdicts
 from matlib.evaluation.sanity_subject import Check
 from matlib.evaluation.statistics import MIN_SEEDS_FOR_CLAIM
 from matlib.progress import Progress

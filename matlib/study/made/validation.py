@@ -28,7 +28,7 @@ from matlib.choices import Choices
 from matlib.data.pairs import ImageTensor, ImageTextPairs, OneToMany
 from matlib.models.dual_encoder import DualEncoder
 from matlib.scenes.grammar import Dials, write_captions
-from matlib.scenes.render import Style, render
+from matlib.scenes.renderer import Style, render
 from matlib.scenes.scene import corrupt_scene, sample_scenes
 from matlib.study.context import Node
 from matlib.study.identity.makers import makes

@@ -14,7 +14,7 @@ from matlib.choices import Choices
 from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.scenes.grammar import Dials, restate
 from matlib.scenes.lexicon import FUNCTION_WORDS, HELD_OUT_WORDS, synonyms_of
-from matlib.scenes.render import Style
+from matlib.scenes.renderer import Style
 from matlib.scenes.scene import Scene
 from matlib.scenes.truth import EditChecker, aligned_fraction, describes, read
 from matlib.scenes.typos import typo_edits

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from matlib.scenes.lexicon import BACKGROUNDS, COLOURS, SHAPES, TEXTURES
-from matlib.scenes.render import CHUNK, PLAIN_STYLE, Style, render
+from matlib.scenes.renderer import CHUNK, PLAIN_STYLE, Style, render
 from matlib.scenes.scene import Scene, SceneObject, sample_scenes
 from matlib.scenes.shapes import OUTLINES, PALETTE, TABLE_SIZE, distance_tables, polygon_distance
 

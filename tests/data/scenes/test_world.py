@@ -7,7 +7,7 @@ import torch
 
 from matlib.data.karpathy import read_karpathy
 from matlib.scenes.lexicon import CONCEPT_OF, SYNONYM_WORDS, VOCABULARY
-from matlib.scenes.render import Style
+from matlib.scenes.renderer import Style
 from matlib.scenes.truth import describes, relevance
 from matlib.scenes.typos import TYPO_RULES
 from matlib.scenes.world import World

@@ -2,7 +2,7 @@
 
 A list of things that hold of every attack that works on every defence that is real (Carlini
 et al. 2019, "On Evaluating Adversarial Robustness", arXiv 1902.06705), each a check in
-`matlib.evaluation.sanity` with the numbers behind it:
+`matlib.evaluation.sanity_checks` with the numbers behind it:
 
 | check | violated if |
 |---|---|
