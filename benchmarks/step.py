@@ -23,6 +23,7 @@ from matlib.defences.table import defence
 from matlib.models.dual_encoder import frozen
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.study.profile.profile import load_profile
+from matlib.training.log import Bookkeeping
 from matlib.training.loop import train
 from matlib.training.schedule import Precision, Schedule
 
@@ -97,7 +98,7 @@ def bench_step(load: Load, size: StepSize) -> dict[str, Any]:
     )  # fmt: skip
     train(
         load.encoder, _pairs(load), defence("mat"), schedule, seed=0, inner=attack,
-        candidates=candidates, on_row=after,
+        candidates=candidates, books=Bookkeeping(on_row=after),
     )  # fmt: skip
     load.encoder.train(was_training)
     return _summary(rows[N_WARM:], parts[N_WARM:], size)

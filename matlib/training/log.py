@@ -19,6 +19,25 @@ LOG_COLUMNS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Bookkeeping:
+    """What a run keeps and tells beside its weights; nothing of it moves a weight.
+
+    Attributes:
+        keep_in: folder for the last two checkpoints. Where it holds one of this same run,
+            training goes on from there. They are removed when training is done.
+        log_in: folder for `steps.csv`, `warnings.txt` and TensorBoard's events.
+        on_row: called with each new row of the history, on the first process.
+        clean_recall_every: steps between clean passes made only to log clean recall where the
+            loss embeds no clean pairs; 0: never.
+    """
+
+    keep_in: Path | None = None
+    log_in: Path | None = None
+    on_row: Callable[[Mapping[str, float]], None] | None = None
+    clean_recall_every: int = 0
+
+
 @dataclass
 class History:
     """What happened in a run, from its first step on, also over resumptions.
@@ -47,7 +66,7 @@ class History:
 
 
 def scalars(row: Mapping[str, float], batch_size: int) -> dict[str, float]:
-    """A history's row as the CSV and TensorBoard have it, by `COLUMNS`."""
+    """A history's row as the CSV and TensorBoard have it, by `LOG_COLUMNS`."""
     seconds = max(row["seconds"], 1e-9)
     text, image = row["text_attack_seconds"] / seconds, row["image_attack_seconds"] / seconds
     kept = {name: row[name] for name in ("step", "loss", "clean_recall", "robust_recall", "lr")}

@@ -1,14 +1,14 @@
 """The one training loop: pre-training and every defence run through it.
 
-What can be wrong with a training, found before it starts.
+What can be wrong with a training is found before it starts (`check_inputs`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,7 +21,7 @@ from matlib.defences.inner_attack import Candidates, InnerAttack
 from matlib.models.dual_encoder import DualEncoder
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.training.checkpoint import Keeper, remove_checkpoints, run_identity
-from matlib.training.log import History, StepLog
+from matlib.training.log import Bookkeeping, History, StepLog
 from matlib.training.schedule import Schedule
 from matlib.training.seen import HeldOut, collapse, overfitting
 from matlib.training.selection import Validation
@@ -37,13 +37,9 @@ def train(
     seed: int,
     inner: InnerAttack | None = None,
     candidates: Candidates | None = None,
-    keep_in: Path | None = None,
-    on_step: Callable[[int, float], None] | None = None,
-    on_row: Callable[[Mapping[str, float]], None] | None = None,
-    log_in: Path | None = None,
     reference: DualEncoder | None = None,
     validation: Validation | None = None,
-    clean_recall_every: int = 0,
+    books: Bookkeeping | None = None,
 ) -> History:
     """Fine-tune (or pre-train) `encoder` in place.
 
@@ -58,40 +54,34 @@ def train(
         inner: the attack's budgets; needed when `how` attacks anything.
         candidates: allowed edits of every caption in `data`, [] for one that shall stay;
             needed when `how` draws edits.
-        keep_in: folder for the last two checkpoints. Where it holds one of this same run,
-            training goes on from there. They are removed when training is done.
-        on_step: called with (step, loss), on the first process.
-        on_row: called with each new row of the history, on the first process.
-        log_in: folder for `steps.csv`, `warnings.txt` and TensorBoard's events.
         reference: the model before fine-tuning, for defences that need it; by default a copy
             of `encoder` as it comes in.
         validation: measures recall on held-out pairs beside training, and may choose the
             weights that training ends with.
-        clean_recall_every: steps between clean passes made only to log clean recall where the
-            loss embeds no clean pairs; 0: never.
+        books: where checkpoints and the log go; nowhere by default.
 
     Raises:
         NonFiniteLossError: NaN or infinite loss or gradient; the last good weights are in
-            `encoder`, and their checkpoint in `keep_in`.
+            `encoder`, and their checkpoint in `books.keep_in`.
         ValueError: arguments that cannot work together or would leave out an attack that
-            `how` names, or a checkpoint of another run or another architecture in `keep_in`.
+            `how` names, or a checkpoint of another run or another architecture in
+            `books.keep_in`.
     """
+    books = books or Bookkeeping()
     noted = check_inputs(encoder, data, how, schedule, inner, candidates)
     with _restored(encoder), accelerated(encoder.device, schedule) as accelerator:
         check_processes(schedule, accelerator.num_processes)
         processes = agreed_processes(accelerator)
         is_first = processes.rank == 0
-        keeper = Keeper(
-            keep_in if keep_in is None else Path(keep_in),
-            {} if keep_in is None
-            else run_identity(
+        identity: Mapping[str, Any] = {}
+        if books.keep_in is not None:
+            identity = run_identity(
                 encoder, data, how, schedule, seed, inner, candidates, validation
-            ),
-            is_first,
-        )  # fmt: skip
+            )
+        keeper = Keeper(books.keep_in, identity, is_first)
         stepper = Stepper(
             encoder, how, schedule, seed, accelerator, processes,
-            inner, candidates or {}, reference, clean_recall_every,
+            inner, candidates or {}, reference, books.clean_recall_every,
         )  # fmt: skip
         history = keeper.resume(stepper)
         accelerator.wait_for_everyone()
@@ -101,7 +91,7 @@ def train(
         size, n_parts = schedule.micro_batch_size, schedule.micro_batches
         parts = [own_rows(size, part, processes) for part in range(n_parts)]
         with (
-            StepLog(log_in if is_first else None, schedule.batch_size, history) as log,
+            StepLog(books.log_in if is_first else None, schedule.batch_size, history) as log,
             read_ahead(draws, data, parts, encoder.device) as fed,
         ):
             for text in (*keeper.damaged, *(t for t in noted if t not in history.warnings)):
@@ -112,13 +102,11 @@ def train(
                 log.write(row)
                 _watch(step, stepper, history, log, validation, is_first)
                 keeper.keep(step, schedule, stepper, history)
-                if is_first and on_step is not None:
-                    on_step(step, row["loss"])
-                if is_first and on_row is not None:
-                    on_row(row)
+                if is_first and books.on_row is not None:
+                    books.on_row(row)
         stepper.finish()
-    if keep_in is not None and is_first:
-        remove_checkpoints(Path(keep_in))
+    if books.keep_in is not None and is_first:
+        remove_checkpoints(books.keep_in)
     return history
 
 

@@ -1,28 +1,24 @@
-"""One optimiser step: attack, loss, gradient, update.
-
-Hugging Face accelerate for one training run, without a trace in the process after it.
-
-The parts of a model that a defence trains, and the rest, which stays as it is.
-"""
+"""One optimiser step: attack, loss, gradient, update; with Hugging Face accelerate around it."""
 
 from __future__ import annotations
 
 import copy
 import math
+import os
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from matlib.data.pairs import OneToMany
 from matlib.defences.batch import Batch, Draw, own_rows
 from matlib.defences.defence import Defence
 from matlib.defences.inner_attack import Candidates, InnerAttack, sample_generators, seed_layers
-from matlib.defences.processes import Processes
+from matlib.defences.processes import Processes, current_processes
 from matlib.models.dual_encoder import DualEncoder, frozen
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.training.schedule import Averages, Schedule, make_optimiser
@@ -31,14 +27,6 @@ from matlib.training.selection import BestWeights, HeldOutRecall, Validation
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-import os
-from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-from torch import nn
-
-from matlib.defences.processes import current_processes
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP (Radford et al. 2021), section 2.5
 

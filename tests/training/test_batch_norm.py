@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from matlib.data.pairs import OneToMany
 from matlib.defences.table import defence
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.small import build_small
+from matlib.training.log import Bookkeeping
 from matlib.training.loop import train
 from matlib.training.schedule import Schedule
 from tests.toys import TINY
@@ -30,13 +32,13 @@ def resnet_data() -> OneToMany:
 def trained(name: str, keep_in: Path | None = None, stop_after: int = 99) -> OpenClipEncoder:
     encoder, data = build_small(CONVNET, 1), resnet_data()
 
-    def on_step(step: int, _loss: float) -> None:
-        if step == stop_after:
+    def on_row(row: Mapping[str, float]) -> None:
+        if row["step"] == stop_after:
             raise KeyboardInterrupt
 
     train(
         encoder, data, defence(name), Schedule(N_STEPS, 8, 1e-3, checkpoint_every=1), seed=0,
-        inner=INNER, candidates=toy_candidates(data), keep_in=keep_in, on_step=on_step,
+        inner=INNER, candidates=toy_candidates(data), books=Bookkeeping(keep_in, on_row=on_row),
     )  # fmt: skip
     return encoder
 

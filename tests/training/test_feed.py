@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -13,6 +14,7 @@ from matlib.data.pairs import OneToMany
 from matlib.defences import batch as feed
 from matlib.defences.batch import N_AHEAD, Draw, draw_batches, own_rows, read_ahead
 from matlib.defences.table import defence
+from matlib.training.log import Bookkeeping
 from matlib.training.loop import train
 from matlib.training.schedule import Schedule
 from tests.toys import generator, tiny_encoder
@@ -132,8 +134,8 @@ def test_training_from_files_ends_in_the_weights_of_training_from_memory(tmp_pat
     class Stopped(Exception):
         pass
 
-    def stop(step: int, loss: float) -> None:
-        if step == 3:
+    def stop(row: Mapping[str, float]) -> None:
+        if row["step"] == 3:
             raise Stopped
 
     def weights(data: OneToMany, **more: object) -> list[Tensor]:
@@ -146,6 +148,6 @@ def test_training_from_files_ends_in_the_weights_of_training_from_memory(tmp_pat
 
     expected = weights(HELD)
     with pytest.raises(Stopped):
-        weights(lazy(), keep_in=tmp_path, on_step=stop)
-    resumed = weights(lazy(), keep_in=tmp_path)  # killed, and started again
+        weights(lazy(), books=Bookkeeping(tmp_path, on_row=stop))
+    resumed = weights(lazy(), books=Bookkeeping(tmp_path))  # killed, and started again
     assert all(torch.equal(a, b) for a, b in zip(expected, resumed, strict=True))

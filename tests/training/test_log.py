@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import math
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from matlib.defences.batch import Batch
 from matlib.defences.processes import ONE_PROCESS
 from matlib.defences.table import defence
-from matlib.training.log import LOG_COLUMNS, History, StepLog, describe, scalars
+from matlib.training.log import LOG_COLUMNS, Bookkeeping, History, StepLog, describe, scalars
 from matlib.training.loop import train
 from matlib.training.schedule import Schedule
 from matlib.training.seen import SeenEncoder
@@ -29,7 +30,7 @@ def run(name: str, folder: Path | None = None, **more) -> History:  # type: igno
     data, encoder = toy_data(), more.pop("encoder", None) or tiny_encoder()
     return train(
         encoder, data, defence(name), Schedule(4, 4, 1e-3), seed=0, inner=INNER,
-        candidates=toy_candidates(data), log_in=folder, **more,
+        candidates=toy_candidates(data), books=Bookkeeping(log_in=folder, **more),
     )  # fmt: skip
 
 
@@ -60,13 +61,13 @@ def test_the_csv_has_a_row_per_step_and_says_what_the_history_says(tmp_path: Pat
 
 
 def test_a_resumed_runs_csv_has_every_step_once(tmp_path: Path) -> None:
-    def stop(step: int, loss: float) -> None:
-        if step == 2:
+    def stop(row: Mapping[str, float]) -> None:
+        if row["step"] == 2:
             raise KeyboardInterrupt
 
     keep_in, log_in = tmp_path / "kept", tmp_path / "log"
     with pytest.raises(KeyboardInterrupt):
-        run("clean", log_in, keep_in=keep_in, on_step=stop)
+        run("clean", log_in, keep_in=keep_in, on_row=stop)
     assert len(read(log_in)) == 3  # one of them is of step 0, after which a checkpoint was kept
     run("clean", log_in, keep_in=keep_in)
     assert [int(row["step"]) for row in read(log_in)] == [0, 1, 2, 3]

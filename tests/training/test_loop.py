@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from matlib.defences.inner_attack import InnerAttack, PairwiseCharacterEdits
 from matlib.defences.table import DEFENCES, defence
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.training.checkpoint import last_checkpoint, load_weights, save_weights
+from matlib.training.log import Bookkeeping
 from matlib.training.loop import check_processes, train
 from matlib.training.schedule import Schedule
 from matlib.training.step import NonFiniteLossError
@@ -93,15 +95,15 @@ def test_an_epoch_visits_every_original_once_with_its_own_variants() -> None:
 def test_nan_loss_stops_names_the_step_and_keeps_the_last_good_weights(tmp_path: Path) -> None:
     encoder = tiny_encoder()
 
-    def poison(step: int, loss: float) -> None:
-        if step == 2:
+    def poison(row: Mapping[str, float]) -> None:
+        if row["step"] == 2:
             with torch.no_grad():
                 encoder.clip.visual.proj.fill_(float("nan"))
 
     with pytest.raises(NonFiniteLossError, match=r"step 3.*last good weights were restored"):
         train(
             encoder, toy_data(), defence("clean"), Schedule(9, 4, 1e-3, checkpoint_every=1),
-            seed=0, keep_in=tmp_path, on_step=poison,
+            seed=0, books=Bookkeeping(tmp_path, on_row=poison),
         )  # fmt: skip
     assert torch.isfinite(encoder.clip.visual.proj).all()
     kept, _ = last_checkpoint(tmp_path)
@@ -111,7 +113,12 @@ def test_nan_loss_stops_names_the_step_and_keeps_the_last_good_weights(tmp_path:
 
 def test_finished_training_leaves_no_checkpoint_behind(tmp_path: Path) -> None:
     train(
-        tiny_encoder(), toy_data(), defence("clean"), Schedule(2, 4, 1e-3), seed=0, keep_in=tmp_path
+        tiny_encoder(),
+        toy_data(),
+        defence("clean"),
+        Schedule(2, 4, 1e-3),
+        seed=0,
+        books=Bookkeeping(tmp_path),
     )
     assert list(tmp_path.iterdir()) == []
 

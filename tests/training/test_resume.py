@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from matlib.defences.table import defence
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.small import build_small
 from matlib.training.checkpoint import last_checkpoint
-from matlib.training.log import History
+from matlib.training.log import Bookkeeping, History
 from matlib.training.loop import train
 from matlib.training.schedule import Schedule
 from tests.toys import TINY, tiny_encoder
@@ -31,15 +32,16 @@ class Stopped(Exception):
 
 def run(  # type: ignore[no-untyped-def]
     encoder: OpenClipEncoder, name: str, schedule: Schedule, folder: Path | None = None,
-    stop: int = -1, seed: int = 0, **more,
+    stop: int = -1, seed: int = 0, seen: Callable[[Mapping[str, float]], None] = dict, **more,
 ) -> History:  # fmt: skip
-    def stop_there(step: int, loss: float) -> None:
-        if step == stop:
+    def stop_there(row: Mapping[str, float]) -> None:
+        seen(row)
+        if row["step"] == stop:
             raise Stopped
 
     return train(
         encoder, DATA, defence(name), schedule, seed=seed, inner=INNER,
-        candidates=toy_candidates(DATA), keep_in=folder, on_step=stop_there, **more,
+        candidates=toy_candidates(DATA), books=Bookkeeping(folder, on_row=stop_there), **more,
     )  # fmt: skip
 
 
@@ -161,7 +163,7 @@ def test_final_weights_are_averages_over_the_steps() -> None:
     schedule, averaged, last = Schedule(3, 4, 1e-2, ema_decay=0.5), tiny_encoder(), tiny_encoder()
     seen = [tiny_encoder().clip.visual.proj.detach()]
     keep = lambda _: seen.append(last.clip.visual.proj.detach().clone())  # noqa: E731
-    run(last, "clean", replace(schedule, ema_decay=0.0), on_row=keep)
+    run(last, "clean", replace(schedule, ema_decay=0.0), seen=keep)
     run(averaged, "clean", schedule)
     expected = seen[0]
     for step, weights in enumerate(seen[1:]):

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,7 @@ import torch
 
 from matlib.defences.table import defence
 from matlib.models.open_clip import OpenClipEncoder
+from matlib.training.log import Bookkeeping
 from matlib.training.loop import train
 from matlib.training.schedule import Schedule
 from matlib.training.selection import HeldOutRecall, Validation
@@ -70,12 +71,14 @@ def test_averaged_weights_are_measured_kept_and_training_goes_on_from_the_others
     assert same(weights(encoder), seen[2])
 
 
-def stop_at(step: int) -> Callable[[int, float], None]:
-    def on_step(now: int, loss: float) -> None:
-        if now == step:
+def stopping(folder: Path, step: int) -> Bookkeeping:
+    """Checkpoints in a folder, and a kill after a step."""
+
+    def on_row(row: Mapping[str, float]) -> None:
+        if row["step"] == step:
             raise InterruptedError
 
-    return on_step
+    return Bookkeeping(folder, on_row=on_row)
 
 
 @pytest.mark.parametrize("step", [5, 8, 10])
@@ -86,10 +89,10 @@ def test_a_run_that_was_stopped_after_its_best_ends_with_it(tmp_path: Path, step
 
     again: list[dict[str, torch.Tensor]] = []
     with pytest.raises(InterruptedError):
-        trained(scripted(list(by_step.values()), again), keep_in=tmp_path, on_step=stop_at(step))
+        trained(scripted(list(by_step.values()), again), books=stopping(tmp_path, step))
     n_before = sum(measured <= step for measured in by_step)  # the step's checkpoint was written
     left = [recall for at, recall in by_step.items() if at > n_before * EVERY]
-    resumed = trained(scripted(left, []), keep_in=tmp_path)
+    resumed = trained(scripted(left, []), books=Bookkeeping(tmp_path))
     assert same(weights(resumed), weights(whole)) and same(weights(whole), seen[0])
 
 
@@ -97,9 +100,9 @@ def test_a_run_that_keeps_the_best_is_not_continued_as_one_that_keeps_the_last(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(InterruptedError):
-        trained(scripted([0.7], []), keep_in=tmp_path, on_step=stop_at(5))
+        trained(scripted([0.7], []), books=stopping(tmp_path, 5))
     with pytest.raises(ValueError, match="kept"):
-        trained(None, keep_in=tmp_path)
+        trained(None, books=Bookkeeping(tmp_path))
 
 
 def test_a_measurement_every_zero_steps_is_refused() -> None:

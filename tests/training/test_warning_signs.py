@@ -10,6 +10,7 @@ import torch
 from matlib.attacks.pgd import PGD
 from matlib.defences.table import defence
 from matlib.models.open_clip import OpenClipEncoder
+from matlib.training.log import Bookkeeping
 from matlib.training.loop import train
 from matlib.training.schedule import Schedule
 from matlib.training.seen import HeldOut, collapse, overfitting, recall_at_1, spread
@@ -53,7 +54,9 @@ def test_a_run_reports_collapse_in_its_history_and_its_log(tmp_path: Path) -> No
             tower.weight.zero_()
             tower.bias.fill_(1)
     schedule = Schedule(2, 4, 1e-6)
-    history = train(encoder, toy_data(), defence("clean"), schedule, seed=0, log_in=tmp_path)
+    history = train(
+        encoder, toy_data(), defence("clean"), schedule, seed=0, books=Bookkeeping(log_in=tmp_path)
+    )
     (warning,) = history.warnings
     assert "collapsed" in warning
     assert (tmp_path / "warnings.txt").read_text() == f"{warning}\n"

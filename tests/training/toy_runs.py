@@ -22,7 +22,7 @@ from matlib.defences.inner_attack import InnerAttack, PairwiseCharacterEdits
 from matlib.defences.table import defence
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.training.checkpoint import save_weights
-from matlib.training.log import History
+from matlib.training.log import Bookkeeping, History
 from matlib.training.loop import train
 from matlib.training.schedule import Schedule
 from tests.toys import WORDS, generator, tiny_encoder
@@ -68,7 +68,7 @@ def train_toy(run: ToyRun, keep_in: Path | None = None) -> tuple[OpenClipEncoder
     encoder, data = tiny_encoder().to(run.dtype), toy_data()
     history = train(
         encoder, data, defence(run.defence), run.schedule, seed=0, inner=INNER,
-        candidates=toy_candidates(data), keep_in=keep_in,
+        candidates=toy_candidates(data), books=Bookkeeping(keep_in),
     )  # fmt: skip
     return encoder, history
 

@@ -27,7 +27,7 @@ from matlib.study.profile.rows import Run
 from matlib.study.recipes import schedule_of
 from matlib.study.store.store import Artefact
 from matlib.training.checkpoint import load_weights, save_weights
-from matlib.training.log import describe
+from matlib.training.log import Bookkeeping, describe
 from matlib.training.loop import train
 from matlib.training.schedule import Schedule
 from matlib.training.selection import Validation
@@ -136,12 +136,16 @@ def trained(
 ) -> dict[str, Any]:
     """Train and save weights, history and measurements into `folder`; returns notes."""
     with Progress(f"train {label} s{seed}", schedule.n_steps) as progress:
-        history = train(
-            encoder, data, how, schedule, seed=seed, inner=inner, validation=validation,
-            candidates=candidates, log_in=folder, clean_recall_every=20,  # moves no weight
+        books = Bookkeeping(
             # beside the artefact that is being made, whose own folder a kill deletes
             keep_in=folder.parent.parent / "training" / folder.name.removeprefix(".making-"),
+            log_in=folder,
             on_row=lambda row: progress.advance(1, describe(row, schedule.batch_size)),
+            clean_recall_every=20,  # moves no weight
+        )
+        history = train(
+            encoder, data, how, schedule, seed=seed, inner=inner, validation=validation,
+            candidates=candidates, books=books,
         )  # fmt: skip
     save_weights(encoder, folder / WEIGHTS)
     table = pd.DataFrame(history.rows)

@@ -30,6 +30,7 @@ from matlib.study.made.models import inner_attack
 from matlib.study.profile.profile import Profile
 from matlib.study.profile.rows import Run
 from matlib.study.recipes import defence_of, train_attack_of
+from matlib.training.log import Bookkeeping
 from matlib.training.loop import train
 from matlib.training.schedule import Precision, Schedule
 
@@ -144,7 +145,7 @@ def training_steps(
         train(
             encoder, data, how, schedule, seed=0, inner=inner_attack(attack),
             candidates=dict(zip(pairs.captions, table, strict=True)),
-            on_row=lambda row: seconds.append(row["seconds"]),
+            books=Bookkeeping(on_row=lambda row: seconds.append(row["seconds"])),
         )  # fmt: skip
     encoder.eval()
     return Timed.of(seconds[1:]), {kind: rows[kind] / (n + 1) / batch for kind in KINDS}
