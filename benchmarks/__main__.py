@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+from typing import Annotated
 
-from benchmarks.run import write_bench
-from matlib.study.study import results_folder
+import typer
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--out", type=Path, help="JSON file (results/bench.json)")
-    path = parser.parse_args(arguments).out or results_folder() / "bench.json"
+@app.command(help=__doc__)
+def main(
+    out: Annotated[Path | None, typer.Option(help="JSON file (results/bench.json)")] = None,
+) -> None:
+    from benchmarks.run import write_bench  # imports torch, which `--help` does not need
+    from matlib.study.study import results_folder
+
+    path = out or results_folder() / "bench.json"
     write_bench(path)
     print(f"wrote {path}")
 
 
 if __name__ == "__main__":
-    main()
+    app()

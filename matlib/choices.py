@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 
@@ -45,3 +47,36 @@ class Choices(dict[str, Entry]):
         if name not in self:
             raise ValueError(f"unknown {self.what} {name!r}; known: {', '.join(self)}")
         return self[name]
+
+
+def entries_in(value: ast.expr | None) -> list[tuple[str | None, ast.expr]] | None:
+    """The entries of a table as its text has them; None for what is no table.
+
+    `Choices({"name": …})`, or `Choices.named(f("name", …), …)`. The name is None where it does
+    not stand there in quotes.
+    """
+    if not isinstance(value, ast.Call):
+        return None
+    if ast.unparse(value.func).removesuffix(".named").rpartition(".")[2] != Choices.__name__:
+        return None
+    first = value.args[0] if value.args else None
+    pairs: list[tuple[ast.expr | None, ast.expr]]
+    if isinstance(first, ast.Dict):
+        pairs = list(zip(first.keys, first.values, strict=True))
+    else:
+        pairs = [(e.args[0] if isinstance(e, ast.Call) and e.args else None, e)
+                 for e in value.args]  # fmt: skip
+    return [(str(k.value) if isinstance(k, ast.Constant) else None, v) for k, v in pairs]
+
+
+def names_in(path: Path, table: str) -> tuple[str, ...]:
+    """The names in a table, read from its module's file: nothing that it imports is loaded.
+
+    Raises:
+        ValueError: no such table there.
+    """
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        targets = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", ())
+        if isinstance(node, ast.Assign | ast.AnnAssign) and table in map(ast.unparse, targets):
+            return tuple(name for name, _ in entries_in(node.value) or () if name)
+    raise ValueError(f"{path} defines no table {table}")

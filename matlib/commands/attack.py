@@ -5,17 +5,18 @@ What an attack achieved: ranks of every query over all finished batches, and a s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import product
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
-from matlib.attacks.ascent import AttackReport, ScaleViews
+from matlib.attacks.ascent import AttackReport
 from matlib.attacks.attackable import check_count, check_positive
 from matlib.attacks.balls import to_8bit
 from matlib.attacks.edits import Table, normalise_caption
@@ -25,6 +26,7 @@ from matlib.attacks.scoring import embed_texts
 from matlib.attacks.words import WordSubstitution
 from matlib.commands.batches import MAKER, AttackedBatch, AttackFolder, check_folder, result_name
 from matlib.commands.models import open_model, weights_identity
+from matlib.commands.options import AttackOptions
 from matlib.commands.user_data import check_readable, file_hashes, identity, read_user_data, sized
 from matlib.commands.words import Words, attackable
 from matlib.data.pairs import ImageTextPairs
@@ -37,103 +39,62 @@ from matlib.evaluation.retrieval import (
     difference_attack_success,
     retrieve,
 )
-from matlib.evaluation.suite import ATTACKS, MOVES, ON_REQUEST, TEXT_ATTACKS, WORDS_ALONE, Suite
+from matlib.evaluation.suite import MOVES, ON_REQUEST, TEXT_ATTACKS, WORDS_ALONE, Suite
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.opening import checked_device
 from matlib.progress import Progress
 from matlib.study.identity.makers import makes
 from matlib.study.store.provenance import code_hash
 
-NAMES = tuple(name for name in (*ATTACKS, *ON_REQUEST) if name != "clean")
 
+def suite_of(options: AttackOptions) -> Suite:
+    """The attack in its budget.
 
-@dataclass(frozen=True)
-class AttackOptions:
-    """What is attacked, with what.
-
-    Attributes:
-        model, weights, profile, rest: see `open_model`.
-        images, captions, split: see `read_user_data`.
-        attack: one of `NAMES`, the rows of a suite.
-        out: folder for the results.
-        eps_255, n_steps, step_255: L-infinity budget of the image attack.
-        n_words: words that may change per caption.
-        words: where edits come from; only attacks on text need it.
-        batch: images attacked together, with all their captions. The contrastive attacks (pgd,
-            sep, joint, apgd) take their negatives from the batch, so a larger one is stronger;
-            the others do not depend on it but for the noise that they draw.
-        form: `png`: 8-bit files; `float`: arrays as computed, in the batches' safetensors.
-        seed: of the image attack's draws.
-        conventions: `released`: of the field's code (see `Suite`, `normalise_caption`, and
-            `MaskedLM.candidates`), to compare with published numbers.
-        scales: of SGA's views.
-        device: `cpu`, `cuda`; empty: the GPU if there is one.
+    Raises:
+        ValueError: an unknown attack, or a budget in another unit.
     """
+    image = PGD(options.eps_255, options.n_steps, options.step_255)
+    text = WordSubstitution(options.n_words)
+    return Suite(image, text, attacks=(options.attack,), released=options.is_released)
 
-    model: str
-    weights: str
-    images: Path
-    captions: Path
-    attack: str
-    out: Path
-    eps_255: float = 2.0
-    n_steps: int = 10
-    step_255: float | None = None
-    n_words: int = 1
-    words: Words | None = None
-    batch: int = 16
-    form: Literal["png", "float"] = "png"
-    seed: int = 0
-    split: str = "test"
-    profile: str = ""
-    rest: str = ""
-    conventions: Literal["matlib", "released"] = "matlib"
-    scales: tuple[float, ...] = ScaleViews().scales
-    device: str = ""
 
-    @property
-    def edits_text(self) -> bool:
-        return self.attack in (*TEXT_ATTACKS, *ON_REQUEST)
+def words_of(options: AttackOptions) -> Words | None:
+    """Where allowed word edits come from; None where no text is attacked.
 
-    @property
-    def is_released(self) -> bool:
-        return self.conventions == "released"
+    Raises:
+        ValueError: an attack on text without a source of words, or several sources.
+    """
+    o, is_needed = options, options.attack in (*TEXT_ATTACKS, *ON_REQUEST)
+    if not (is_needed or o.candidates or o.synonyms or o.masked_lm):
+        return None
+    words = Words(o.candidates, o.synonyms, o.masked_lm, o.k)  # says what is missing
+    return words if is_needed else None
 
-    def suite(self) -> Suite:
-        """The attacks in this budget.
 
-        Raises:
-            ValueError: an unknown attack, or a budget in another unit.
-        """
-        if self.attack not in NAMES:
-            raise ValueError(f"unknown attack {self.attack!r}; known: {', '.join(NAMES)}")
-        image = PGD(self.eps_255, self.n_steps, self.step_255)
-        views, text = ScaleViews(self.scales), WordSubstitution(self.n_words)
-        return Suite(image, text, views, (self.attack,), released=self.is_released)
+def check(options: AttackOptions) -> None:
+    """Find what is wrong with the options themselves.
 
-    def check(self) -> None:
-        """Find what is wrong with the options themselves.
-
-        Raises:
-            ValueError, FileNotFoundError: what was expected and what came.
-        """
-        self.suite()
-        check_positive("--eps", self.eps_255, " in 1/255 of the pixel range")
-        check_count("--steps", self.n_steps, 1)
-        check_count("--n-words", self.n_words, 1)
-        if not 0 <= self.seed < 2**31:  # every batch derives a seed of 64 bits from it
-            raise ValueError(f"--seed is a whole number from 0 to 2^31 - 1; got {self.seed}")
-        if self.device:
-            checked_device(self.device)
-        if self.batch < 1:
-            raise ValueError(f"--batch is the number of images, 1 or more; got {self.batch}")
-        if self.form == "png" and self.attack not in WORDS_ALONE and 0 < self.eps_255 < 1:
-            raise ValueError(
-                f"8-bit files cannot hold changes below 1/255, eps is {self.eps_255}/255: "
-                "take --format float"
-            )
-        if self.edits_text:
-            (self.words or Words()).check()  # `Words()` says what is missing
+    Raises:
+        ValueError, FileNotFoundError: what was expected and what came.
+    """
+    suite_of(options)
+    check_positive("--eps", options.eps_255, " in 1/255 of the pixel range")
+    check_count("--steps", options.n_steps, 1)
+    check_count("--n-words", options.n_words, 1)
+    if not 0 <= options.seed < 2**31:  # every batch derives a seed of 64 bits from it
+        raise ValueError(f"--seed is a whole number from 0 to 2^31 - 1; got {options.seed}")
+    if options.device:
+        checked_device(options.device)
+    if options.batch < 1:
+        raise ValueError(f"--batch is the number of images, 1 or more; got {options.batch}")
+    moves_images = options.attack not in WORDS_ALONE
+    if options.format == "png" and moves_images and 0 < options.eps_255 < 1:
+        raise ValueError(
+            f"8-bit files cannot hold changes below 1/255, eps is {options.eps_255}/255: "
+            "take --format float"
+        )
+    if words := words_of(options):
+        words.check()
 
 
 @makes("attack")
@@ -149,13 +110,14 @@ def run_attack(options: AttackOptions) -> dict[str, Any]:
     Raises:
         ValueError, OSError: before any long work.
     """
-    options.check()
+    check(options)
     torch.set_flush_denormal(True)
+    words = words_of(options)
     pairs = read_user_data(options.images, options.captions, options.split)
     if options.is_released:
         pairs = replace(pairs, captions=tuple(normalise_caption(c) or c for c in pairs.captions))
-    if options.edits_text and options.words is not None:
-        notes = options.words.meet(pairs.captions, released=options.is_released)
+    if words is not None:
+        notes = words.meet(pairs.captions, released=options.is_released)
         pairs = replace(pairs, notes=(*pairs.notes, *notes))
     check_folder(options.out)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -164,7 +126,7 @@ def run_attack(options: AttackOptions) -> dict[str, Any]:
     )
     how = encoder.settings
     pairs = sized(pairs, encoder.image_size, how.image_mode, how.interpolation)
-    settings = {**_settings(options, device), "trained_with": how.as_json()}
+    settings = {**_settings(options, words, device), "trained_with": how.as_json()}
     chosen = tuple({options.attack} & MOVES.keys())
     folder = AttackFolder(options.out, settings, options.seed, chosen, device)
     files = file_hashes(pairs)
@@ -172,7 +134,10 @@ def run_attack(options: AttackOptions) -> dict[str, Any]:
     contents = [identity(pairs, files, part) for part in rows]
     waiting = [r for n, r in enumerate(rows) if not folder.has_batch(n, contents[n])]
     check_readable(pairs, [row for part in waiting for row in part.tolist()])
-    table = _table(options, folder, pairs, device)
+    table: Table = [[] for _ in pairs.captions]
+    if words is not None:
+        make_table = partial(words.table, pairs.captions, device, released=options.is_released)
+        table = folder.table(pairs.captions, make_table)
     found: list[tuple[AttackedBatch, list[Any]]] = []
     with Progress(f"attack {options.attack}", len(rows)) as progress:
         for number, part in enumerate(rows):
@@ -184,36 +149,21 @@ def run_attack(options: AttackOptions) -> dict[str, Any]:
     return write_outcomes(folder, pairs, found, about, attackable(pairs.captions, table))
 
 
-def _settings(options: AttackOptions, device: str) -> dict[str, Any]:
+ELSEWHERE = {
+    "images", "captions", "split", "out", "profile", "masked_lm", "synonyms", "candidates", "k",
+}  # fmt: skip
+"""Options that say where something lies: what is found there counts by its content."""
+
+
+def _settings(options: AttackOptions, words: Words | None, device: str) -> dict[str, Any]:
     """What every batch depends on beside its own data and code; no path of this machine."""
-    words = options.words if options.edits_text else None
     return {
-        "model": options.model,
+        **{name: value for name, value in asdict(options).items() if name not in ELSEWHERE},
         "weights": weights_identity(options.weights),
         "rest": weights_identity(options.rest) if options.rest else "",
-        "attack": options.attack,
-        "eps_255": options.eps_255,
-        "n_steps": options.n_steps,
-        "step_255": options.step_255,
-        "n_words": options.n_words,
         "words": words.identity() if words is not None else {},
-        "scales": list(options.scales),
-        "batch": options.batch,
-        "format": options.form,
-        "seed": options.seed,
-        "conventions": options.conventions,
         "device": torch.device(device).type,
     }
-
-
-def _table(
-    options: AttackOptions, folder: AttackFolder, pairs: ImageTextPairs, device: str
-) -> Table:
-    """The allowed edits, made once per folder; none where no text is attacked."""
-    if not options.edits_text or options.words is None:
-        return [[] for _ in pairs.captions]
-    make = partial(options.words.table, pairs.captions, device, released=options.is_released)
-    return folder.table(pairs.captions, make)
 
 
 def _attack_batch(
@@ -224,13 +174,13 @@ def _attack_batch(
     pairs: ImageTextPairs,
     table: Table,
 ) -> tuple[AttackedBatch, Tensor]:
-    """The attacked images with their captions, and the images as `options.form` keeps them."""
+    """The attacked images with their captions, and the images as `options.format` keeps them."""
     part = pairs.subset(rows)
     columns = torch.isin(pairs.image_of, rows).nonzero().flatten().tolist()
     gallery = Gallery(part.pixels(), part.captions, part.relevance(), part.image_of)
     report, seed = AttackReport(), options.seed * 1_000_003 + number
     target = encoder, gallery, [table[i] for i in columns]
-    moved, edited = _moved(options.suite(), options.attack, *target, seed, report)
+    moved, edited = _moved(suite_of(options), options.attack, *target, seed, report)
     in_steps = to_8bit(moved, gallery.pixels, options.eps_255)
     tensors = {
         "image_clean": embed_images(encoder, gallery.pixels),
@@ -239,8 +189,14 @@ def _attack_batch(
         "text_clean": embed_texts(encoder, part.captions),
         "text": embed_texts(encoder, edited),
     }
-    kept = (in_steps * 255).round().to(torch.uint8) if options.form == "png" else moved
-    return AttackedBatch(tuple(edited), tensors, _counts(report)), kept
+    kept = (in_steps * 255).round().to(torch.uint8) if options.format == "png" else moved
+    counts = {
+        "n_gradients": report.n_gradients,
+        "n_zero": report.n_zero,
+        "n_non_finite": report.n_non_finite,
+        "n_images_vanished": report.n_images_vanished,
+    }
+    return AttackedBatch(tuple(edited), tensors, counts), kept
 
 
 def _moved(
@@ -263,13 +219,7 @@ def _moved(
     return pixels, captions
 
 
-def _counts(report: AttackReport) -> Mapping[str, int]:
-    return {
-        "n_gradients": report.n_gradients,
-        "n_zero": report.n_zero,
-        "n_non_finite": report.n_non_finite,
-        "n_images_vanished": report.n_images_vanished,
-    }
+TOP = {f"{direction}@{k}": (direction, k) for direction, k in product(DIRECTIONS, KS)}
 
 
 def write_outcomes(
@@ -305,58 +255,49 @@ def write_outcomes(
         **_recalls(outcomes, pairs, as_stored),
         "notes": list(pairs.notes),
     }
-    content = {
-        "summary": summary,
-        "settings": dict(settings),
-        "pairs": _records(pairs, captions, places, outcomes, as_stored),
-    }
-    folder.finish(content)
+    records = _records(pairs, captions, places, outcomes, as_stored)
+    folder.finish({"summary": summary, "settings": dict(settings), "pairs": records})
     return summary
 
 
 def judge(found: Sequence[AttackedBatch], pairs: ImageTextPairs) -> dict[str, Outcomes]:
     """Outcomes of `clean` pairs, and of adversarial ones as `float` and as `8bit` images."""
+    names = {"clean": "text_clean", "float": "text", "8bit": "text"}
 
-    def all_of(name: str) -> torch.Tensor:
+    def all_of(name: str) -> Tensor:
         return torch.cat([batch.tensors[name] for batch in found])
 
-    relevant, text = pairs.relevance(), all_of("text")
     return {
-        "clean": retrieve(all_of("image_clean"), all_of("text_clean"), relevant),
-        "float": retrieve(all_of("image_float"), text, relevant),
-        "8bit": retrieve(all_of("image_8bit"), text, relevant),
+        image: retrieve(all_of(f"image_{image}"), all_of(text), pairs.relevance())
+        for image, text in names.items()
     }
 
 
 def _recalls(
     outcomes: Mapping[str, Outcomes], pairs: ImageTextPairs, as_stored: str
 ) -> dict[str, Any]:
-    clean, attacked, relevant = outcomes["clean"], outcomes[as_stored], pairs.relevance()
+    relevant = pairs.relevance()
     recall = {
-        name: {f"{d}@{k}": found.recall(d, k) for d, k in product(DIRECTIONS, KS)}
+        name: {key: found.recall(*top) for key, top in TOP.items()}
         for name, found in outcomes.items()
     }
-    success = {
-        f"{d}@{k}": {
-            "conditional": _or_none(
-                conditional_attack_success(clean.hits(d, k), attacked.hits(d, k))
-            ),
-            "difference": difference_attack_success(clean.hits(d, k), attacked.hits(d, k)),
+    recall["chance"] = {key: chance_recall(relevant, *top) for key, top in TOP.items()}
+    success = {}
+    for key, top in TOP.items():
+        hits = outcomes["clean"].hits(*top), outcomes[as_stored].hits(*top)
+        conditional = conditional_attack_success(*hits)
+        success[key] = {
+            # JSON has no NaN: None where no clean query was right
+            "conditional": None if math.isnan(conditional) else conditional,
+            "difference": difference_attack_success(*hits),
         }
-        for d, k in product(DIRECTIONS, KS)
-    }
-    gained = {key: recall["8bit"][key] - value for key, value in recall["float"].items()}
-    chance = {f"{d}@{k}": chance_recall(relevant, d, k) for d, k in product(DIRECTIONS, KS)}
     return {
-        "recall": {**recall, "chance": chance},
+        "recall": recall,
         "attack_success": success,
-        "recall_gained_by_quantisation": gained,
+        "recall_gained_by_quantisation": {
+            key: recall["8bit"][key] - recall["float"][key] for key in TOP
+        },
     }
-
-
-def _or_none(value: float) -> float | None:
-    """JSON has no NaN: None where no clean query was right."""
-    return None if value != value else value
 
 
 def _records(
@@ -366,28 +307,28 @@ def _records(
     outcomes: Mapping[str, Outcomes],
     as_stored: str,
 ) -> list[dict[str, Any]]:
+    """Every image with its captions, and at which rank the first right answer stands."""
     names = {"clean": "clean", "adversarial": as_stored, "adversarial_float": "float"}
-    tr = {name: outcomes[key].tr_rank.tolist() for name, key in names.items()}
-    ir = {name: outcomes[key].ir_rank.tolist() for name, key in names.items()}
-    records: list[dict[str, Any]] = [
-        {
-            "image": image_id,
-            "adversarial_image": places[i],
-            "tr_rank": {name: ranks[i] for name, ranks in tr.items()},
-            "captions": [],
-        }
-        for i, image_id in enumerate(pairs.image_ids)
-    ]
-    for m, (image, edited) in enumerate(zip(pairs.image_of.tolist(), captions, strict=True)):
-        records[image]["captions"].append(
+    tr, ir = (
+        pd.DataFrame({name: getattr(outcomes[key], rank).numpy() for name, key in names.items()})
+        for rank in ("tr_rank", "ir_rank")
+    )
+    own: list[list[dict[str, Any]]] = [[] for _ in pairs.image_ids]
+    each = zip(
+        pairs.image_of.tolist(), pairs.captions, captions, ir.to_dict("records"), strict=True
+    )
+    for image, original, edited, ranks in each:
+        own[image].append(
             {
-                "original": pairs.captions[m],
+                "original": original,
                 "adversarial": edited,
-                "changed": changed_words(pairs.captions[m], edited),
-                "ir_rank": {name: ranks[m] for name, ranks in ir.items()},
+                "changed": changed_words(original, edited),
+                "ir_rank": ranks,
             }
         )
-    return records
+    whole = zip(pairs.image_ids, places, tr.to_dict("records"), own, strict=True)
+    keys = ("image", "adversarial_image", "tr_rank", "captions")
+    return [dict(zip(keys, values, strict=True)) for values in whole]
 
 
 def changed_words(before: str, after: str) -> list[dict[str, Any]]:
@@ -402,20 +343,17 @@ def changed_words(before: str, after: str) -> list[dict[str, Any]]:
 
 def summary_text(summary: Mapping[str, Any]) -> str:
     """The summary as a table for people; recalls in percent."""
-    recall = summary["recall"]
-    keys = [f"{d}@{k}" for d in DIRECTIONS for k in KS]
     labels = {
         "clean": "clean",
         "float": "attacked, float images",
         "8bit": "attacked, 8-bit images",
         "chance": "chance",
     }
-    lines = [" " * 24 + "".join(f"{key:>8}" for key in keys)]
-    for name, label in labels.items():
-        lines.append(f"{label:<24}" + "".join(f"{100 * recall[name][key]:8.1f}" for key in keys))
+    table = 100 * pd.DataFrame(summary["recall"])[[*labels]].rename(columns=labels).T
     gradients = summary["gradients"]
     n_vanished = gradients["n_zero"] + gradients["n_non_finite"]
-    lines += [
+    lines = [
+        table.to_string(float_format="{:.1f}".format, col_space=7),
         f"{summary['n_images']:,} images, {summary['n_captions']:,} captions; "
         f"{summary['n_changed_captions']:,} captions changed, "
         f"{summary['n_unattackable_captions']:,} have no word that may be changed, "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from matlib.commands.models import SMALL, open_model, weights_identity
+from matlib.commands.options import EvaluateOptions
 from matlib.commands.user_data import (
     KIND,
     beside_the_study,
@@ -42,37 +42,6 @@ SELF = "self"
 _TABLE = "table.csv"
 
 
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """Which model is judged, and by which study's suite.
-
-    Attributes:
-        model, checkpoint, rest: see `open_model`; a `small` model has the profile's shape
-            where no model.json lies beside it.
-        profile, data, results: see `open_study`.
-        name: of the row and of its file, `results/<profile>/extra/<name>.csv`; none that the
-            study has.
-        limit: if positive, at most so many test images. Fewer than the profile's are a row of
-            their own, `<name>.limit-<n>`, never shown beside rows of the whole gallery.
-        dataset: if given, must be the profile's.
-        train_eps_255: image budget the model was trained with, if known; only recorded.
-        source: the model that the attacks are made on: `self` (white box), or a row of the
-            study such as `base` (transfer), with the first seed's weights.
-    """
-
-    model: str
-    checkpoint: str
-    profile: str
-    name: str
-    dataset: str = ""
-    data: str = ""
-    results: str = ""
-    limit: int = 0
-    rest: str = ""
-    train_eps_255: float | None = None
-    source: str = SELF
-
-
 @makes("evaluate")
 def run_evaluate(options: EvaluateOptions) -> Path:
     """Judge the model under the profile's whole suite on its test gallery.
@@ -91,8 +60,9 @@ def run_evaluate(options: EvaluateOptions) -> Path:
     eps = options.train_eps_255
     if eps is not None and not 0 <= eps < math.inf:
         raise ValueError(f"--train-eps is a budget in 1/255, 0 or more; got {eps}")
-    whole = options.limit >= load_profile(options.profile).dataset.n_test
-    limit = 0 if whole else options.limit
+    limit = options.limit or 0
+    if limit >= load_profile(options.profile).dataset.n_test:
+        limit = 0
     study = open_study(options.profile, options.results, options.data, limit)
     name = new_row_name(options.name, study)
     wanted = study.profile.dataset

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import text as bench_text_module
-from benchmarks.__main__ import main
+from benchmarks.__main__ import app
 from benchmarks.image import check_equal_images, count_synchronisations
 from benchmarks.load import EDITS_PER_WORD, Load, scenes_load
 from benchmarks.memory import TOY, bench_memory
@@ -116,9 +118,22 @@ def test_bench_runs_from_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("benchmarks.run.bench", lambda _size: {"text_attack_speedup": 12.3456})
-    main(["--out", str(tmp_path / "bench.json")])
+    app(["--out", str(tmp_path / "bench.json")], standalone_mode=False)
     assert "text_attack_speedup  12.35" in capsys.readouterr().out
     assert json.loads((tmp_path / "bench.json").read_text()) == {"text_attack_speedup": 12.35}
+
+
+def test_help_is_given_without_measuring_anything() -> None:
+    program = """
+import sys
+from benchmarks.__main__ import app
+app(["--help"], standalone_mode=False)
+print("torch" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert "--out" in done.stdout and done.stdout.endswith("False\n") and not done.stderr
 
 
 @pytest.mark.full

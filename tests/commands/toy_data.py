@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from matlib.commands.attack import AttackOptions
-from matlib.commands.words import Words
+from matlib.commands.options import AttackOptions
 from matlib.models.small import save_small
 from tests.toys import TINY, WORDS, tiny_encoder
 
@@ -29,14 +28,14 @@ class Toy:
 
     def options(self, out: Path, attack: str = "sga", **changes: Any) -> AttackOptions:
         given: dict[str, Any] = {
-            "words": Words(synonyms=self.synonyms),
+            "synonyms": self.synonyms,
             "batch": 2,
             "n_steps": 2,
             "eps_255": 8.0,
             **changes,
         }
-        weights = str(self.weights)
-        return AttackOptions("small", weights, self.images, self.captions, attack, out, **given)
+        own = {"weights": str(self.weights), "images": self.images, "captions": self.captions}
+        return AttackOptions(**{"model": "small", "attack": attack, "out": out, **own, **given})
 
 
 def make_toy(root: Path) -> Toy:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 
+from matlib.choices import entries_in
+
 Unit = tuple[str, str]
 """(module, name): a function, constant or class (`Style`), a method (`Style.draw`), an entry of a
 table of choices (`DEFENCES[mat]`), or what a module does besides defining names (``)."""
@@ -15,9 +17,6 @@ table of choices (`DEFENCES[mat]`), or what a module does besides defining names
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 MAKES = "makes"
 """The decorator that marks (`matlib.study.identity.makers`)."""
-
-TABLE = "Choices"
-"""The class whose tables are followed only for the entries that were chosen."""
 
 _parse = lru_cache(maxsize=1024)(ast.parse)  # by text: an edited file is parsed anew
 
@@ -240,27 +239,15 @@ class Package:
     def entries(self, unit: Unit) -> dict[str, ast.expr] | None:
         """The entries of a table of choices by name; None for what is no such table.
 
-        `Choices({"name": …})`, or `Choices.named(f("name", …), …)`, whose entries begin with
-        their name.
-
         Raises:
             ValueError: a table whose entries cannot be read from the text.
         """
         nodes = self.modules[unit[0]].definitions.get(unit[1], [])
-        value = nodes[-1].value if nodes and isinstance(nodes[-1], ast.Assign | ast.AnnAssign) \
-            else None  # fmt: skip
-        if not isinstance(value, ast.Call):
+        last = nodes[-1] if nodes else None
+        pairs = entries_in(last.value) if isinstance(last, ast.Assign | ast.AnnAssign) else None
+        if pairs is None:
             return None
-        chain = [each for each in chain_of(value.func) if each != "named"]
-        if not chain or chain[-1] != TABLE:
-            return None
-        first = value.args[0] if value.args else None
-        if isinstance(first, ast.Dict):
-            pairs = list(zip(first.keys, first.values, strict=True))
-        else:
-            pairs = [(e.args[0] if isinstance(e, ast.Call) and e.args else None, e)
-                     for e in value.args]  # fmt: skip
-        found = {str(k.value): v for k, v in pairs if isinstance(k, ast.Constant)}
+        found = {name: entry for name, entry in pairs if name is not None}
         if len(found) < len(pairs) or len(self.nodes(unit)) > 1:
             raise ValueError(
                 f"the table {unit[1]} of {unit[0]} is expected to be written in one piece, every "

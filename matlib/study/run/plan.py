@@ -81,6 +81,38 @@ class Plan:
     disk_gib: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    def as_text(self) -> str:
+        """Lines for a person."""
+        share = round(100 * self.error)
+        rows = [
+            ("profile", self.profile),
+            ("device", f"{self.device}, {self.n_workers} at a time"),
+            ("parameters", ", ".join(f"{n} {c:,}" for n, c in self.parameters.items())),
+            ("models", f"{self.n_models}, of which {self.n_left} are left"),
+            ("training passes", _passes(self.training_rows)),
+            ("judging passes", _passes(self.judging_rows)),
+            ("time", f"{_time(self.hours)} ± {share} % (error of the probe)"),
+            ("time left", f"{_time(self.hours_left)} ± {share} %"),
+            *((f"  {what}", _time(s / 3600 / self.n_workers)) for what, s in self.seconds.items()),
+            *((f"memory: {what}", f"{g:.2f} GiB") for what, g in self.memory_gib.items()),
+            *((f"disk: {what}", f"{g:.2f} GiB") for what, g in self.disk_gib.items()),
+        ]
+        width = max(len(name) for name, _ in rows)
+        lines = [f"{name.ljust(width)}  {value}" for name, value in rows]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+def _passes(rows: dict[str, float]) -> str:
+    towers = {"image": "images", "text": "captions"}
+    parts = {tower: sum(n for k, n in rows.items() if k.startswith(tower)) for tower in towers}
+    return ", ".join(f"{n:.3g} {towers[tower]}" for tower, n in parts.items())
+
+
+def _time(hours: float) -> str:
+    if hours < 1 / 60:
+        return f"{hours * 3600:.0f} s"
+    return f"{hours * 60:.1f} min" if hours < 2 else f"{hours:.1f} h"
+
 
 def plan(profile: Profile, results: Path, data: Path | None = None, workers: int = 0) -> Plan:
     """Probe and extrapolate; nothing is written.

@@ -1,0 +1,198 @@
+"""What a user may say to a command: name, type, default and help of every option, once.
+
+Nothing here imports the work, so that `--help` answers at once.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+import typer
+from typer import Argument, Option
+
+from matlib.choices import names_in
+
+ROOT = Path(__file__).resolve().parents[2]
+PROFILES, DATA_SETS = (
+    tuple(sorted(path.stem for path in (ROOT / folder).glob("*.yaml")))
+    for folder in ("profiles", "data_manifests")
+)
+ATTACKS = ("pgd", "bert", "sep", *names_in(ROOT / "matlib/evaluation/suite.py", "MOVES"))
+
+Given = TypeVar("Given")
+
+
+def takes(options: Callable[..., Given]) -> Callable[[Callable[[Given], None]], Callable[..., Any]]:
+    """Make a function of one object a command that has an option for each of its fields."""
+
+    def command_of(run: Callable[[Given], None]) -> Callable[..., Any]:
+        @wraps(run)
+        def command(**given: Any) -> None:
+            run(options(**given))
+
+        command.__signature__ = inspect.signature(options)  # type: ignore[attr-defined]
+        return command
+
+    return command_of
+
+
+class Shard(NamedTuple):
+    """Every `of`-th row, from the `first` on."""
+
+    first: int
+    of: int
+
+
+def shard(text: str) -> Shard:
+    """`i/n`.
+
+    Raises:
+        typer.BadParameter: not of that form, or not 1 <= i <= n.
+    """
+    first, _, second = text.partition("/")
+    is_number = (first + second).isascii() and first.isdecimal() and second.isdecimal()
+    if not is_number or not 1 <= int(first) <= int(second):
+        raise typer.BadParameter(f"expected i/n with 1 <= i <= n; got {text!r}")
+    return Shard(int(first), int(second))
+
+
+def count(given: str | int) -> int:
+    """A whole number, 0 or more; a default comes as the number that it is.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
+    text = str(given)
+    if not (text.isascii() and text.isdecimal()):
+        raise typer.BadParameter(f"expected a whole number, 0 or more; got {text!r}")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """A whole number, 1 or more.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
+    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
+        raise typer.BadParameter(
+            f"expected a whole number, 1 or more (leave the option away for all); got {text!r}"
+        )
+    return int(text)
+
+
+def one_of(*names: str) -> Callable[[str], str]:
+    """Refuses other words than these."""
+
+    def choice(text: str) -> str:
+        if text not in names:
+            raise typer.BadParameter(f"invalid choice: {text!r} (choose from {', '.join(names)})")
+        return text
+
+    return choice
+
+
+DataFolder = Annotated[Path | None, Option("--data", help="folder of a data set on disk")]
+Results = Annotated[Path | None, Option(help="folder of all results")]
+Limit = Annotated[int | None, Option(parser=positive, help="at most so many test images")]
+Workers = Annotated[int, Option(parser=count, help="runs at once on a CPU; 0: one for each core")]
+DataSet = Annotated[
+    str,
+    Argument(parser=one_of(*DATA_SETS), metavar="NAME", help=f"one of {', '.join(DATA_SETS)}"),
+]
+DataRoot = Annotated[Path | None, Option("--root", help="folder of this data set (data/NAME)")]
+Model = Annotated[str, Option(help="open_clip name (ViT-B-16), or small")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackOptions:
+    """What is attacked, with what.
+
+    The contrastive attacks (pgd, sep, joint, apgd) take their negatives from the batch, so a
+    larger one is stronger; the others do not depend on it but for the noise that they draw.
+    `released` conventions are those of the field's code (see `Suite`, `normalise_caption`, and
+    `MaskedLM.candidates`). Of words only one source may be given; attacks on text need one. On
+    model, weights and rest see `open_model`, on data `read_user_data`, on words `Words`.
+    """
+
+    model: Model
+    weights: Annotated[str, Option("--pretrained", metavar="TAG|FILE", help="its weights")]
+    rest: Annotated[str, Option(help="weights of the towers that a FILE lacks")] = ""
+    profile: Annotated[str, Option(help="whose shape a small model has")] = ""
+    images: Annotated[Path, Option(help="folder of images")]
+    captions: Annotated[
+        Path,
+        Option(
+            help="JSON {image: [captions]}, a Karpathy data set, a table (image, caption), .token"
+        ),
+    ]
+    split: Annotated[str, Option(help="of a Karpathy data set; all for every")] = "test"
+    attack: Annotated[str, Option(parser=one_of(*ATTACKS), metavar="|".join(ATTACKS))] = "sga"
+    out: Annotated[Path, Option(help="folder of the results")]
+    eps_255: Annotated[float, Option("--eps", help="L-infinity budget in 1/255")] = 2.0
+    n_steps: Annotated[int, Option("--steps", help="of the image attack")] = 10
+    step_255: Annotated[float | None, Option("--step-size", help="in 1/255")] = None
+    n_words: Annotated[int, Option(help="words that may change per caption")] = 1
+    masked_lm: Annotated[str, Option(help="folder, or name on the hub")] = ""
+    synonyms: Annotated[Path | None, Option(help="JSON: {word: [words]}")] = None
+    candidates: Annotated[Path | None, Option(help="JSON: {caption: [[position, word]]}")] = None
+    k: Annotated[int, Option(help="candidates per word")] = 10
+    conventions: Annotated[
+        Literal["matlib", "released"],
+        Option(help="released: as in the field's code, to compare with published numbers"),
+    ] = "matlib"
+    batch: Annotated[
+        int,
+        Option(help="images attacked together; pgd, sep, joint and apgd take their negatives here"),
+    ] = 16
+    format: Annotated[
+        Literal["png", "float"],
+        Option(help="png: 8-bit files; float: arrays as computed, in the batches' safetensors"),
+    ] = "png"
+    seed: Annotated[int, Option(help="of the image attack's draws")] = 0
+    device: Annotated[str, Option(help="cpu or cuda; the GPU if there is one")] = ""
+
+    @property
+    def is_released(self) -> bool:
+        return self.conventions == "released"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """Which model is judged, and by which study's suite.
+
+    A `small` model has the profile's shape where no model.json lies beside it. The row's file is
+    `results/<profile>/extra/<name>.csv`, its name none that the study has; on fewer images than
+    the profile's it is a row of its own, `<name>.limit-<n>`, never shown beside rows of the whole
+    gallery. On model and weights see `open_model`, on the profile's suite `open_study`.
+    """
+
+    model: Model
+    checkpoint: Annotated[str, Option(help=".safetensors or .pt file, or a tag")]
+    rest: Annotated[
+        str,
+        Option(
+            "--pretrained",
+            metavar="TAG|FILE",
+            help="weights of the towers that the checkpoint lacks",
+        ),
+    ] = ""
+    profile: Annotated[str, Option(help="whose suite and gallery")]
+    name: Annotated[str, Option(help="of the row")]
+    dataset: Annotated[str, Option(help="checked against the profile's")] = ""
+    data: Annotated[str, Option(help="folder of a data set on disk")] = ""
+    results: Annotated[str, Option(help="folder of all results")] = ""
+    limit: Limit = None
+    train_eps_255: Annotated[
+        float | None, Option("--train-eps", help="in 1/255; only recorded")
+    ] = None
+    source: Annotated[
+        str,
+        Option(
+            metavar="self|ROW",
+            help="the model that the attacks are made on: the judged one, or a row such as base",
+        ),
+    ] = "self"
