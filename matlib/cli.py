@@ -23,7 +23,7 @@ app.add_typer(data_sets, name="data", help="fetch, verify or export data sets")
 
 RATES = [2e-4, 5e-4, 1e-3]
 STOPPED = 130
-"""What a shell gives for a process that was interrupted."""
+"""Of a process that was interrupted, as shells have it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,22 +43,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @app.callback()
-def before(context: typer.Context) -> None:
+def _before(context: typer.Context) -> None:
     if n_processes() > 1 and context.invoked_subcommand != "study":
         raise ValueError("of several processes only `study` makes use: start one, not torchrun")
 
 
-@app.command(help="run all notebooks of a profile and its report")
-def study(
-    profile: Annotated[str, Option(help=f"one of {', '.join(of.PROFILES)}")] = "demo",
+@app.command("study", help="run all notebooks of a profile and its report")
+def _study(
+    profile: Annotated[str, Option(help=f"one of {', '.join(of.PROFILE_NAMES)}")] = "demo",
     data: of.DataFolder = None,
-    results: of.Results = None,
-    limit: of.Limit = None,
+    results: of.ResultsFolder = None,
+    limit: of.ImageLimit = None,
     shard: Annotated[
         of.Shard | None,
-        Option(parser=of.shard, help="i/n: train and judge every n-th row only"),
+        Option(
+            parser=of.read_shard, metavar="I/N", help="i/n: train and judge every n-th row only"
+        ),
     ] = None,
-    workers: of.Workers = 0,
+    workers: of.WorkerCount = 0,
     publish: Annotated[
         bool,
         Option(
@@ -80,8 +82,8 @@ def study(
         run_study(*what, publish=publish, workers=workers)
 
 
-@app.command(help="write a report from executed notebooks")
-def report(profile: str = "demo", results: of.Results = None) -> None:
+@app.command("report", help="write a report from executed notebooks")
+def _report(profile: str = "demo", results: of.ResultsFolder = None) -> None:
     from matlib.study.profile.profile import load_profile
     from matlib.study.run.pipeline import write_report
     from matlib.study.study import results_folder
@@ -90,25 +92,25 @@ def report(profile: str = "demo", results: of.Results = None) -> None:
     print(write_report(found, (results or results_folder()) / found.name))
 
 
-@app.command(help="write the README's generated parts again")
-def readme() -> None:
+@app.command("readme", help="write the README's generated parts again")
+def _readme() -> None:
     from matlib.study.publish.readme import update_readme
     from matlib.study.run.pipeline import PUBLISHED
 
     update_readme(PUBLISHED.parent / "README.md", PUBLISHED / "demo")
 
 
-@app.command(help="try learning rates on another world")
-def calibrate(
+@app.command("calibrate", help="try learning rates on another world")
+def _calibrate(
     profile: str = "demo-full",
-    world_seed: Annotated[int, Option(parser=of.count, help="not the profile's own")] = 0,
+    world_seed: Annotated[int, Option(parser=of.whole_number, help="not the profile's own")] = 0,
     lr: Annotated[
         list[float] | None,
         Option(metavar="LR ...", help="one or several", show_default=" ".join(map(str, RATES))),
     ] = None,
     more: Annotated[list[float] | None, Argument(hidden=True)] = None,
-    results: of.Results = None,
-    workers: of.Workers = 0,
+    results: of.ResultsFolder = None,
+    workers: of.WorkerCount = 0,
 ) -> None:
     from matlib.study.profile.profile import load_profile
     from matlib.study.run.calibrate import calibrate
@@ -122,9 +124,9 @@ def calibrate(
     print(table[["row", "lr", "value", "note"]].to_string(index=False))
 
 
-@app.command(help="attack any model on your own images and captions")
+@app.command("attack", help="attack any model on your own images and captions")
 @of.takes(of.AttackOptions)
-def attack(options: of.AttackOptions) -> None:
+def _attack(options: of.AttackOptions) -> None:
     from matlib.commands.attack import run_attack, summary_text
 
     words = {name: getattr(options, name) for name in ("masked_lm", "synonyms", "candidates")}
@@ -135,21 +137,21 @@ def attack(options: of.AttackOptions) -> None:
     print(f"wrote {options.out / 'pairs.json'}")
 
 
-@app.command(help="judge any model beside the study's defences")
+@app.command("evaluate", help="judge any model beside the study's defences")
 @of.takes(of.EvaluateOptions)
-def evaluate(options: of.EvaluateOptions) -> None:
+def _evaluate(options: of.EvaluateOptions) -> None:
     from matlib.commands.evaluate import run_evaluate
 
     print(f"wrote {run_evaluate(options)}")
 
 
-@app.command(help="what a study will cost: hours, memory, disk")
-def plan(
+@app.command("plan", help="what a study will cost: hours, memory, disk")
+def _plan(
     profile: Annotated[str, Argument(help="name of a profile, or a YAML file")],
     data: of.DataFolder = None,
-    results: of.Results = None,
-    limit: of.Limit = None,
-    workers: of.Workers = 0,
+    results: of.ResultsFolder = None,
+    limit: of.ImageLimit = None,
+    workers: of.WorkerCount = 0,
 ) -> None:
     from matlib.study.profile.profile import load_profile
     from matlib.study.run.plan import plan
@@ -159,9 +161,9 @@ def plan(
     print(plan(found, results or results_folder(), data, workers).as_text())
 
 
-@data_sets.command()
-def fetch(
-    name: of.DataSet,
+@data_sets.command("fetch")
+def _fetch(
+    name: of.DataSetName,
     root: of.DataRoot = None,
     accept_licence: Annotated[bool, Option("--accept-licence")] = False,
 ) -> None:
@@ -172,8 +174,8 @@ def fetch(
     raise typer.Exit(0 if found.is_complete else 1)
 
 
-@data_sets.command()
-def verify(name: of.DataSet, root: of.DataRoot = None) -> None:
+@data_sets.command("verify")
+def _verify(name: of.DataSetName, root: of.DataRoot = None) -> None:
     from matlib.data.manifest import verify
 
     found = verify(name, root or Path("data") / name)
@@ -181,11 +183,11 @@ def verify(name: of.DataSet, root: of.DataRoot = None) -> None:
     raise typer.Exit(0 if found.is_complete else 1)
 
 
-@data_sets.command(help="write the embedded world in the Karpathy format")
-def export(
+@data_sets.command("export", help="write the embedded world in the Karpathy format")
+def _export(
     folder: Annotated[Path, Argument()],
     seed: Annotated[int, Option()] = 0,
-    n_test: Annotated[int, Option(parser=of.count)] = 250,
+    n_test: Annotated[int, Option(parser=of.whole_number)] = 250,
 ) -> None:
     from matlib.data.karpathy import read_karpathy
     from matlib.scenes.world import World

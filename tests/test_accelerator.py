@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from matlib import models
 from matlib.attacks.gallery import Gallery
 from matlib.cli import main
-from matlib.commands.options import ATTACKS as ATTACK_NAMES
+from matlib.commands.options import ATTACK_NAMES
 from matlib.models.dual_encoder import frozen
 from matlib.models.masked_lm import train_masked_lm
 from matlib.models.masked_lm_training import MaskedLMConfig

@@ -103,9 +103,9 @@ print({{"torch", "pandas", "numpy", "scipy", "transformers", "PIL"}} & {{*sys.mo
 
 
 def test_options_offer_what_the_tables_have() -> None:
-    assert {*options.ATTACKS} == {*ATTACKS, *ON_REQUEST} - {"clean"}
-    assert (*profile_names(),) == options.PROFILES
-    assert manifest_names() == options.DATA_SETS
+    assert {*options.ATTACK_NAMES} == {*ATTACKS, *ON_REQUEST} - {"clean"}
+    assert (*profile_names(),) == options.PROFILE_NAMES
+    assert manifest_names() == options.DATA_SET_NAMES
 
 
 def test_rates_follow_their_option(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,12 +15,12 @@ from typer import Argument, Option
 
 from matlib.choices import names_in
 
-ROOT = Path(__file__).resolve().parents[2]
-PROFILES, DATA_SETS = (
-    tuple(sorted(path.stem for path in (ROOT / folder).glob("*.yaml")))
+_ROOT = Path(__file__).resolve().parents[2]
+PROFILE_NAMES, DATA_SET_NAMES = (
+    tuple(sorted(path.stem for path in (_ROOT / folder).glob("*.yaml")))
     for folder in ("profiles", "data_manifests")
 )
-ATTACKS = ("pgd", "bert", "sep", *names_in(ROOT / "matlib/evaluation/suite.py", "MOVES"))
+ATTACK_NAMES = ("pgd", "bert", "sep", *names_in(_ROOT / "matlib/evaluation/suite.py", "MOVES"))
 
 Given = TypeVar("Given")
 
@@ -46,7 +46,7 @@ class Shard(NamedTuple):
     of: int
 
 
-def shard(text: str) -> Shard:
+def read_shard(text: str) -> Shard:
     """`i/n`.
 
     Raises:
@@ -59,7 +59,7 @@ def shard(text: str) -> Shard:
     return Shard(int(first), int(second))
 
 
-def count(given: str | int) -> int:
+def whole_number(given: str | int) -> int:
     """A whole number, 0 or more; a default comes as the number that it is.
 
     Raises:
@@ -96,15 +96,19 @@ def one_of(*names: str) -> Callable[[str], str]:
 
 
 DataFolder = Annotated[Path | None, Option("--data", help="folder of a data set on disk")]
-Results = Annotated[Path | None, Option(help="folder of all results")]
-Limit = Annotated[int | None, Option(parser=positive, help="at most so many test images")]
-Workers = Annotated[int, Option(parser=count, help="runs at once on a CPU; 0: one for each core")]
-DataSet = Annotated[
+ResultsFolder = Annotated[Path | None, Option(help="folder of all results")]
+ImageLimit = Annotated[int | None, Option(parser=positive, help="at most so many test images")]
+WorkerCount = Annotated[
+    int, Option(parser=whole_number, help="runs at once on a CPU; 0: one for each core")
+]
+DataSetName = Annotated[
     str,
-    Argument(parser=one_of(*DATA_SETS), metavar="NAME", help=f"one of {', '.join(DATA_SETS)}"),
+    Argument(
+        parser=one_of(*DATA_SET_NAMES), metavar="NAME", help=f"one of {', '.join(DATA_SET_NAMES)}"
+    ),
 ]
 DataRoot = Annotated[Path | None, Option("--root", help="folder of this data set (data/NAME)")]
-Model = Annotated[str, Option(help="open_clip name (ViT-B-16), or small")]
+ModelName = Annotated[str, Option(help="open_clip name (ViT-B-16), or small")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +122,7 @@ class AttackOptions:
     model, weights and rest see `open_model`, on data `read_user_data`, on words `Words`.
     """
 
-    model: Model
+    model: ModelName
     weights: Annotated[str, Option("--pretrained", metavar="TAG|FILE", help="its weights")]
     rest: Annotated[str, Option(help="weights of the towers that a FILE lacks")] = ""
     profile: Annotated[str, Option(help="whose shape a small model has")] = ""
@@ -130,7 +134,9 @@ class AttackOptions:
         ),
     ]
     split: Annotated[str, Option(help="of a Karpathy data set; all for every")] = "test"
-    attack: Annotated[str, Option(parser=one_of(*ATTACKS), metavar="|".join(ATTACKS))] = "sga"
+    attack: Annotated[str, Option(parser=one_of(*ATTACK_NAMES), metavar="|".join(ATTACK_NAMES))] = (
+        "sga"
+    )
     out: Annotated[Path, Option(help="folder of the results")]
     eps_255: Annotated[float, Option("--eps", help="L-infinity budget in 1/255")] = 2.0
     n_steps: Annotated[int, Option("--steps", help="of the image attack")] = 10
@@ -170,7 +176,7 @@ class EvaluateOptions:
     gallery. On model and weights see `open_model`, on the profile's suite `open_study`.
     """
 
-    model: Model
+    model: ModelName
     checkpoint: Annotated[str, Option(help=".safetensors or .pt file, or a tag")]
     rest: Annotated[
         str,
@@ -185,7 +191,7 @@ class EvaluateOptions:
     dataset: Annotated[str, Option(help="checked against the profile's")] = ""
     data: Annotated[str, Option(help="folder of a data set on disk")] = ""
     results: Annotated[str, Option(help="folder of all results")] = ""
-    limit: Limit = None
+    limit: ImageLimit = None
     train_eps_255: Annotated[
         float | None, Option("--train-eps", help="in 1/255; only recorded")
     ] = None

@@ -24,7 +24,7 @@ from matlib.attacks.words import WordSubstitution
 from matlib.cli import main
 from matlib.commands import attack as attack_module
 from matlib.commands.attack import run_attack
-from matlib.commands.options import ATTACKS as ATTACK_NAMES, AttackOptions
+from matlib.commands.options import ATTACK_NAMES, AttackOptions
 from matlib.commands.user_data import read_user_data, sized
 from matlib.evaluation.retrieval import retrieve
 from matlib.evaluation.suite import WORDS_ALONE
