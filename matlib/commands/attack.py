@@ -25,7 +25,7 @@ from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
 from matlib.attacks.words import WordSubstitution
 from matlib.commands.batches import MAKER, AttackedBatch, AttackFolder, check_folder, result_name
-from matlib.commands.models import open_model, weights_identity
+from matlib.commands.models import open_model
 from matlib.commands.options import AttackOptions
 from matlib.commands.user_data import check_readable, file_hashes, identity, read_user_data, sized
 from matlib.commands.words import Words, attackable
@@ -44,7 +44,7 @@ from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.opening import checked_device
 from matlib.progress import Progress
 from matlib.study.identity.makers import makes
-from matlib.study.store.provenance import code_hash
+from matlib.study.store.provenance import code_hash, named_weights
 
 
 def suite_of(options: AttackOptions) -> Suite:
@@ -159,8 +159,8 @@ def _settings(options: AttackOptions, words: Words | None, device: str) -> dict[
     """What every batch depends on beside its own data and code; no path of this machine."""
     return {
         **{name: value for name, value in asdict(options).items() if name not in ELSEWHERE},
-        "weights": weights_identity(options.weights),
-        "rest": weights_identity(options.rest) if options.rest else "",
+        "weights": named_weights(options.weights),
+        "rest": named_weights(options.rest),
         "words": words.identity() if words is not None else {},
         "device": torch.device(device).type,
     }

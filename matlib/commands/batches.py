@@ -177,18 +177,22 @@ class AttackFolder:
     def _refuse_other_settings(self) -> None:
         for record in self._store.records():
             there = record.get("config")
-            if record.get("kind") != BATCH or there == self._settings:
-                continue
-            there = there if isinstance(there, dict) else {}
-            different = [
-                f"{key}: {_short(there.get(key))} there, {_short(self._settings.get(key))} now"
-                for key in sorted({*there, *self._settings})
-                if there.get(key) != self._settings.get(key)
-            ]
-            raise ValueError(
-                f"{self.out} was made with other settings ({'; '.join(different)}); "
-                "choose another --out, or delete the folder to start again"
-            )
+            if record.get("kind") == BATCH and there != self._settings:
+                raise ValueError(
+                    f"{self.out} was made with other settings "
+                    f"({differences(there, self._settings)}); "
+                    "choose another --out, or delete the folder to start again"
+                )
+
+
+def differences(there: Any, now: Mapping[str, Any]) -> str:
+    """What two settings do not share, for a message; `there` comes from a disk."""
+    there = there if isinstance(there, dict) else {}
+    return "; ".join(
+        f"{key}: {_short(there.get(key))} there, {_short(now.get(key))} now"
+        for key in sorted({*there, *now})
+        if there.get(key) != now.get(key)
+    )
 
 
 def check_folder(out: Path) -> None:

@@ -11,7 +11,6 @@ from matlib.models.opening import checked_device
 from matlib.models.settings import Settings, said_by_metadata
 from matlib.models.small import SmallModel, build_small, shape_from
 from matlib.study.profile.profile import load_profile
-from matlib.study.store.provenance import file_hash, named_weights
 from matlib.training.checkpoint import load_weights
 
 SMALL = "small"
@@ -46,12 +45,6 @@ def open_model(
     load_weights(encoder, path)
     check_numbers(encoder, weights)
     return encoder.to(device).eval()
-
-
-def weights_identity(weights: str) -> str:
-    """The hash of the file or of a folder's files; a tag is its own name."""
-    path = Path(weights)
-    return file_hash(path) if path.is_file() else named_weights(weights)
 
 
 def _small_shape(weights: Path, profile: str) -> SmallModel:

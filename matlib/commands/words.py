@@ -21,7 +21,7 @@ from matlib.attacks.edits import (
 )
 from matlib.commands.user_data import read_mapping
 from matlib.models.masked_lm import MaskedLM
-from matlib.study.store.provenance import file_hash
+from matlib.study.store.provenance import file_hash, named_weights
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,7 @@ class Words:
             return {"candidates": file_hash(self.candidates)}
         if self.synonyms is not None:
             return {"synonyms": file_hash(self.synonyms), "k": self.k}
-        files = _model_files(self.masked_lm)
-        name = [file_hash(path) for path in files] or self.masked_lm
-        return {"masked_lm": name, "k": self.k}
+        return {"masked_lm": named_weights(self.masked_lm), "k": self.k}
 
     def check(self) -> None:
         """Find a missing, empty or wrong file before any long work.
@@ -73,7 +71,9 @@ class Words:
                 _check_rows(f"{self.candidates}, {caption!r:.80}", rows)
         if self.synonyms is not None:
             self._listed()
-        if Path(self.masked_lm).is_absolute() and not _model_files(self.masked_lm):
+        folder = Path(self.masked_lm)
+        needed = (*folder.glob("*.safetensors"), *folder.glob("tokenizer.json"))
+        if folder.is_absolute() and not needed:
             raise FileNotFoundError(
                 f"no masked language model in {self.masked_lm}: expected a folder with "
                 "model.safetensors and tokenizer.json"
@@ -197,14 +197,6 @@ def _check_rows(where: str, rows: Any) -> None:
         if not is_pair or isinstance(row[0], bool) or not isinstance(row[0], int):
             raise ValueError(f"{where}: expected [position, replacement]; got {row!r:.60}")
         check_replacement(row[1], f"{where}, position {row[0]}")
-
-
-def _model_files(masked_lm: str) -> list[Path]:
-    """Weights and tokenizer of a model in a folder; empty for a name on the hub."""
-    folder = Path(masked_lm)
-    if not masked_lm or not folder.is_dir():
-        return []
-    return sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer.json")])
 
 
 def attackable(captions: Sequence[str], table: Table) -> dict[str, Any]:

@@ -12,11 +12,12 @@ from safetensors.torch import load_file, save_file
 
 from matlib import models
 from matlib.cli import main
-from matlib.commands.models import open_model, weights_identity
+from matlib.commands.models import open_model
 from matlib.data.images import decode_image
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.settings import Settings
 from matlib.models.small import save_small
+from matlib.study.store.provenance import named_weights
 from matlib.training.checkpoint import save_weights
 from tests.commands.toy_data import Toy, make_toy
 from tests.models import named
@@ -123,8 +124,8 @@ def test_a_small_model_has_the_shape_beside_it_or_its_profiles(tmp_path: Path) -
 def test_weights_are_known_by_their_content_or_their_tag(tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes(b"1")
     (tmp_path / "b.pt").write_bytes(b"1")
-    assert weights_identity(str(tmp_path / "a.pt")) == weights_identity(str(tmp_path / "b.pt"))
-    assert weights_identity("openai") == "openai"
+    assert named_weights(str(tmp_path / "a.pt")) == named_weights(str(tmp_path / "b.pt"))
+    assert named_weights("openai") == "openai"
 
 
 @pytest.fixture(scope="module")
@@ -207,8 +208,8 @@ def test_a_device_that_is_not_here_is_said_before_anything_is_read(
 
 def test_a_folder_is_known_by_its_files(tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(b"1")
-    before = weights_identity(str(tmp_path))
+    before = named_weights(str(tmp_path))
     (tmp_path / "a.bin").write_bytes(b"2")
-    assert weights_identity(str(tmp_path)) != before
+    assert named_weights(str(tmp_path)) != before
     (tmp_path / "weights").write_bytes(b"1")  # no suffix, no folder
-    assert weights_identity(str(tmp_path / "weights")) != str(tmp_path / "weights")
+    assert named_weights(str(tmp_path / "weights")) != str(tmp_path / "weights")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from matlib.defences.table import defence
-from matlib.evaluation.retrieval import DIRECTIONS, KS
+from matlib.evaluation.retrieval import DIRECTIONS, KS, Outcomes
 from matlib.evaluation.statistics import MIN_SEEDS_FOR_INTERVAL, recall_estimate, t_interval
 from matlib.evaluation.suite import WORDS_ALONE, Key
 from matlib.files import write_durably
@@ -48,34 +48,44 @@ def robustness_table(study: Study, split: Literal["test", "val"] = "test") -> pd
     a t-interval from three seeds on. `worst` is a per-query minimum: a pessimistic bound.
     """
     rows: list[dict[str, Any]] = []
-    pairs = study.pairs(split)
     for name, seed in study.rows():
-        run = None if name == "base" else study.run(name)
+        about = _about_model(study, None if name == "base" else study.run(name))
         judged = study.judged(name, seed, study.main_judging(split))
-        for key, found in judged.outcomes.items():
-            for direction, k in product(DIRECTIONS, KS):
-                estimate = recall_estimate(
-                    found, pairs.image_of, direction, k, n_boot=study.profile.evaluation.n_boot
-                )
-                sizes = (len(pairs), pairs.n_captions)
-                queries, gallery = sizes if direction == "TR" else sizes[::-1]
-                rows.append(
-                    {
-                        "dataset": pairs.name,
-                        "split": split,
-                        **_about_model(study, run),
-                        "seed": seed,
-                        **about_attack(study, key),
-                        "direction": direction,
-                        "k": k,
-                        "recall": estimate.value,
-                        "ci_low": estimate.low,
-                        "ci_high": estimate.high,
-                        "n_queries": queries,
-                        "n_gallery": gallery,
-                    }
-                )
+        rows += recall_rows(study, split, judged.outcomes, {**about, "seed": seed})
     return _with_means(pd.DataFrame(rows)[list(ROBUSTNESS_COLUMNS)])
+
+
+def recall_rows(
+    study: Study,
+    split: Literal["test", "val"],
+    outcomes: Mapping[Key, Outcomes],
+    about: Mapping[str, Any],
+    source_model: str = "self",
+) -> Iterator[dict[str, Any]]:
+    """The rows of one judged model: every attack, direction and k.
+
+    Args:
+        about: the columns that say which model it is.
+        source_model: see `about_attack`.
+    """
+    pairs, n_boot = study.pairs(split), study.profile.evaluation.n_boot
+    for key, direction, k in product(outcomes, DIRECTIONS, KS):
+        estimate = recall_estimate(outcomes[key], pairs.image_of, direction, k, n_boot=n_boot)
+        sizes = (len(pairs), pairs.n_captions)
+        queries, gallery = sizes if direction == "TR" else sizes[::-1]
+        yield {
+            "dataset": pairs.name,
+            "split": split,
+            **about,
+            **about_attack(study, key, source_model),
+            "direction": direction,
+            "k": k,
+            "recall": estimate.value,
+            "ci_low": estimate.low,
+            "ci_high": estimate.high,
+            "n_queries": queries,
+            "n_gallery": gallery,
+        }
 
 
 def _about_model(study: Study, run: Run | None) -> dict[str, Any]:
