@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -111,6 +112,13 @@ def margins_of(encoder: DualEncoder, gallery: Gallery, attacked: Attacked) -> tu
     text = embed_texts(encoder, attacked.captions)
     tr, ir = margins(image.float() @ text.float().T, gallery.relevant.to(image.device))
     return tr.cpu(), ir.cpu()
+
+
+def least_recall(encoder: DualEncoder, gallery: Gallery, found: Sequence[Attacked]) -> Attacked:
+    """Of several galleries, one or more, the one in which most queries fail at 1."""
+    aim = Aim.at(gallery.relevant)
+    worth = [float(aim.failing(*margins_of(encoder, gallery, each), TIE)) for each in found]
+    return found[worth.index(max(worth))]
 
 
 def _is_within(text: PreparedSubstitution, caption: int, sentence: str) -> bool:

@@ -21,17 +21,17 @@ import torch
 from torch import Tensor
 
 from matlib.attacks.ascent import AttackReport
-from matlib.attacks.attacked_gallery import Attacked
+from matlib.attacks.attacked_gallery import Attacked, least_recall
 from matlib.attacks.balls import to_8bit
 from matlib.attacks.edits import CandidateTable, check_table
-from matlib.attacks.gallery import Gallery, embed_images
+from matlib.attacks.gallery import Gallery, TextAttack, embed_images
 from matlib.attacks.multimodal import pgd_attack
 from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
 from matlib.attacks.words import PreparedSubstitution
 from matlib.data.pairs import ImageTextPairs
 from matlib.evaluation.retrieval import Outcomes, retrieve, worst_of
-from matlib.evaluation.suite import OWN, WORDS_ALONE, Key, Suite
+from matlib.evaluation.suite import GALLERY_AT_REST, NESTED, OWN, WORDS_ALONE, Key, Suite
 from matlib.models.dual_encoder import DualEncoder, check_evaluation_mode
 
 Against = Literal["adversarial", "clean"]
@@ -81,8 +81,13 @@ def evaluate(
     source: DualEncoder | None = None,
     gallery: Against = "adversarial",
     quantise_8bit: bool = False,
+    parts: Mapping[str, CandidateTable] | None = None,
 ) -> Evaluation:
     """Run the suite on one model.
+
+    Of two threats of which one allows all edits of the other, the larger leaves no more recall
+    in the rows of `NESTED` and in `worst`: the rows begin at what they found under the smaller
+    one, and `worst` takes its attacks too, for they are legal.
 
     Args:
         encoder: the judged model, in evaluation mode.
@@ -97,13 +102,15 @@ def evaluate(
             images in `bert`) is then as right as in `clean`.
         quantise_8bit: adversarial images in whole steps of 1/255 first, as image files hold
             them.
+        parts: threats that are judged elsewhere, by the same suite: rows of `NESTED` begin at
+            what they find under those that a threat of `tables` holds.
 
     Raises:
         ValueError: a model in training mode, a table that does not fit, an unknown `gallery`;
             before any attack.
     """
     judge = Judge(encoder, gallery_of(pairs), suite, gallery, quantise_8bit)
-    attacks = Attacks(source or encoder, judge.gallery, tables, suite, seed)
+    attacks = Attacks(source or encoder, judge.gallery, tables, suite, seed, parts)
     found = judge.found
     for attack, threat in suite.rows(tables):
         pixels, captions, report = attacks.run(attack, threat)
@@ -112,7 +119,9 @@ def evaluate(
         if on_attack is not None:
             on_attack(f"{attack} {threat}".strip())
     for threat in tables:
-        found.outcomes[WORST, threat] = worst_under(found.outcomes, threat)
+        legal = [each for each in attacks.held[threat] if each in tables]
+        each_worst = [worst_under(found.outcomes, one) for one in (threat, *legal)]
+        found.outcomes[WORST, threat] = worst_of(each_worst)
     texts = attacks.n_unattackable, attacks.n_embedded, attacks.n_edits
     found.n_unattackable, found.n_embedded, found.n_edits = texts
     found.attackable_words = attacks.attackable_words
@@ -129,6 +138,9 @@ class Attacks:
 
     Per threat the text attacks share one `PreparedSubstitution`. Only the current threat's is
     kept, so memory is bounded by its `max_kept`, whatever the number of threats.
+
+    Args:
+        parts: further threats, see `evaluate`.
     """
 
     def __init__(
@@ -138,8 +150,10 @@ class Attacks:
         tables: Mapping[str, CandidateTable],
         suite: Suite,
         seed: int,
+        parts: Mapping[str, CandidateTable] | None = None,
     ) -> None:
         check_evaluation_mode(encoder)
+        tables = {**(parts or {}), **tables}
         for table in tables.values():
             check_table(gallery.captions, table)
         self.encoder, self.gallery, self.tables = encoder, gallery, tables
@@ -150,6 +164,8 @@ class Attacks:
         self._n_embedded, self._threat = 0, ""
         self._text: PreparedSubstitution | None = None
         self._first: Attacked | None = None  # what `gallery` found under this threat
+        # rows of `NESTED` at which a larger threat begins
+        self._begun: dict[Key, tuple[Attacked, AttackReport]] = {}
 
     def run(self, attack: str, threat: str) -> tuple[Tensor | None, list[str] | None, AttackReport]:
         """Adversarial images and captions, None for what is not attacked; vanished gradients."""
@@ -163,13 +179,49 @@ class Attacks:
             report = copy.copy(report)
             report.add_captions(len(text.captions), text.n_attackable_words)
             return pixels, text(), report
-        report, table = AttackReport(), self.tables[threat]
-        target = self.encoder, self.gallery, table
-        moved = self.suite.move_both(attack, *target, text, self.seed, report, self._first)
+        if attack in GALLERY_AT_REST and self._first is None:
+            self._first, _ = self._move("gallery", threat, text)
+        found, report = self._move(attack, threat, text)
         if attack == "gallery":
-            self._first = Attacked(*moved)
-        pixels, captions = moved
-        return None if attack in WORDS_ALONE else pixels, captions, report
+            self._first = found
+        return None if attack in WORDS_ALONE else found.pixels, found.captions, report
+
+    @cached_property
+    def held(self) -> dict[str, list[str]]:
+        """Per threat the others whose edits it allows all; of equal ones those named earlier."""
+        names = list(self.tables)
+        rows = {name: [frozenset(row) for row in self.tables[name]] for name in names}
+
+        def holds(large: str, small: str) -> bool:
+            both = list(zip(rows[large], rows[small], strict=True))
+            is_equal = rows[large] == rows[small]
+            is_later = names.index(large) > names.index(small)
+            return all(own >= part for own, part in both) and (is_later or not is_equal)
+
+        return {
+            large: [small for small in names if small != large and holds(large, small)]
+            for large in names
+        }
+
+    def _move(self, attack: str, threat: str, text: TextAttack) -> tuple[Attacked, AttackReport]:
+        """What a row finds, a row of `NESTED` from the best that it found with fewer edits."""
+        if (attack, threat) in self._begun:
+            return self._begun[attack, threat]
+        report, target = AttackReport(), (self.encoder, self.gallery, self.tables[threat])
+        first = self._first if attack in GALLERY_AT_REST else None
+        start = self._start(attack, threat)
+        moved = self.suite.move_both(attack, *target, text, self.seed, report, first, start)
+        found = Attacked(*moved), report
+        if attack in NESTED and any(threat in smaller for smaller in self.held.values()):
+            self._begun[attack, threat] = found
+        return found
+
+    def _start(self, attack: str, threat: str) -> Attacked | None:
+        if attack not in NESTED:
+            return None
+        smaller = [each for each in self.held[threat] if self.suite.runs_under(attack, each)]
+        found = [self._move(attack, each, self.suite.text)[0] for each in smaller]
+        return least_recall(self.encoder, self.gallery, found) if found else None
 
     @property
     def n_embedded(self) -> int:
@@ -266,13 +318,14 @@ def transfer_from(
     *,
     seed: int,
     on_attack: Callable[[str], None] | None = None,
+    parts: Mapping[str, CandidateTable] | None = None,
 ) -> dict[str, dict[Key, Outcomes]]:
     """Make the suite's attacks on one model and judge every target by them.
 
     Args:
         source: the model that the attacks are made on, in evaluation mode.
         targets: name -> judged model, in evaluation mode; the source may be among them.
-        pairs, tables, suite, seed, on_attack: as of `evaluate`.
+        pairs, tables, suite, seed, on_attack, parts: as of `evaluate`.
 
     Returns:
         per target and (attack, threat) the rank of every query, as `evaluate` with this
@@ -285,7 +338,7 @@ def transfer_from(
         raise ValueError("transfer needs at least one target to judge; got none")
     gallery, ranks_only = gallery_of(pairs), replace(suite, n_shown=0)
     judges = {name: Judge(target, gallery, ranks_only) for name, target in targets.items()}
-    attacks = Attacks(source, gallery, tables, suite, seed)
+    attacks = Attacks(source, gallery, tables, suite, seed, parts)
     for attack, threat in suite.rows(tables):
         pixels, captions, _ = attacks.run(attack, threat)
         for judge in judges.values():
@@ -329,7 +382,7 @@ def judge_transfer(
     edits = {threat: tables[threat]} if threat else {}
     found = {}
     for name, source in sources.items():
-        outcomes = transfer_from(source, targets, pairs, edits, alone, seed=seed)
+        outcomes = transfer_from(source, targets, pairs, edits, alone, seed=seed, parts=tables)
         found.update({(name, target): each[key] for target, each in outcomes.items()})
     return found
 

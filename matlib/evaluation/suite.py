@@ -32,6 +32,10 @@ WORDS_ALONE = ("bert", "words-pairwise", "words")
 GALLERY_AT_REST = ("gallery-tr", "gallery-ir")
 """Further galleries, each aimed at the queries of one direction that `gallery` left right."""
 
+NESTED = ("words", "gallery")
+"""Rows that begin, under a threat whose edits hold all of another's, at what they found there:
+further edits never leave more recall."""
+
 TEXT_ATTACKS = (
     *WORDS_ALONE, "sep", "co-attack", "sga", "joint", "gallery", *GALLERY_AT_REST,
 )  # fmt: skip
@@ -117,15 +121,16 @@ class Suite:
             (attack, threat)
             for threat in threats
             for attack in self._with_text()
-            if attack not in SLOW or self._is_slow_under(threat)
+            if self.runs_under(attack, threat)
         ]
 
     def _with_text(self) -> list[str]:
         asked = [attack for attack in (*TEXT_ATTACKS, *ON_REQUEST) if attack in self.attacks]
         return asked if self.own is None else [*asked, OWN]
 
-    def _is_slow_under(self, threat: str) -> bool:
-        return self.slow_under is None or threat in self.slow_under
+    def runs_under(self, attack: str, threat: str) -> bool:
+        """Whether an attack is made under a threat: the `SLOW` ones only under `slow_under`."""
+        return attack not in SLOW or self.slow_under is None or threat in self.slow_under
 
     def move_images(
         self, encoder: DualEncoder, gallery: Gallery, seed: int, report: AttackReport
@@ -144,6 +149,7 @@ class Suite:
         seed: int,
         report: AttackReport,
         first: Attacked | None = None,
+        start: Attacked | None = None,
     ) -> tuple[Tensor, list[str]]:
         """A multimodal attack by its row; each has a generator of its own.
 
@@ -151,6 +157,7 @@ class Suite:
             text: `self.text`, or what it prepared for these captions, to be shared.
             first: what `gallery` found, for the rows that are aimed at what it leaves; made
                 here if it is not given.
+            start: what a row of `NESTED` found with a part of the edits.
         """
         if attack == OWN and self.own is not None:
             drawn_from = _generator(seed)
@@ -161,6 +168,8 @@ class Suite:
                 made = self.move_both("gallery", encoder, gallery, table, text, seed, report)
                 first = Attacked(*made)
             drawn["earlier"] = [first]
+        if attack in NESTED and start is not None:
+            drawn["start"] = start.captions if attack in WORDS_ALONE else start
         return MOVES.choose(attack)(self, (encoder, gallery, table), text, drawn)
 
     def together(self) -> JointAscent:

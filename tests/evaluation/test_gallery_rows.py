@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, settings, strategies as st
 
 from matlib.attacks.edits import n_changed_words
 from matlib.attacks.pgd import PGD
 from matlib.data.pairs import ImageTensor, ImageTextPairs
 from matlib.evaluation.robustness import evaluate
+from matlib.evaluation.statistics import primary_endpoint
 from matlib.evaluation.suite import GALLERY_AT_REST, WORDS_ALONE, Suite
 from tests.toys import generator, random_captions, random_edits, tiny_encoder
 
@@ -26,6 +28,7 @@ def toy_pairs() -> ImageTextPairs:
 
 PAIRS = toy_pairs()
 TABLES = {"t": random_edits(list(PAIRS.captions)), "u": random_edits(list(PAIRS.captions), 1)}
+ALL = {"both": [[*a, *b] for a, b in zip(*TABLES.values(), strict=True)], **TABLES}
 
 
 def test_every_row_is_there_and_worst_leaves_no_more_than_any() -> None:
@@ -43,9 +46,9 @@ def test_every_row_is_there_and_worst_leaves_no_more_than_any() -> None:
 
 @pytest.mark.parametrize("row", ROWS)
 def test_a_row_does_not_depend_on_the_others(row: str) -> None:
-    together = evaluate(tiny_encoder(), PAIRS, TABLES, SUITE, seed=5).outcomes
-    alone = evaluate(tiny_encoder(), PAIRS, TABLES, replace(SUITE, attacks=(row,)), seed=5)
-    for threat in TABLES:
+    together = evaluate(tiny_encoder(), PAIRS, ALL, SUITE, seed=5).outcomes
+    alone = evaluate(tiny_encoder(), PAIRS, ALL, replace(SUITE, attacks=(row,)), seed=5)
+    for threat in ALL:
         assert torch.equal(together[row, threat].tr_rank, alone.outcomes[row, threat].tr_rank)
         assert torch.equal(together[row, threat].ir_rank, alone.outcomes[row, threat].ir_rank)
 
@@ -53,3 +56,24 @@ def test_a_row_does_not_depend_on_the_others(row: str) -> None:
 def test_the_gallery_attacker_runs_where_the_suite_is_slow() -> None:
     rows = replace(SUITE, slow_under=("t",)).rows(TABLES)
     assert {row for row, threat in rows if threat == "u"} == {"bert", "words"}
+
+
+@settings(max_examples=4)
+@given(seed=st.integers(0, 10_000), order=st.permutations(["some", "more", "all"]))
+def test_of_nested_threats_the_larger_never_leaves_more(seed: int, order: list[str]) -> None:
+    """Whichever is named first, and whether the smaller is a row or judged elsewhere."""
+    every = random_edits(list(PAIRS.captions), seed, per_word=4)
+    tables = {"all": every, "more": [row[::2] for row in every], "some": [r[::4] for r in every]}
+    suite = replace(SUITE, image=PGD(2.0, 1), attacks=("clean", "bert", "words", "gallery"))
+    found = evaluate(
+        tiny_encoder(), PAIRS, {name: tables[name] for name in order}, suite, seed=seed
+    ).outcomes
+    for row in ("words", "gallery", "worst"):
+        left = [primary_endpoint(found[row, threat]) for threat in ("some", "more", "all")]
+        assert left == sorted(left, reverse=True), row
+    worst = [found["worst", threat].ir_rank for threat in ("some", "more", "all")]
+    assert bool((worst[0] <= worst[1]).all() and (worst[1] <= worst[2]).all())
+    parts = {name: tables[name] for name in order if name != "all"}
+    again = evaluate(tiny_encoder(), PAIRS, {"all": every}, suite, seed=seed, parts=parts).outcomes
+    for row in ("words", "gallery"):
+        assert torch.equal(again[row, "all"].ir_rank, found[row, "all"].ir_rank)

@@ -135,6 +135,7 @@ def judged(study: Context, name: str, seed: int, how: Judging) -> Node[Judged]:
     """Per-query outcomes, adversarial captions and a few images of one model."""
     profile = study.identified
     words = tables(study, how.gallery, how.threats)
+    parts = tables(study, how.gallery, how.parts) if how.parts else None
 
     def make(folder: Path) -> dict[str, Any]:
         encoder, pairs = open_model(study, name, seed), study.pairs(how.gallery)
@@ -143,6 +144,7 @@ def judged(study: Context, name: str, seed: int, how: Judging) -> Node[Judged]:
         with Progress(f"attack {name} s{seed} ({how.gallery})", total) as progress:
             found = evaluate(
                 encoder, pairs, study.get(words), suite, seed=0,
+                parts=study.get(parts) if parts else None,
                 on_attack=lambda attack: progress.advance(1, attack),
             )  # fmt: skip
         save_evaluation(found, folder)
@@ -157,7 +159,11 @@ def judged(study: Context, name: str, seed: int, how: Judging) -> Node[Judged]:
             "n_images_with_vanished_gradient": vanished,
         }
 
-    inputs: dict[str, Node[Any] | None] = {"model": model(study, name, seed), "tables": words}
+    inputs: dict[str, Node[Any] | None] = {
+        "model": model(study, name, seed),
+        "tables": words,
+        "parts": parts,
+    }
     chosen = moves_of(how)
     if name != "base":
         trained = defence(study.run(name).defence)

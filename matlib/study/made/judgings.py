@@ -30,18 +30,23 @@ TRANSFER_ATTACKS = ("pgd", "sga", "joint")
 
 @dataclass(frozen=True)
 class Judging:
-    """How a model is judged: the gallery, the threats, the attacks and the image budget."""
+    """How a model is judged: the gallery, the threats, the attacks and the image budget.
+
+    `parts`: threats judged elsewhere whose edits those of a threat may hold (`evaluate`).
+    """
 
     gallery: GalleryName
     threats: tuple[str, ...]
     eps_255: float
     attacks: tuple[str, ...] = ATTACKS
     with_curve: bool = False
+    parts: tuple[str, ...] = ()
 
 
 def full(e: EvaluationConfig, gallery: GalleryName) -> Judging:
-    """All attacks under all threats."""
-    return Judging(gallery, e.threats, e.eps_255, ATTACKS, bool(e.curve_eps_255))
+    """All attacks under all threats; on the test gallery none leaves more than `held_out`."""
+    parts = e.held_out if gallery == "test" else ()
+    return Judging(gallery, e.threats, e.eps_255, ATTACKS, bool(e.curve_eps_255), parts)
 
 
 def held_out(e: EvaluationConfig) -> Judging:
