@@ -145,6 +145,7 @@ def _judge(options: EvaluateOptions, study: Study, encoder: OpenClipEncoder) -> 
         return evaluate(
             encoder, study.pairs(how.gallery), tables, suite, seed=SEED,
             on_attack=lambda attack: progress.advance(1, attack), source=source,
+            parts=study.tables(how.gallery, how.parts) if how.parts else None,
         )  # fmt: skip
 
 
