@@ -2,13 +2,13 @@
 
 Every check turns what it asserts into a *violation*: a difference of recalls of the same
 queries that is at most zero when the assertion holds. Its interval resamples images with all
-their captions (paired), its p-value is that of "the violation is at most 2 points".
+their captions (paired).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -33,17 +33,14 @@ from matlib.evaluation.statistics import (
 )
 from matlib.models.dual_encoder import CachedText, DualEncoder
 
-ALPHA = 0.05
-"""One-sided error over all checks and models together."""
+LEVEL = 0.9
+"""Of the two-sided interval whose ends are one-sided 95 % bounds."""
 
 TOLERANCE_POINTS = 2.0
 """Recall points by which an assertion may fail before it counts."""
 
-# Resamples of exactly 2 points are no violation, however their sum was rounded.
-_TOLERANCE = TOLERANCE_POINTS / 100 + 1e-9
-
 Terms = tuple[tuple[float, Outcomes], ...]
-CheckVerdict = Literal["", "passed", "violated"]
+CheckVerdict = Literal["passed", "open", "violated"]
 CheckRule = Sequence[tuple[str, str | float]]
 """(high, low): the recall labelled `high` should not exceed that labelled `low` (or a number
 in [0, 1]); what it does is the violation."""
@@ -58,30 +55,37 @@ class Check:
         asserts: in words, what holds of an attack that works and a defence that is real.
         numbers: what was compared, in points (percent): means of TR@1 and IR@1 by attack,
             chance, shares of images.
-        estimate_points: how far the assertion fails, in points; positive is suspicious. Of
-            several comparisons the one with the highest lower bound.
-        lower_points: one-sided 95 % lower bound of it, Bonferroni over the check's own
-            comparisons, not yet corrected for the other checks.
-        p_value: one-sided, of "the violation is at most 2 points", Bonferroni within the
-            check; None where the check is exact.
-        p_smallest: the smallest p-value that the bootstrap could have shown; None if exact.
+        gains: by comparison how far the assertion fails, in points (positive is suspicious:
+            what should be no stronger gains that much), and its one-sided 95 % lower and upper
+            bound, over images; no bounds but the number itself where the check is exact.
         exact: holds or does not; no interval, no tolerance.
         n_images: images in the gallery.
-        p_adjusted: after Holm over checks and models; None until then, and if exact.
-        verdict: `passed` or `violated`, from `sanity.verdicts`; empty until then.
     """
 
     name: str
     asserts: str
     numbers: dict[str, float]
-    estimate_points: float
-    lower_points: float
-    p_value: float | None
-    p_smallest: float | None
+    gains: dict[str, list[float]]
     exact: bool
     n_images: int
-    p_adjusted: float | None = None
-    verdict: CheckVerdict = ""
+
+    @property
+    def worst(self) -> str:
+        """The comparison whose upper bound is highest."""
+        return max(self.gains, key=lambda comparison: self.gains[comparison][2])
+
+    @property
+    def verdict(self) -> CheckVerdict:
+        """`violated` if some gain surely exceeds 2 points, `passed` if surely none does.
+
+        Nothing is corrected for the number of checks: that would help the defender. An exact
+        check is violated if anything differs.
+        """
+        lowest, highest = (max(gain[end] for gain in self.gains.values()) for end in (1, 2))
+        limit = 0.0 if self.exact else TOLERANCE_POINTS
+        if lowest > limit:
+            return "violated"
+        return "passed" if highest <= limit else "open"
 
 
 @dataclass
@@ -98,8 +102,8 @@ class SanitySubject:
         tables: per text threat the allowed edits of every caption, or empty.
         word_search: the evaluation's text attack.
         apgd_steps: steps of APGD (paper: 100).
-        n_boot: bootstrap samples. Holm multiplies the smallest p-value, 1 / (n_boot + 1), by
-            the number of checks and models.
+        n_restarts: of the evaluation's gallery attacker.
+        n_boot: bootstrap samples.
     """
 
     encoder: DualEncoder
@@ -110,7 +114,8 @@ class SanitySubject:
     tables: Mapping[str, CandidateTable] = field(default_factory=dict)
     word_search: WordSubstitution = field(default_factory=WordSubstitution)
     apgd_steps: int = 50
-    n_boot: int = 20_000
+    n_restarts: int = 1
+    n_boot: int = 2000
 
     def __post_init__(self) -> None:
         if self.image.norm != "linf" or not 0 < 4 * self.image.eps_255 <= MAX_EPS_255:
@@ -131,6 +136,17 @@ class SanitySubject:
         self._clean_images = self._embedded(self.gallery.pixels)
         self.clean = self.judge()
         self._found: dict[ImageAttack, Outcomes] = {}
+        self.kept: dict[object, Outcomes] = {}  # of attacks that several checks compare
+
+    def given_source(self) -> DualEncoder:
+        """The source.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.source is None:
+            raise ValueError("this check needs a source model; the subject has none")
+        return self.source
 
     def generator(self) -> torch.Generator:
         """A fresh CPU generator: no check changes the draws of another."""
@@ -196,55 +212,33 @@ class SanitySubject:
             label: 100 * sum(weight * primary_endpoint(outcomes) for weight, outcomes in side)
             for label, side in weighted.items()
         }
-        found = []
+        gains = {}
         for high, low in rule:
             if isinstance(low, str):
                 less = tuple((-weight, outcomes) for weight, outcomes in weighted[low])
-                found.append(self._violation(weighted[high] + less, 0.0, len(rule)))
+                gains[f"{high} - {low}"] = self._violation(weighted[high] + less)
             else:
-                found.append(self._violation(weighted[high], low, len(rule)))
                 numbers["chance"] = 100 * low
-        return _statistical(name, asserts, numbers, found, self)
+                gains[f"{high} - chance"] = self._violation(weighted[high], low)
+        return self.check(name, asserts, numbers, gains)
 
-    def _violation(self, terms: Terms, floor: float, n_rules: int) -> Estimate:
-        """Weighted sum of primary endpoints minus `floor`, and its one-sided lower bound."""
+    def _violation(self, terms: Terms, floor: float = 0.0) -> Estimate:
+        """Weighted sum of primary endpoints minus `floor`, with its one-sided bounds."""
         found = bootstrap_contrast(
-            [Stratum(terms, self.gallery.own)],
-            n_boot=self.n_boot,
-            seed=self.seed,
-            level=1 - 2 * ALPHA / n_rules,
-            threshold=floor + _TOLERANCE,
+            [Stratum(terms, self.gallery.own)], n_boot=self.n_boot, seed=self.seed, level=LEVEL
         )
-        return replace(found, value=found.value - floor, low=found.low - floor)
+        return Estimate(found.value - floor, found.low - floor, found.high - floor, found.n)
 
     def share(self, name: str, asserts: str, numbers: dict[str, float], n_bad: int) -> Check:
         """A check on images: `n_bad` of them are bad, and their share is the violation."""
-        found = bootstrap_mean(
-            (torch.arange(len(self.gallery.pixels)) < n_bad).double(),
-            n_boot=self.n_boot,
-            seed=self.seed,
-            level=1 - 2 * ALPHA,
-            threshold=_TOLERANCE,
-        )
-        return _statistical(name, asserts, numbers, [found], self)
+        is_bad = (torch.arange(len(self.gallery.pixels)) < n_bad).double()
+        found = bootstrap_mean(is_bad, n_boot=self.n_boot, seed=self.seed, level=LEVEL)
+        return self.check(name, asserts, numbers, {"share of images": found})
 
-
-def _statistical(
-    name: str,
-    asserts: str,
-    numbers: dict[str, float],
-    found: Sequence[Estimate],
-    subject: SanitySubject,
-) -> Check:
-    worst = max(found, key=lambda estimate: (estimate.low, estimate.value))
-    return Check(
-        name,
-        asserts,
-        numbers,
-        estimate_points=100 * worst.value,
-        lower_points=100 * worst.low,
-        p_value=min(1.0, len(found) * min(estimate.p_below for estimate in found)),
-        p_smallest=len(found) / (subject.n_boot + 1),
-        exact=False,
-        n_images=len(subject.gallery.pixels),
-    )
+    def check(
+        self, name: str, asserts: str, numbers: dict[str, float], gains: Mapping[str, Estimate]
+    ) -> Check:
+        """A check on intervals over the gallery's images."""
+        points = {label: [100 * found.value, 100 * found.low, 100 * found.high]
+                  for label, found in gains.items()}  # fmt: skip
+        return Check(name, asserts, numbers, points, False, len(self.gallery.pixels))

@@ -195,6 +195,7 @@ def test_violations_are_dots_beside_the_tolerance() -> None:
             "check": ["more_steps", "apgd", "apgd"],
             "estimate_points": [-1.0, 3.0, 0.5],
             "lower_points": [-4.0, 1.0, -2.0],
+            "upper_points": [1.0, 4.0, 1.5],
         }
     )
     figure = figures.violation_dots(table, tolerance=2.0)

@@ -158,8 +158,8 @@ def test_ranks_that_a_study_cannot_have_found_are_refused(rows: pd.DataFrame, me
 
 
 CHECK: dict[str, Any] = {
-    "name": "more_steps", "asserts": "", "numbers": {"pgd": 20.0}, "estimate_points": 1.0,
-    "lower_points": -1.0, "p_value": 0.5, "p_smallest": 0.01, "exact": False, "n_images": 3,
+    "name": "more_steps", "asserts": "", "numbers": {"pgd": 20.0},
+    "gains": {"a - b": [1.0, -1.0, 2.0]}, "exact": False, "n_images": 3,
 }  # fmt: skip
 
 
@@ -169,8 +169,9 @@ CHECK: dict[str, Any] = {
         ("checks.json", [[[]]], "not what the study writes"),
         ("checks.json", [], "each check once"),
         ("checks.json", [CHECK, CHECK], "each check once"),
-        ("checks.json", [{**CHECK, "p_value": -1}], "p-values from 0 to 1"),
-        ("checks.json", [{**CHECK, "estimate_points": float("nan")}], "finite numbers"),
+        ("checks.json", [{**CHECK, "gains": {"a - b": [1.0, 2.0]}}], "an estimate and its bounds"),
+        ("checks.json", [{**CHECK, "gains": {"a - b": [float("nan")] * 3}}], "finite numbers"),
+        ("checks.json", [{**CHECK, "gains": {}}], "finite numbers"),
         ("checks.json", [{**CHECK, "n_images": 2}], "3 images are expected, got 2"),
         ("coordinates.json", {"similarity": 0.5}, "finite numbers named similarity, vendi, mmd2"),
         ("coordinates.json", {"similarity": 2, "vendi": 1, "mmd2": 0}, "from -1 to 1"),

@@ -286,7 +286,8 @@ def violation_dots(table: pd.DataFrame, *, tolerance: float) -> Figure:
     """A dot per check and model: points by which what should hold fails; left is good.
 
     Args:
-        table: columns model, check, estimate_points, lower_points (one-sided 95 % lower bound).
+        table: columns model, check, estimate_points, lower_points and upper_points (one-sided
+            95 % bounds).
         tolerance: points from which on a failure counts, a dashed line.
 
     Raises:
@@ -301,10 +302,11 @@ def violation_dots(table: pd.DataFrame, *, tolerance: float) -> Figure:
     for model, marker, offset in zip(models, _MARKERS * len(models), offsets, strict=False):
         part = table[table["model"] == model].set_index("check").reindex(checks)
         value = part["estimate_points"].to_numpy(float)
-        down = np.clip(value - part["lower_points"].to_numpy(float), 0, None)
+        ends = [value - part["lower_points"].to_numpy(float), part["upper_points"].to_numpy(float)]
+        spread = np.clip([ends[0], ends[1] - value], 0, None)
         row, colour = model.split(" ")[0], colour_of(model.split(" ")[0], models)
         axis.errorbar(
-            value, np.arange(len(checks)) + offset, xerr=[down, np.zeros_like(down)], fmt=marker,
+            value, np.arange(len(checks)) + offset, xerr=spread, fmt=marker,
             color=colour, ms=6, lw=1.2, label=label_of(row) + model.removeprefix(row),
         )  # fmt: skip
     axis.axvline(tolerance, color="black", ls="--", lw=1.2)
@@ -313,6 +315,6 @@ def violation_dots(table: pd.DataFrame, *, tolerance: float) -> Figure:
     axis.axvline(0, color="#999999", lw=0.8)
     axis.set_yticks(range(len(checks)), [name.replace("_", " ") for name in checks])
     axis.invert_yaxis()
-    axis.set_xlabel("recall points by which the assertion fails\n(bar: down to the lower bound)")
+    axis.set_xlabel("recall points by which the assertion fails\n(bar: one-sided 95 % bounds)")
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=10)
     return figure

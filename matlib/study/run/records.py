@@ -393,13 +393,16 @@ def _check_battery(found: list[Check], expected: Expected) -> None:
     if not names or len(set(names)) < len(names):
         raise RecordsError(f"each check once is expected, got {names}")
     for check in found:
-        numbers = (check.estimate_points, check.lower_points, *check.numbers.values())
-        shares = [p for p in (check.p_value, check.p_smallest) if p is not None]
-        is_exact = check.exact and not shares
-        if not all(map(math.isfinite, numbers)) or abs(check.estimate_points) > 100:
+        ends = [end for gain in check.gains.values() for end in gain] or [math.nan]
+        if (
+            not all(map(math.isfinite, (*ends, *check.numbers.values())))
+            or max(map(abs, ends)) > 100
+        ):
             raise RecordsError(f"{check.name}: finite numbers in points are expected")
-        if not (is_exact or (len(shares) == 2 and all(0 <= p <= 1 for p in shares))):
-            raise RecordsError(f"{check.name}: p-values from 0 to 1 are expected, got {shares}")
+        if not all(len(g) == 3 and g[1] <= g[2] for g in check.gains.values()):
+            raise RecordsError(
+                f"{check.name}: gains are an estimate and its bounds, got {check.gains}"
+            )
         if check.n_images != expected.n_checked:
             raise RecordsError(
                 f"{check.name}: {expected.n_checked} images are expected, got {check.n_images}"

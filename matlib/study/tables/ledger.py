@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from matlib.evaluation.statistics import Estimate, holm, verdict
-from matlib.study.made.sanity import battery, masked_gradients_entry
+from matlib.study.made.sanity import battery_by_row, masked_gradients_entry
 from matlib.study.study import Study
 from matlib.study.tables.contrasts import (
     Contrast,
@@ -120,9 +120,9 @@ def ledger(study: Study, contrasts: Contrasts | None = None) -> list[dict[str, A
     entries = {
         claim: _entry(study, claim, text, decided.get(claim)) for claim, text in words.items()
     }
-    examined = battery(study)
+    examined = battery_by_row(study)
     if examined:
-        found = masked_gradients_entry(examined, len(study.profile.seeds), _scope(study, "C9"))
+        found = masked_gradients_entry(examined, _scope(study, "C9"))
         entries["C9"] = {**found, **_figure("C9")}
     return list(entries.values())
 
