@@ -17,6 +17,8 @@ from torch import Tensor
 
 from matlib.defences.batch import Batch
 from matlib.defences.inner_attack import (
+    BY_DISTANCE,
+    BY_WORDS,
     AttackOrder,
     Candidates,
     ImageStep,
@@ -79,12 +81,12 @@ class Defence:
     @property
     def needs_candidates(self) -> bool:
         """Whether it takes word edits from a table."""
-        return self.text in ("contrastive", "unimodal", "random")
+        return self.text in BY_WORDS
 
     @property
     def needs_reference(self) -> bool:
         """Whether it needs a frozen copy of the model before fine-tuning."""
-        return self.image == "reference_distance" or self.text == "characters"
+        return self.image == "reference_distance" or self.text in BY_DISTANCE
 
     def attack(
         self,

@@ -43,10 +43,17 @@ ImageStep = Literal["symmetric", "image_to_text", "reference_distance"]
 """What PGD ascends: CLIP's loss, its image-to-text half, or the squared distance, before
 normalisation, to the reference's embedding of the clean image (FARE)."""
 
-TextStep = Literal["contrastive", "unimodal", "characters", "random"]
+TextStep = Literal["contrastive", "unimodal", "reference_words", "characters", "random"]
 """How a caption is changed. By words: ascending the cross-entropy against the images of the
-batch, or KL from its own clean embedding (BERT-Attack), or at random. By characters: the squared
-distance, before normalisation, to the reference's embedding of the clean caption (LEAF)."""
+batch, or KL from its own clean embedding (BERT-Attack), or at random; or the squared distance,
+before normalisation, to the reference's embedding of the clean caption. By characters: the same
+distance (LEAF)."""
+
+BY_WORDS = ("contrastive", "unimodal", "reference_words", "random")
+"""Text steps that take word edits from a table."""
+
+BY_DISTANCE = ("reference_words", "characters")
+"""Text steps that ascend the distance to the reference."""
 
 AttackOrder = Literal["text_then_image", "image_then_text", "independent"]
 
@@ -165,7 +172,7 @@ def text_objective(
     Args:
         image_features: (B, D) unit embeddings of this process's images, image i that of
             caption i; with `relevant`, (N, D) of any images. Used by `contrastive` only.
-        reference_features: (B, D) of the clean captions, not normalised; used by `characters`.
+        reference_features: (B, D) of the clean captions, not normalised; used by `BY_DISTANCE`.
         relevant: bool (B, N), True where image n is an answer to caption i.
 
     Returns:
@@ -176,7 +183,7 @@ def text_objective(
     """
     if how.text == "unimodal":
         return None
-    if how.text == "characters":
+    if how.text in BY_DISTANCE:
         return squared_distance_from(_given(reference_features, "reference_features"))
     if how.text != "contrastive":
         raise ValueError(f"this defence has no text step that ascends; got {how.text!r}")
@@ -190,7 +197,7 @@ def text_objective(
 
 def as_measured(step: ImageStep | TextStep | None, encoder: DualEncoder) -> DualEncoder:
     """The encoder in whose embeddings a step is measured: before normalisation for distances."""
-    if step in ("reference_distance", "characters"):
+    if step == "reference_distance" or step in BY_DISTANCE:
         return Unnormalised(encoder)
     return encoder
 
@@ -295,7 +302,7 @@ class _Run:
 
     def draw(self, candidates: Candidates) -> list[Sequence[Edit]]:
         """Per caption the word edits of this visit."""
-        if self.how.text not in ("contrastive", "unimodal", "random"):
+        if self.how.text not in BY_WORDS:
             return []
         rows = [candidates.get(caption, ()) for caption in self.batch.captions]
         pairs = zip(self.batch.captions, rows, self.generators, strict=True)
@@ -311,9 +318,11 @@ class _Run:
         if how.text == "random":
             return [_apply(c, edits) for c, edits in zip(captions, drawn, strict=True)]
         encoder = as_measured(how.text, self.encoder)
-        if how.text == "characters":
+        if how.text in BY_DISTANCE:
             target = reference_text(self.reference, captions)
             score = text_objective(how, self.encoder, None, target)
+            if how.text == "reference_words":
+                return self.inner.text(encoder, captions, drawn, score)
             return self.inner.characters(encoder, captions, score, generator=self.generators)
         image = None
         if how.text == "contrastive":

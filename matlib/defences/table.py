@@ -9,6 +9,16 @@ _AT = "Madry et al. 2018 on CLIP's loss"
 _BERT_AT = "BERT-Attack (Li et al. 2020) in training"
 _MAT = "MAT (Waseda et al., arXiv 2405.18770)"
 
+# MMCoA: the released update also holds the gradients that ten PGD steps leave in the weights'
+# .grad: eleven backward passes for one. Here attacks leave no gradient. The code sums
+# the halves with lambda 0.5: 0.5 (CE + CE') is once the mean of both halves, so each
+# pair weighs 1. The scale learns, as it does for every defence of both towers (ours).
+# Its pairs are images with prompts of 100 classes: two of one class in a batch of 256
+# count as negatives of each other; here each pair has a caption of its own. Its entry
+# point cannot run as released (the path of the configuration is used as if it were
+# read; `args.resume` is undefined), so this follows the text of its training step.
+_CROSSED = PairWeights(adv_adv=0, adv_image_clean_text=1, clean_image_adv_text=1)
+
 # Everywhere ours: classes are the captions of the batch, where TeCoA, PMG-AFT and MMCoA have
 # prompts made of class names; and the budgets of the attacks are the same for all.
 # Ours too: one optimiser for all, AdamW (`make_optimiser`) at a rate tuned for each defence
@@ -39,18 +49,9 @@ DEFENCES: Choices[Defence] = Choices.named(
         "fare", "FARE (Schlarmann et al. 2024)", "reference_distance", towers=("image",)
     ),
     Guided("pmg-aft", "PMG-AFT (Wang et al. 2024)", "image_to_text", towers=("image",)),
-    # The released update also holds the gradients that ten PGD steps leave in the weights'
-    # .grad: eleven backward passes for one. Here attacks leave no gradient. The code sums
-    # the halves with lambda 0.5: 0.5 (CE + CE') is once the mean of both halves, so each
-    # pair weighs 1. The scale learns, as it does for every defence of both towers (ours).
-    # Its pairs are images with prompts of 100 classes: two of one class in a batch of 256
-    # count as negatives of each other; here each pair has a caption of its own. Its entry
-    # point cannot run as released (the path of the configuration is used as if it were
-    # read; `args.resume` is undefined), so this follows the text of its training step.
     Contrastive(
         "mmcoa", "MMCoA (Zhou et al. 2024)", "image_to_text", "unimodal",
-        order="independent",
-        pairs=PairWeights(adv_adv=0, adv_image_clean_text=1, clean_image_adv_text=1),
+        order="independent", pairs=_CROSSED,
     ),
     ReferenceDistance(
         "leaf", "LEAF (Abad Rocamora et al. 2025)", None, "characters", towers=("text",)
@@ -65,6 +66,16 @@ DEFENCES: Choices[Defence] = Choices.named(
     # the same defences; the study gives them candidates that keep captions true
     Contrastive("mat-valid", _MAT, "symmetric", "contrastive"),
     Contrastive("text-at-valid", _BERT_AT, None, "contrastive"),
+    Contrastive("image-at+random-valid", "control: words at random", "symmetric", "random"),
+    Contrastive(
+        "mmcoa-valid", "MMCoA (Zhou et al. 2024)", "image_to_text", "unimodal",
+        order="independent", pairs=_CROSSED,
+    ),
+    # LEAF changes characters, which no table of true words holds: its loss on words in their place
+    ReferenceDistance(
+        "fare+leaf-valid", "FARE and LEAF's loss on words", "reference_distance",
+        "reference_words", towers=("image", "text"), order="independent",
+    ),
     Contrastive(
         "mat+", "MAT+ (arXiv 2405.18770)", "symmetric", "contrastive", uses_one_to_many=True
     ),

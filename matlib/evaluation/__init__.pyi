@@ -19,7 +19,7 @@ from .robustness import (
     transfer_from as transfer_from,
     worst_under as worst_under,
 )
-from .sanity_checks import sanity as sanity, to_frame as to_frame as verdicts
+from .sanity_checks import sanity as sanity, to_frame as to_frame
 from .sanity_subject import (
     TOLERANCE_POINTS as TOLERANCE_POINTS,
     Check as Check,

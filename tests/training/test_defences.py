@@ -18,7 +18,8 @@ from tests.training.toy_batches import CAPTIONS, exact_encoder, fresh_encoder, p
 from tests.training.two_processes import TwoProcesses, on_two
 
 NAMES = list(DEFENCES)
-DISTINCT = [name for name in NAMES if name not in ("mat-valid", "mat+")]  # mat by other names
+TWINS = ("mat-valid", "mat+", "text-at-valid", "image-at+random-valid", "mmcoa-valid")
+DISTINCT = [name for name in NAMES if name not in TWINS]  # the same by other names
 
 
 def attacked_batch() -> Batch:
@@ -195,7 +196,7 @@ def test_two_defences_never_share_an_identity() -> None:
 
 def test_what_a_defence_needs_follows_from_its_steps() -> None:
     needs = {n for n, how in DEFENCES.items() if how.needs_reference}
-    assert needs == {"fare", "pmg-aft", "leaf", "fare+leaf"}
+    assert needs == {"fare", "pmg-aft", "leaf", "fare+leaf", "fare+leaf-valid"}
     tables = {n for n, how in DEFENCES.items() if how.attacks_text and not how.needs_candidates}
     assert tables == {"leaf", "fare+leaf"}
     assert [n for n, how in DEFENCES.items() if how.uses_one_to_many] == ["mat+"]

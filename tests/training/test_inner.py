@@ -37,7 +37,8 @@ from tests.training.toy_batches import (
 from tests.training.two_processes import TwoProcesses, on_two
 
 NAMES = list(DEFENCES)
-DISTINCT = [name for name in NAMES if name not in ("mat-valid", "mat+")]  # mat by other names
+TWINS = ("mat-valid", "mat+", "text-at-valid", "image-at+random-valid", "mmcoa-valid")
+DISTINCT = [name for name in NAMES if name not in TWINS]  # the same by other names
 
 
 def attack(name: str, encoder: OpenClipEncoder, inner: InnerAttack = INNER, **changes) -> Batch:  # type: ignore[no-untyped-def]
@@ -190,6 +191,19 @@ def test_mmcoa_attacks_text_without_images_and_images_against_clean_captions() -
     assert found.captions == INNER.text(encoder, CAPTIONS, table)
     assert torch.equal(found.pixels, attack("tecoa", encoder).pixels)
     assert batch.captions == CAPTIONS
+
+
+def test_leafs_loss_on_words_takes_the_farthest_allowed_word() -> None:
+    encoder, reference = exact_encoder(), exact_encoder(1)
+    every = replace(INNER, text=WordSubstitution(1, search="exhaustive"))
+    found = attack("fare+leaf-valid", encoder, every)
+    assert torch.equal(found.pixels, attack("fare", encoder).pixels)
+    with torch.no_grad():
+        for clean, moved in zip(CAPTIONS, found.captions, strict=True):
+            options = [clean, *(apply_edit(clean, edit) for edit in CANDIDATES[clean])]
+            target = reference.text_features([clean])
+            far = (encoder.text_features(options) - target).square().sum(1)
+            assert moved == options[int(far.argmax())]
 
 
 def test_random_words_ask_neither_the_model_nor_the_image() -> None:

@@ -191,6 +191,9 @@ UNIMODAL = (
 )  # fmt: skip
 """Rivals of MAT that know no true word; text-only training is paired with its own kind."""
 
+UNIMODAL_VALID = ("image-at+random-valid", "fare+leaf-valid")
+"""Rivals that were trained on true words, as `mat-valid` was."""
+
 
 def rivals_of(study: Study, name: Literal["mat", "mat-valid"]) -> list[Contrast]:
     """C2: MAT minus each defence of one modality that the study has.
@@ -199,10 +202,11 @@ def rivals_of(study: Study, name: Literal["mat", "mat-valid"]) -> list[Contrast]
     of `mat-valid`. Empty without image-only, text-only training and TeCoA.
     """
     text_only = "text-at" if name == "mat" else "text-at-valid"
+    others = UNIMODAL if name == "mat" else (*UNIMODAL, *UNIMODAL_VALID)
     if not _has(study, [name, "image-at", text_only, "tecoa"]):
         return []
     here = {row for row, _ in study.rows()}
-    return differences(study, name, [text_only, *(row for row in UNIMODAL if row in here)])
+    return differences(study, name, [text_only, *(row for row in others if row in here)])
 
 
 def one_to_many(study: Study) -> list[Contrast]:
