@@ -36,10 +36,11 @@ def speak_utf8() -> None:
     """Print in UTF-8 from here on, whatever the locale: our lines hold more than ASCII.
 
     What UTF-8 cannot hold either (half a character in a file's name) is shown as its number.
+    Every line is written when it is said, in a log as well: who waits reads along.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
 def mode() -> Mode:

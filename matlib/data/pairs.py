@@ -346,7 +346,7 @@ def digest_of(data: Tensor) -> str:
 
 
 def n_readers() -> int:
-    """Threads that read images: the usable cores, shared with the other processes of torchrun."""
+    """Threads that read images: the usable cores, shared with the workers started beside it."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     share = (usable or 1) // n_processes("LOCAL_WORLD_SIZE")
     return max(1, min(MOST_READERS, share))
@@ -363,7 +363,7 @@ def image_budget() -> int:
     """Bytes that images held in memory may take in this process.
 
     `MATLIB_IMAGE_GIB` where it is set (0: decode everything when it is needed); else half of
-    what is free, shared with the other processes that torchrun started here.
+    what is free, shared with the workers that were started beside it.
 
     Raises:
         ValueError: the variable is no number of 0 or more; LOCAL_WORLD_SIZE is no count.

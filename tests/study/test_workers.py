@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from joblib.externals.loky import get_reusable_executor
 
 from matlib.study.context import Node
 from matlib.study.profile.profile import load_profile
 from matlib.study.run import tasks as workers
-from matlib.study.run.tasks import all_rows, make_rows, missing, n_workers, tasks_of
+from matlib.study.run.tasks import (
+    all_rows,
+    make_rows,
+    missing,
+    n_workers,
+    tasks_of,
+    worker_environment,
+)
 from matlib.study.study import Study
 from tests.study.smoke_parts import NO_PAIRS
 
@@ -67,6 +79,47 @@ def test_a_failed_run_is_named_with_its_cause(
         workers._run(pool, left, print)
 
 
+def test_the_end_of_a_worker_is_told(tmp_path: Path) -> None:
+    left = missing(study := _study(tmp_path), tasks_of(study.profile, all_rows(study.profile)))
+    pool = get_reusable_executor(1, reuse=False, initializer=os._exit, initargs=(1,))
+    with pytest.raises(RuntimeError, match=r"a worker ended(.|\n)*what is finished is kept"):
+        workers._run(pool, left, print)
+
+
+@pytest.mark.full
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_an_interrupt_ends_the_workers(tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "matlib", "study", "--profile", "smoke", "--shard", "1/1",
+        "--workers", "2", "--results", str(tmp_path),
+    ]  # fmt: skip
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
+    ) as study:
+        assert study.stdout is not None
+        assert any("[2/" in line for line in study.stdout)
+        study.send_signal(signal.SIGINT)
+        told, _ = study.communicate(timeout=60)  # until the last that can write has ended
+    assert study.returncode == 130 and told.endswith("the same command goes on where it was\n")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "visible", "seen"),
+    [
+        (0, "", [None, None, None]),
+        (1, "", ["0", "0", "0"]),
+        (2, "", ["0", "1", "0"]),
+        (2, "5, 7", ["5", "7", "5"]),
+        (2, "GPU-a,MIG-b", ["GPU-a", "MIG-b", "GPU-a"]),
+    ],
+)
+def test_each_worker_sees_its_own_gpu(gpus: int, visible: str, seen: list[str | None]) -> None:
+    variables = {"CUDA_VISIBLE_DEVICES": visible} if visible else {}
+    told = [worker_environment(slot, 3, gpus, variables) for slot in range(3)]
+    assert [each.get("CUDA_VISIBLE_DEVICES") for each in told] == seen
+    assert all(each["LOCAL_WORLD_SIZE"] == "3" for each in told)
+
+
 def test_an_undefended_model_is_not_examined_for_masked_gradients(tmp_path: Path) -> None:
     study = Study(load_profile("smoke"), tmp_path)
     tasks = tasks_of(study.profile, all_rows(study.profile))
@@ -74,7 +127,13 @@ def test_an_undefended_model_is_not_examined_for_masked_gradients(tmp_path: Path
     assert "clean" not in examined and "base" not in examined and "mat" in examined
 
 
-def test_large_pretrained_models_have_the_machine_for_themselves() -> None:
+def test_large_pretrained_models_have_the_machine_for_themselves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert n_workers(load_profile("flickr30k")) == 1
     assert n_workers(load_profile("flickr30k"), asked=2) == 2
     assert n_workers(load_profile("demo")) >= 1
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert n_workers(load_profile("flickr30k")) == n_workers(load_profile("demo")) == 4
+    assert n_workers(load_profile("demo"), asked=1) == 1

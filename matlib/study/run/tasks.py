@@ -1,34 +1,33 @@
 """What a study is made of: one task for each model judged, and the order in which they can go.
 
-Many runs at once on a CPU: one process with one thread for each core.
+Many runs at once: one process for each core of a CPU, or for each GPU.
 
 The study's models are small, and two threads on one of them are hardly faster than one. So the
 models of a study are trained and judged side by side, each on one thread. That also makes the
-numbers independent of the number of cores: sums are taken in the same order everywhere.
+numbers independent of the number of cores: sums are taken in the same order everywhere. A GPU
+serves one model at a time, and each process sees its own.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import itertools
 import os
+import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    wait,
-)
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+import joblib
 import torch
+from filelock import FileLock, Timeout
+from joblib.externals.loky import get_reusable_executor
 
-from matlib.data.pairs import BUDGET_VARIABLE, GIBIBYTE, image_budget
 from matlib.progress import speak_utf8
-from matlib.study.arithmetic import environment
 from matlib.study.context import Node, in_order
 from matlib.study.made.base import base
 from matlib.study.made.judged import judged
@@ -243,19 +242,18 @@ Say = Callable[[str], None]
 
 
 def n_workers(profile: Profile, asked: int = 0) -> int:
-    """How many processes share the work: the usable cores, and 1 where that would not help.
+    """How many processes share the work: the visible GPUs, else the usable cores.
 
-    A GPU serves one process at a time, and a large pretrained model fills the cores alone.
+    Without a GPU a large pretrained model fills the cores alone: then it is 1.
 
     Args:
         asked: if positive, exactly so many.
     """
     if asked > 0:
         return asked
-    if torch.cuda.is_available() or profile.model.kind != "small":
-        return 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(usable or 1, MAX_WORKERS)
+    if gpus := torch.cuda.device_count():
+        return gpus
+    return min(joblib.cpu_count(), MAX_WORKERS) if profile.model.kind == "small" else 1
 
 
 def make_rows(study: Study, data: Path | None, rows: Rows, workers: int, say: Say = print) -> None:
@@ -267,7 +265,8 @@ def make_rows(study: Study, data: Path | None, rows: Rows, workers: int, say: Sa
         say: receives a line per finished task.
 
     Raises:
-        RuntimeError: a task failed; the message names it and the cause.
+        RuntimeError: a task failed, and the message names it and the cause; or a process was
+            ended from outside.
     """
     left = missing(study, tasks_of(study.profile, rows))
     n = len(left)
@@ -279,20 +278,19 @@ def make_rows(study: Study, data: Path | None, rows: Rows, workers: int, say: Sa
             study.make(node)
         return
     say(f"{n} artefacts to make, {workers} at a time, one thread each")
-    held = str(image_budget() / GIBIBYTE / workers)
-    with environment(
-        OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", MATLIB_PROGRESS="off", **{BUDGET_VARIABLE: held}
-    ):
-        pool = ProcessPoolExecutor(
-            workers,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_open,
-            initargs=(study.profile, study.root.parent, data, rows),
-        )
+    with TemporaryDirectory(prefix="matlib-") as slots:
+        gpus = torch.cuda.device_count()
+        pool = get_reusable_executor(
+            workers, reuse=False, env=ONE_THREAD, initializer=_open,
+            initargs=(study.profile, study.root.parent, data, rows, Path(slots), workers, gpus),
+        )  # fmt: skip
         try:
             _run(pool, left, say)
         finally:  # an interrupted study keeps what is whole; the rest begins again
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(kill_workers=True)
+
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 def _run(pool: Executor, left: dict[str, Node[Any]], say: Say) -> None:
@@ -308,30 +306,81 @@ def _run(pool: Executor, left: dict[str, Node[Any]], say: Say) -> None:
         done, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in done:
             key = running.pop(future)
-            name = label(left[key])
-            if (error := future.exception()) is not None:
-                raise RuntimeError(
-                    f"{name} failed: {error}\nmend the cause and run the same command again: "
-                    "what is finished is kept"
-                ) from error
+            seconds, name = _told(future, label(left[key])), label(left[key])
             for inputs in needs.values():
                 inputs.discard(key)
             n_done += 1
             elapsed = (time.monotonic() - began) / 60
-            say(f"  [{n_done}/{n}] {name}: {future.result():.0f} s ({elapsed:.1f} min so far)")
+            say(f"  [{n_done}/{n}] {name}: {seconds:.0f} s ({elapsed:.1f} min so far)")
+
+
+def _told(future: Future[float], name: str) -> float:
+    try:
+        return future.result()
+    except BrokenExecutor as error:
+        raise RuntimeError(
+            "a worker ended in the midst of its work; where memory is short, give fewer "
+            f"--workers. Run the same command again: what is finished is kept\n{error}"
+        ) from error
+    except Exception as error:
+        raise RuntimeError(
+            f"{name} failed: {error}\nmend the cause and run the same command again: what is "
+            "finished is kept"
+        ) from error
 
 
 _STUDY: list[Study] = []  # of a worker: opened once, so that the world is made once
 _NODES: dict[str, Node[Any]] = {}  # of a worker: all that may be asked of it
+_SLOT: list[FileLock] = []  # of a worker: held while it lives
 
 
-def _open(profile: Profile, results: Path, data: Path | None, rows: Rows) -> None:
+def _open(
+    profile: Profile,
+    results: Path,
+    data: Path | None,
+    rows: Rows,
+    slots: Path,
+    workers: int,
+    gpus: int,
+) -> None:
+    """Begin a worker; CUDA is not yet touched, so it sees the GPU that it is told here."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that waits ends the workers
     speak_utf8()
     torch.set_num_threads(1)
+    os.environ.update(worker_environment(_take_slot(slots, workers), workers, gpus))
     study = Study(profile, results, data)
     _STUDY.append(study)
     wanted = (each for task in tasks_of(profile, rows) for each in artefacts_of(study, task))
     _NODES.update({node.hash: node for node in in_order(wanted)})
+
+
+def _take_slot(slots: Path, workers: int) -> int:
+    """A number below `workers` that no other living worker has."""
+    for slot in itertools.cycle(range(workers)):
+        lock = FileLock(slots / str(slot))
+        with suppress(Timeout):
+            lock.acquire(timeout=0.1)
+            break
+    _SLOT.append(lock)
+    return slot
+
+
+def worker_environment(
+    slot: int, workers: int, gpus: int, variables: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """What one of several workers is told: its share of memory and of readers, and its GPU.
+
+    Args:
+        slot: the worker's number, from 0.
+        workers: how many there are on this machine; with more than GPUs, some share one.
+        gpus: how many the process sees that starts them; 0 on a CPU.
+    """
+    told = {"MATLIB_PROGRESS": "off", "LOCAL_WORLD_SIZE": str(workers)}
+    if gpus:
+        visible = variables.get("CUDA_VISIBLE_DEVICES", "")
+        names = visible.split(",") if visible else [str(gpu) for gpu in range(gpus)]
+        told["CUDA_VISIBLE_DEVICES"] = names[slot % gpus].strip()
+    return told
 
 
 def _make(key: str) -> float:
