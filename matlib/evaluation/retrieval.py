@@ -77,27 +77,9 @@ def retrieve(image: Tensor, text: Tensor, relevant: Tensor, chunk: int = 1024) -
 
     def ranks(query: Tensor, gallery: Tensor, right: Tensor) -> Tensor:
         blocks = torch.arange(len(query), device=query.device).split(chunk)
-        return torch.cat([_ranks(query[b] @ gallery.T, right[b], TIE_TOLERANCE) for b in blocks])
+        return torch.cat([_ranks(query[b] @ gallery.T, right[b]) for b in blocks])
 
     return Outcomes(ranks(image, text, relevant).cpu(), ranks(text, image, relevant.T).cpu())
-
-
-def retrieve_by_score(score: Tensor, relevant: Tensor) -> Outcomes:
-    """The same from a score of every pair, such as that of a fusion encoder.
-
-    Ties are exact equality here: nothing is known about how the scores were rounded.
-
-    Args:
-        score: float (N, M), higher is more similar; -inf for pairs that were not scored.
-        relevant: bool (N, M), True where caption m is true of image n.
-
-    Raises:
-        ValueError: shapes that do not fit, a query without a right answer, a NaN score.
-    """
-    _check_relevant(relevant, *score.shape)
-    if bool(torch.isnan(score).any()):
-        raise ValueError("scores contain NaN: the model is broken")
-    return Outcomes(_ranks(score, relevant).cpu(), _ranks(score.T, relevant.T).cpu())
 
 
 def _check_relevant(relevant: Tensor, n: int, m: int) -> None:
@@ -110,10 +92,10 @@ def _check_relevant(relevant: Tensor, n: int, m: int) -> None:
         raise ValueError("every image needs a true caption and every caption a true image")
 
 
-def _ranks(score: Tensor, right: Tensor, tolerance: float = 0.0) -> Tensor:
+def _ranks(score: Tensor, right: Tensor) -> Tensor:
     """int64 (Q,): wrong answers at least as high as the best right one, per row of (Q, G)."""
     best = score.masked_fill(~right, float("-inf")).amax(1, keepdim=True)
-    return ((score >= best - tolerance) & ~right).sum(1)
+    return ((score >= best - TIE_TOLERANCE) & ~right).sum(1)
 
 
 def worst_of(outcomes: Sequence[Outcomes]) -> Outcomes:

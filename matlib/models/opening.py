@@ -117,16 +117,6 @@ def checked_device(device: str) -> str:
     return device
 
 
-def weights_path(name: str, weights: str) -> Path | None:
-    """The file or folder that weights are in; None for a tag of the model.
-
-    Raises:
-        ValueError, FileNotFoundError: unknown model; neither a tag nor a file or folder.
-    """
-    found = _located(name, weights)
-    return found if isinstance(found, Path) else None
-
-
 def _located(name: str, weights: str) -> str | Path:
     model_config(name)
     if get_pretrained_cfg(name, weights):

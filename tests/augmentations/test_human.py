@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from matlib.augmentations.variants import combine, other_captions, with_captions, with_images
+from matlib.augmentations.variants import combine, with_captions, with_images
 from tests.augmentations.pairs import CAPTIONS, toy_pairs
 from tests.toys import generator
 
@@ -48,24 +48,6 @@ def test_combining_different_originals_is_refused() -> None:
         combine(a, with_captions(toy_pairs(CAPTIONS[::-1]), EXTRA))
     with pytest.raises(ValueError, match="different originals"):
         combine(a, with_images(toy_pairs(CAPTIONS[:4]), extra_images(4)))
-
-
-def test_other_captions_are_those_that_one_to_one_left_out() -> None:
-    captions = ("a", "b", "c", "same", "same", "d")
-    full = toy_pairs(captions, per_image=3)
-    chosen = full.one_to_one(generator(3))
-    left = other_captions(full, chosen)
-    assert [len(own) for own in left] == [2, 2]
-    for i, own in enumerate(left):
-        whole = sorted(captions[3 * i : 3 * i + 3])
-        assert sorted((*own, chosen.captions[i])) == whole  # a repeated sentence leaves once
-
-
-def test_other_captions_of_other_images_are_refused() -> None:
-    with pytest.raises(ValueError, match="same images"):
-        other_captions(toy_pairs(), toy_pairs(CAPTIONS[:4]))
-    with pytest.raises(ValueError, match="has no caption"):
-        other_captions(toy_pairs(), toy_pairs(CAPTIONS[::-1]))
 
 
 def test_extras_that_do_not_fit_are_refused() -> None:

@@ -17,7 +17,6 @@ from matlib.evaluation.retrieval import (
     conditional_attack_success,
     difference_attack_success,
     retrieve,
-    retrieve_by_score,
     worst_of,
 )
 from tests.toys import generator
@@ -38,6 +37,11 @@ def naive_ranks(score: Tensor, right: Tensor) -> list[int]:
     return ranks
 
 
+def ranked(score: Tensor, relevant: Tensor) -> Outcomes:
+    """By a score of every pair: captions are unit vectors, so the product is the score."""
+    return retrieve(score, torch.eye(score.shape[1]), relevant)
+
+
 @given(
     counts=st.lists(st.integers(1, 6), min_size=1, max_size=8),
     n_levels=st.integers(1, 6),
@@ -50,7 +54,7 @@ def test_ranks_equal_a_naive_sort_with_uneven_caption_counts_and_ties(
     # few levels: many exact ties; further true pairs make the relation many-to-many
     score = torch.randint(n_levels, relevant.shape, generator=generator(seed)).float()
     relevant |= torch.rand(relevant.shape, generator=generator(seed + 1)) < 0.1
-    found = retrieve_by_score(score, relevant)
+    found = ranked(score, relevant)
     assert found.tr_rank.tolist() == naive_ranks(score, relevant)
     assert found.ir_rank.tolist() == naive_ranks(score.T, relevant.T)
     assert found.tr_rank.dtype == found.ir_rank.dtype == torch.int64
@@ -64,12 +68,9 @@ def unit(n: int, d: int, seed: int) -> Tensor:
 def test_ranks_from_embeddings_equal_ranks_from_the_full_matrix(chunk: int) -> None:
     relevant = uneven_relevance([5, 6, 1, 2, 5, 3])
     image, text = unit(6, 8, 0), unit(22, 8, 1)
-    found, full = (
-        retrieve(image, text, relevant, chunk),
-        retrieve_by_score(image @ text.T, relevant),
-    )
-    assert torch.equal(found.tr_rank, full.tr_rank)
-    assert torch.equal(found.ir_rank, full.ir_rank)
+    found, score = retrieve(image, text, relevant, chunk), image @ text.T
+    assert found.tr_rank.tolist() == naive_ranks(score, relevant)
+    assert found.ir_rank.tolist() == naive_ranks(score.T, relevant.T)
 
 
 def test_copies_are_ties_however_the_product_is_blocked() -> None:
@@ -83,23 +84,18 @@ def test_copies_are_ties_however_the_product_is_blocked() -> None:
 
 
 def test_a_collapsed_model_scores_zero_and_not_by_position() -> None:
-    found = retrieve_by_score(torch.zeros(4, 4), torch.eye(4, dtype=torch.bool))
+    found = ranked(torch.zeros(4, 4), torch.eye(4, dtype=torch.bool))
     assert [found.recall("TR", k) for k in (1, 3, 4)] == [0.0, 0.0, 1.0]
 
 
 def test_an_image_is_right_if_any_of_its_captions_is_on_top() -> None:
     relevant = torch.tensor([[True, True, False], [False, False, True]])
     score = torch.tensor([[0.1, 0.9, 0.5], [0.8, 0.2, 0.3]])
-    found = retrieve_by_score(score, relevant)
+    found = ranked(score, relevant)
     assert found.tr_rank.tolist() == [0, 1]
     assert found.ir_rank.tolist() == [1, 0, 1]
     assert found.hits("IR", 1).tolist() == [False, True, False]
     assert found.recall("IR", 2) == 1.0
-
-
-def test_pairs_without_a_score_rank_behind_all_scored_ones() -> None:
-    score = torch.tensor([[float("-inf"), 0.5], [0.1, float("-inf")]])
-    assert retrieve_by_score(score, torch.eye(2, dtype=torch.bool)).tr_rank.tolist() == [1, 1]
 
 
 def test_half_precision_embeddings_are_compared_in_single() -> None:
@@ -118,16 +114,14 @@ def test_broken_embeddings_are_refused(bad: float) -> None:
         retrieve(image, unit(2, 4, 1), torch.eye(2, dtype=torch.bool))
 
 
-def test_bad_scores_and_relevances_are_refused() -> None:
+def test_bad_relevances_are_refused() -> None:
     eye = torch.eye(2, dtype=torch.bool)
-    with pytest.raises(ValueError, match="NaN"):
-        retrieve_by_score(torch.full((2, 2), float("nan")), eye)
     with pytest.raises(ValueError, match="relevant must be bool"):
-        retrieve_by_score(torch.zeros(2, 3), eye)
+        ranked(torch.zeros(2, 3), eye)
     with pytest.raises(ValueError, match="relevant must be bool"):
-        retrieve_by_score(torch.zeros(2, 2), torch.eye(2))
+        ranked(torch.zeros(2, 2), torch.eye(2))
     with pytest.raises(ValueError, match="needs a true caption"):
-        retrieve_by_score(torch.zeros(2, 2), torch.tensor([[True, True], [False, False]]))
+        ranked(torch.zeros(2, 2), torch.tensor([[True, True], [False, False]]))
 
 
 @pytest.mark.parametrize(("direction", "k"), [("tr", 1), ("TR", 0)])
@@ -163,7 +157,7 @@ def test_chance_is_the_recall_of_a_random_ranking(direction: Direction, k: int) 
     relevant = uneven_relevance([1, 2, 4, 1])
     g, n_draws = generator(3), 4000
     found = sum(
-        retrieve_by_score(torch.rand(relevant.shape, generator=g), relevant).recall(direction, k)
+        ranked(torch.rand(relevant.shape, generator=g), relevant).recall(direction, k)
         for _ in range(n_draws)
     )
     # four standard errors of a mean of n_draws values in [0, 1]

@@ -35,11 +35,6 @@ class FrechetTest:
     n_x: int
     n_y: int
 
-    @property
-    def excess(self) -> float:
-        """Distance beyond that of random splits: about 0 without shift."""
-        return self.distance - self.without_shift
-
 
 def frechet_distance(x: Matrix, y: Matrix) -> float:
     """|mu_x - mu_y|^2 + tr(S_x + S_y - 2 (S_x S_y)^(1/2)), in [0, inf).
