@@ -103,7 +103,7 @@ def _readme() -> None:
 @app.command("calibrate", help="try learning rates on another world")
 def _calibrate(
     profile: str = "demo-full",
-    world_seed: Annotated[int, Option(parser=of.whole_number, help="not the profile's own")] = 0,
+    world_seed: Annotated[int, Option(parser=of.at_least(0), help="not the profile's own")] = 0,
     lr: Annotated[
         list[float] | None,
         Option(metavar="LR ...", help="one or several", show_default=" ".join(map(str, RATES))),
@@ -187,7 +187,7 @@ def _verify(name: of.DataSetName, root: of.DataRoot = None) -> None:
 def _export(
     folder: Annotated[Path, Argument()],
     seed: Annotated[int, Option()] = 0,
-    n_test: Annotated[int, Option(parser=of.whole_number)] = 250,
+    n_test: Annotated[int, Option(parser=of.at_least(0))] = 250,
 ) -> None:
     from matlib.data.karpathy import read_karpathy
     from matlib.scenes.world import World

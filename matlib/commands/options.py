@@ -59,29 +59,18 @@ def read_shard(text: str) -> Shard:
     return Shard(int(first), int(second))
 
 
-def whole_number(given: str | int) -> int:
-    """A whole number, 0 or more; a default comes as the number that it is.
+def at_least(least: int, hint: str = "") -> Callable[[str | int], int]:
+    """Reads a whole number, and refuses others; a default comes as the number that it is."""
 
-    Raises:
-        typer.BadParameter: it is none.
-    """
-    text = str(given)
-    if not (text.isascii() and text.isdecimal()):
-        raise typer.BadParameter(f"expected a whole number, 0 or more; got {text!r}")
-    return int(text)
+    def number(given: str | int) -> int:
+        text = str(given)
+        if not (text.isascii() and text.isdecimal()) or int(text) < least:
+            raise typer.BadParameter(
+                f"expected a whole number, {least} or more{hint}; got {text!r}"
+            )
+        return int(text)
 
-
-def positive(text: str) -> int:
-    """A whole number, 1 or more.
-
-    Raises:
-        typer.BadParameter: it is none.
-    """
-    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
-        raise typer.BadParameter(
-            f"expected a whole number, 1 or more (leave the option away for all); got {text!r}"
-        )
-    return int(text)
+    return number
 
 
 def one_of(*names: str) -> Callable[[str], str]:
@@ -97,9 +86,14 @@ def one_of(*names: str) -> Callable[[str], str]:
 
 DataFolder = Annotated[Path | None, Option("--data", help="folder of a data set on disk")]
 ResultsFolder = Annotated[Path | None, Option(help="folder of all results")]
-ImageLimit = Annotated[int | None, Option(parser=positive, help="at most so many test images")]
+ImageLimit = Annotated[
+    int | None,
+    Option(
+        parser=at_least(1, " (leave the option away for all)"), help="at most so many test images"
+    ),
+]
 WorkerCount = Annotated[
-    int, Option(parser=whole_number, help="runs at once on a CPU; 0: one for each core")
+    int, Option(parser=at_least(0), help="runs at once on a CPU; 0: one for each core")
 ]
 DataSetName = Annotated[
     str,

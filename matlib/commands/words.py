@@ -59,48 +59,34 @@ class Words:
             return {"synonyms": file_hash(self.synonyms), "k": self.k}
         return {"masked_lm": named_weights(self.masked_lm), "k": self.k}
 
-    def check(self) -> None:
-        """Find a missing, empty or wrong file before any long work.
+    def meet(self, captions: Sequence[str], *, released: bool = False) -> tuple[str, ...]:
+        """Find what is wrong before any long work, and what the file's keys miss, as notes.
 
         Raises:
             FileNotFoundError, ValueError: no such file, nothing in it, or a key that does not
-                hold words; both are named.
+                hold words; keys that miss a caption by capitals or marks alone, keys of none of
+                the captions, positions outside a caption, or not one edit in all.
         """
-        if self.candidates is not None:
-            for caption, rows in read_mapping(self.candidates, "candidates").items():
-                _check_rows(f"{self.candidates}, {caption!r:.80}", rows)
-        if self.synonyms is not None:
-            self._listed()
-        folder = Path(self.masked_lm)
-        needed = (*folder.glob("*.safetensors"), *folder.glob("tokenizer.json"))
-        if folder.is_absolute() and not needed:
-            raise FileNotFoundError(
-                f"no masked language model in {self.masked_lm}: expected a folder with "
-                "model.safetensors and tokenizer.json"
-            )
-
-    def meet(self, captions: Sequence[str], *, released: bool = False) -> tuple[str, ...]:
-        """What the file's keys miss of these captions, as notes for people.
-
-        Raises:
-            ValueError: keys that miss a caption by capitals or marks alone, keys of none of the
-                captions, positions outside a caption, or not one edit in all.
-        """
-        if not self.masked_lm:
-            self.table(captions, "cpu", released=released)
-        if self.candidates is not None:
-            given = self._keyed(released)
-            n_unused, n_bare = (
-                len(given.keys() - {*captions}),
-                sum(c not in given for c in captions),
-            )
-            if not n_unused and not n_bare:
-                return ()
-            return (
-                f"{self.candidates.name}: {n_bare:,} captions have no key there and stay as they "
-                f"are; {n_unused:,} keys are no caption here",
-            )
-        return ()
+        if self.masked_lm:
+            folder = Path(self.masked_lm)
+            needed = (*folder.glob("*.safetensors"), *folder.glob("tokenizer.json"))
+            if folder.is_absolute() and not needed:
+                raise FileNotFoundError(
+                    f"no masked language model in {folder}: expected a folder with "
+                    "model.safetensors and tokenizer.json"
+                )
+            return ()
+        self.table(captions, "cpu", released=released)
+        if self.candidates is None:
+            return ()
+        given = self._keyed(released)
+        n_unused, n_bare = len(given.keys() - {*captions}), sum(c not in given for c in captions)
+        if not n_unused and not n_bare:
+            return ()
+        return (
+            f"{self.candidates.name}: {n_bare:,} captions have no key there and stay as they "
+            f"are; {n_unused:,} keys are no caption here",
+        )
 
     def table(self, captions: Sequence[str], device: str, *, released: bool = False) -> Table:
         """The allowed edits of every caption.
@@ -116,7 +102,7 @@ class Words:
             self._check_keys(given, captions)
             table = from_table(captions, [given.get(caption, []) for caption in captions])
         elif self.synonyms is not None:
-            table = from_synonyms(captions, self._listed(), k=self.k)
+            table = from_synonyms(captions, _read_synonyms(self.synonyms), k=self.k)
         else:
             masked_lm = MaskedLM.load(self.masked_lm)
             masked_lm.model.to(device)
@@ -128,15 +114,6 @@ class Words:
                 "be attacked: its words must occur in them, and stop words are left alone"
             )
         return table
-
-    def _listed(self) -> dict[str, list[str]]:
-        """The file of synonyms, checked."""
-        assert self.synonyms is not None
-        try:
-            return checked_synonyms(read_mapping(self.synonyms, "synonyms"))
-        except ValueError as error:
-            prefix = "" if str(self.synonyms) in str(error) else f"{self.synonyms}: "
-            raise ValueError(f"{prefix}{error}") from error
 
     def _keyed(self, released: bool) -> dict[str, list[tuple[int, str]]]:
         """The file of candidates, its keys as captions are read."""
@@ -182,6 +159,14 @@ class Words:
                     f"{self.candidates}, {caption!r:.80}: it has {n} words, numbered from 0; "
                     f"{list(outside[0])} lies outside it"
                 )
+
+
+def _read_synonyms(path: Path) -> dict[str, list[str]]:
+    content = read_mapping(path, "synonyms")
+    try:
+        return checked_synonyms(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _letters(caption: str) -> str:
