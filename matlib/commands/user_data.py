@@ -15,7 +15,7 @@ import torch
 
 from matlib.data.caption_files import read_caption_file
 from matlib.data.images import Fit, Interpolation, decode_image, find_images, one_spelling
-from matlib.data.karpathy import KarpathyEntry, read_entries
+from matlib.data.karpathy import KarpathyEntry, read_entries, relevance_of
 from matlib.data.pairs import ImageFiles, ImageTextPairs, n_readers
 from matlib.data.strict import check_whole, read_json
 from matlib.progress import Progress
@@ -63,7 +63,7 @@ def read_user_data(images: Path, captions: Path, split: str = "test") -> ImageTe
         captions=tuple(text for texts in per_image for text in texts),
         image_of=torch.tensor(own, dtype=torch.long),
         image_ids=tuple(names),
-        relevant=_relevant(also, own),
+        relevant=relevance_of(also),
         notes=_notes(images, names) if not also else (),
     )
 
@@ -97,17 +97,14 @@ def identity(pairs: ImageTextPairs, files: Sequence[str], rows: torch.Tensor | N
     """
     rows = torch.arange(len(pairs)) if rows is None else rows
     columns = torch.isin(pairs.image_of, rows).nonzero().flatten()
+    true_of = None if pairs.relevant is None else pairs.relevant[rows][:, columns]
     content = {
         "images": [[pairs.image_ids[i], files[i]] for i in rows.tolist()],
         "captions": [pairs.captions[i] for i in columns.tolist()],
         "image_of": pairs.image_of[columns].tolist(),
-        "relevant": _pairs_of(pairs.relevant, rows, columns),
+        "relevant": None if true_of is None else true_of.nonzero().tolist(),
     }
     return text_hash(json.dumps(content))
-
-
-def _pairs_of(relevant: torch.Tensor | None, rows: torch.Tensor, columns: torch.Tensor) -> Any:
-    return None if relevant is None else relevant[rows][:, columns].nonzero().tolist()
 
 
 def check_readable(pairs: ImageTextPairs, rows: Sequence[int]) -> None:
@@ -184,19 +181,6 @@ def _of_split(entries: Sequence[KarpathyEntry], split: str, path: Path) -> list[
         present = ", ".join(sorted({entry.split for entry in entries}))
         raise ValueError(f"{path}: no {split} images; --split is one of: {present}, all")
     return chosen
-
-
-def _relevant(entries: Sequence[KarpathyEntry], own: Sequence[int]) -> torch.Tensor | None:
-    """bool (N, M) if the file says that captions are true of further images, else None."""
-    if not any(any(entry.also_true_of) for entry in entries):
-        return None
-    row_of = {entry.imgid: i for i, entry in enumerate(entries)}
-    relevant = torch.zeros(len(entries), len(own), dtype=torch.bool)
-    relevant[torch.tensor(own), torch.arange(len(own))] = True
-    others = [numbers for entry in entries for numbers in entry.also_true_of]
-    for caption, numbers in enumerate(others):
-        relevant[[row_of[n] for n in numbers if n in row_of], caption] = True
-    return relevant
 
 
 def _notes(folder: Path, names: Sequence[str]) -> tuple[str, ...]:

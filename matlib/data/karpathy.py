@@ -114,7 +114,7 @@ def read_karpathy(
         captions=tuple(caption for entry in entries for caption in entry.captions),
         image_of=torch.tensor(owners, dtype=torch.long),
         image_ids=tuple(entry.image_id for entry in entries),
-        relevant=_relevance(entries),
+        relevant=relevance_of(entries),
         notes=tuple(notes),
     )
 
@@ -269,7 +269,7 @@ def _decode_all(
     return data
 
 
-def _relevance(entries: Sequence[KarpathyEntry]) -> Tensor | None:
+def relevance_of(entries: Sequence[KarpathyEntry]) -> Tensor | None:
     """bool (N, M) if any caption is said to be true of other images too, else None."""
     if not any(any(entry.also_true_of) for entry in entries):
         return None
