@@ -9,7 +9,7 @@ import typer
 from typer import Argument, Option
 
 from matlib.commands import options as of
-from matlib.launcher import forget_empty, n_processes
+from matlib.launcher import forget_empty, n_processes, share_of_array
 from matlib.progress import speak_utf8
 
 # What a command imports waits until it is run: `--help` needs neither torch nor pandas.
@@ -24,6 +24,8 @@ app.add_typer(data_sets, name="data", help="fetch, verify or export data sets")
 RATES = [2e-4, 5e-4, 1e-3]
 STOPPED = 130
 """Of a process that was interrupted, as shells have it."""
+
+SHARD_HELP = "i/n: train and judge every n-th row only; in an array of Slurm or Kubernetes, its own"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,9 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @app.callback()
-def _before(context: typer.Context) -> None:
-    if n_processes() > 1 and context.invoked_subcommand != "study":
-        raise ValueError("of several processes only `study` makes use: start one, not torchrun")
+def _before() -> None:
+    if (n := n_processes()) > 1:
+        raise ValueError(
+            f"torchrun started {n} of these: start one. It uses every GPU of its machine, and "
+            "machines share a study by --shard i/n"
+        )
 
 
 @app.command("study", help="run all notebooks of a profile and its report")
@@ -56,9 +61,7 @@ def _study(
     limit: of.ImageLimit = None,
     shard: Annotated[
         of.Shard | None,
-        Option(
-            parser=of.read_shard, metavar="I/N", help="i/n: train and judge every n-th row only"
-        ),
+        Option(parser=of.read_shard, metavar="I/N", help=SHARD_HELP),
     ] = None,
     workers: of.WorkerCount = 0,
     publish: Annotated[
@@ -68,16 +71,12 @@ def _study(
         ),
     ] = False,
 ) -> None:
-    from matlib.study.run.pipeline import launched, run_launched, run_shard, run_study
+    from matlib.study.run.pipeline import run_shard, run_study
     from matlib.study.study import results_folder
 
     what = profile, results or results_folder(), data, limit or 0
-    if me := launched():
-        if shard:
-            raise ValueError("torchrun shares out the rows by itself: leave --shard away")
-        run_launched(me, *what, publish=publish, workers=workers)
-    elif shard:
-        run_shard(*what, shard, publish=publish, workers=workers)
+    if share := shard or share_of_array():
+        run_shard(*what, share, publish=publish, workers=workers)
     else:
         run_study(*what, publish=publish, workers=workers)
 

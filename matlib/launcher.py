@@ -1,4 +1,4 @@
-"""What a launcher such as torchrun says in environment variables; an empty one says nothing."""
+"""What torchrun, Slurm and Kubernetes say in environment variables; an empty one says nothing."""
 
 from __future__ import annotations
 
@@ -29,3 +29,39 @@ def forget_empty(variables: MutableMapping[str, str] = os.environ) -> None:
     for name in (*GROUP_VARIABLES, "LOCAL_WORLD_SIZE"):
         if not variables.get(name, "unset").strip():
             del variables[name]
+
+
+SLURM = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN")
+KUBERNETES = ("JOB_COMPLETION_INDEX", "JOB_COMPLETIONS")
+"""The first is set in each pod of an indexed job, the second by the job's manifest: Kubernetes
+itself tells no pod how many there are."""
+
+
+def share_of_array(variables: Mapping[str, str] = os.environ) -> tuple[int, int] | None:
+    """This process's share (i of n, from 1) in an array of Slurm or Kubernetes; None outside one.
+
+    Raises:
+        ValueError: half of an array's variables are set, or they hold no number of an array.
+    """
+    for names in (SLURM, KUBERNETES):
+        told = {name: text for name in names if (text := variables.get(name, "").strip())}
+        if not told:
+            continue
+        if missing := [name for name in names if name not in told]:
+            raise ValueError(
+                f"{', '.join(told)} is set but {' and '.join(missing)} is not: set it to the "
+                "array's, or give --shard i/n"
+            )
+        index, count, first = [*told.values(), "0"][:3]
+        step = variables.get("SLURM_ARRAY_TASK_STEP", "").strip() if names is SLURM else ""
+        try:
+            number, rest = divmod(int(index) - int(first), int(step or "1"))
+            if rest == 0 and 0 <= number < int(count):
+                return number + 1, int(count)
+        except (ValueError, ZeroDivisionError):  # no numbers
+            pass
+        raise ValueError(
+            f"{', '.join(map('='.join, told.items()))} is no place in an array whose numbers "
+            "follow one another, such as --array=1-4: give --shard i/n"
+        )
+    return None
