@@ -1,13 +1,17 @@
-"""Writing that survives a kill and a full disk."""
+"""Writing that survives a kill and a full disk, and whether a folder's locks can be trusted."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, SoftFileLock, Timeout
 
 MIN_FREE_BYTES = 100 * 2**20
 """Less free space than this is refused before work starts rather than found out after it."""
@@ -102,3 +106,52 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+LOCAL_LOCKS = {
+    "nfs": ("nolock", "local_lock=all", "local_lock=flock"),
+    "nfs4": ("local_lock=all", "local_lock=flock"),
+    "lustre": ("localflock",),
+    "fuse.sshfs": ("rw",),  # whatever its options
+}
+"""Options of shared file systems under which a lock is not seen by other machines."""
+
+
+def lock_fault(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
+    """What is wrong with file locks in a folder that exists; "" where they hold, as far as seen.
+
+    Args:
+        mounts: the system's table of mounted file systems; where it has none, other machines
+            are not thought of.
+    """
+    path = folder / f".locks.{os.getpid()}"
+    first, second = FileLock(path), FileLock(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it falls back is said below
+            first.acquire(timeout=0)
+        if isinstance(first, SoftFileLock):
+            return "there is no flock here, and the lock of a killed process stays"
+        with suppress(Timeout), second.acquire(timeout=0):
+            return "two processes can hold one lock at the same time"
+    except (OSError, NotImplementedError) as error:
+        return f"a lock cannot be taken ({error})"
+    finally:
+        first.release(force=True)
+        path.unlink(missing_ok=True)
+    table = mounts.read_text(encoding="utf-8", errors="replace") if mounts.is_file() else ""
+    kind, options = _mounted(folder.resolve(), table)
+    if any(option in options for option in LOCAL_LOCKS.get(kind, ())):
+        return f"this {kind} folder is mounted so that other machines do not see its locks"
+    return ""
+
+
+def _mounted(folder: Path, table: str) -> tuple[str, list[str]]:
+    """Kind and options of the file system that a folder lies on; the last mounted counts."""
+    found, depth = ("", [""]), -1
+    for line in table.splitlines():
+        _, place, kind, options, *_ = line.split(" ")
+        place = re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), place)
+        if folder.is_relative_to(place) and len(Path(place).parts) >= depth:
+            found, depth = (kind, options.split(",")), len(Path(place).parts)
+    return found

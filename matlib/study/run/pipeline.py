@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from matlib.files import write_durably
+from matlib.files import lock_fault, write_durably
 from matlib.study.profile.profile import Profile, load_profile, profile_names
 from matlib.study.publish.notebooks import find_notebooks, refuse_unfit, run_notebooks
 from matlib.study.publish.published import publish_outputs
@@ -87,7 +87,7 @@ def run_study(
     say(f"study {checked.name}: {checked.about}")
     if not is_writable(folder):
         return _show(study, say)
-    _require_files(study)
+    _look_around(study, say)
     keep_profile(checked, folder)
     say(f"about {checked.minutes:g} minutes; results in {folder}")
     at_once = n_workers(checked, workers)
@@ -109,9 +109,15 @@ def run_study(
     return page
 
 
-def _require_files(study: Study) -> None:
+def _look_around(study: Study, say: Say) -> None:
+    """Refuse missing data, and warn of a folder that several processes must not share."""
     if isinstance(study.source, KarpathySource):
         study.source.require_files()
+    if fault := lock_fault(study.root):
+        say(
+            f"file locks cannot be trusted in {study.root}: {fault}. Let one process work there "
+            "at a time (--workers 1, no --shard), or give --results on another file system"
+        )
 
 
 def _show(study: Study, say: Say) -> Path:
@@ -237,7 +243,7 @@ def run_shard(
         workers: runs at the same time on a CPU; 0: as many as there are cores.
     """
     study = open_study(profile, str(results), str(data) if data else "", limit)
-    _require_files(study)
+    _look_around(study, say)
     _take_records(study, say, whole=True)
     i, n = shard
     say(f"shard {i}/{n} of study {study.profile.name}; results in {study.root}")
