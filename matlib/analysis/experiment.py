@@ -38,6 +38,7 @@ from matlib.evaluation.statistics import (
     Estimate,
     bootstrap_mean,
     holm,
+    over_seeds,
     percentile_estimate,
     t_interval,
 )
@@ -165,7 +166,7 @@ def fit_effects(runs: pd.DataFrame, *, n_boot: int = 2000, seed: int = 0) -> Eff
     else:
         samples = torch.from_numpy(_resampled_fits(design, gain, points, n_boot, seed))
         estimates = {
-            term: percentile_estimate(float(centre[k]), samples[:, k], n_points, 0.95, 0.0)
+            term: percentile_estimate(float(centre[k]), samples[:, k], n_points)
             for k, term in enumerate(terms)
         }
         p = {term: _two_sided(samples[:, k]) for k, term in enumerate(terms)}
@@ -338,7 +339,7 @@ def _moved(part: pd.DataFrame, dial: str, column: str, n_boot: int, seed: int) -
     own = differences[:, farthest]
     rng = np.random.default_rng((seed, 0))
     samples = own[rng.integers(len(own), size=(n_boot, len(own)))].mean(1)
-    return percentile_estimate(float(own.mean()), torch.from_numpy(samples), len(own), 0.95, 0.0)
+    return percentile_estimate(float(own.mean()), torch.from_numpy(samples), len(own))
 
 
 def _verdict(is_own: bool, found: Estimate, share: float) -> str:
@@ -385,7 +386,6 @@ def gains_of_techniques(runs: pd.DataFrame, reference: str) -> pd.DataFrame:
         )
         about = ("row", "technique", "augmentation", "modality", "n_train", "n_variants")
         means = ("worst", "sga", "clean", "seconds", "validation", *GAIN_COORDINATES)
-        n_seeds = len(part) if len(part) >= MIN_SEEDS_FOR_INTERVAL else 1
         rows.append(
             {
                 **{column: first[column] for column in about},
@@ -394,7 +394,7 @@ def gains_of_techniques(runs: pd.DataFrame, reference: str) -> pd.DataFrame:
                 "sga_gain": of_sga.value, "sga_low": of_sga.low, "sga_high": of_sga.high,
                 "gap": gap.value, "gap_low": gap.low, "gap_high": gap.high,
                 "clean_gain": of_clean.value, "clean_low": of_clean.low,
-                "clean_high": of_clean.high, "n_seeds": n_seeds,
+                "clean_high": of_clean.high, "n_seeds": own.n_seeds,
             }
         )  # fmt: skip
     found = pd.DataFrame(rows)
@@ -402,9 +402,7 @@ def gains_of_techniques(runs: pd.DataFrame, reference: str) -> pd.DataFrame:
 
 
 def _estimate(values: list[float], low: float, high: float) -> Estimate:
-    if len(values) >= MIN_SEEDS_FOR_INTERVAL:
-        return t_interval(values)
-    return Estimate(values[0], low, high, 1, math.nan)
+    return over_seeds(values, lambda: Estimate(values[0], low, high, 1))
 
 
 def best_on_validation(runs: pd.DataFrame, modality: str) -> str | None:

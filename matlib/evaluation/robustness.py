@@ -390,6 +390,11 @@ def judge_transfer(
 WORST = "worst"
 
 
+def key_of(attack: str, threat: str) -> Key:
+    """Under which an attack stands in the outcomes of a suite, where `threat` is that of words."""
+    return attack, "" if attack in ("clean", "pgd") else threat
+
+
 def worst_under(
     outcomes: Mapping[tuple[str, str], Outcomes],
     threat: str,

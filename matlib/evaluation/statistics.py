@@ -14,16 +14,12 @@
 - **Floor.** Where the intervals of the defended and the undefended model both reach down to
   chance, there is nothing to compare: *inconclusive (floor)*.
 - A verdict follows from the interval by `verdict`, never from a person.
-
-Estimates with intervals, and the bootstrap of means and ratios over independent units.
-
-From seeds and p-values to words: the t-interval, Holm's correction, the verdict.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -38,6 +34,9 @@ Endpoint = tuple[tuple[Direction, int], ...]
 """Recalls that are averaged, e.g. (("TR", 5),) for TR@5."""
 
 PRIMARY: Endpoint = (("TR", 1), ("IR", 1))
+
+LEVEL = 0.95
+"""Of every interval, unless another is asked for."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def bootstrap_contrast(
     endpoint: Endpoint = PRIMARY,
     n_boot: int = 2000,
     seed: int = 0,
-    level: float = 0.95,
+    level: float = LEVEL,
     threshold: float = 0.0,
 ) -> Estimate:
     """Interval of a weighted sum of endpoints, resampling images with all their captions.
@@ -130,23 +129,11 @@ def recall_estimate(
 
 def primary_endpoint(outcomes: Outcomes) -> float:
     """Mean of TR@1 and IR@1: the study's primary endpoint, in [0, 1]."""
-    return endpoint_value(outcomes, PRIMARY)
-
-
-def endpoint_value(outcomes: Outcomes, endpoint: Endpoint) -> float:
-    """Mean of the recalls of `endpoint`, in [0, 1]."""
-    return sum(outcomes.recall(direction, k) for direction, k in endpoint) / len(endpoint)
+    return sum(outcomes.recall(direction, k) for direction, k in PRIMARY) / len(PRIMARY)
 
 
 def primary_difference(
-    first: Outcomes,
-    second: Outcomes | None,
-    own: Tensor,
-    *,
-    n_boot: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-    threshold: float = 0.0,
+    first: Outcomes, second: Outcomes | None, own: Tensor, *, n_boot: int = 2000, seed: int = 0
 ) -> Estimate:
     """Primary endpoint of `first` minus that of `second` on the same queries, paired.
 
@@ -158,65 +145,26 @@ def primary_difference(
         ValueError: outcomes of different queries.
     """
     if second is None:
-        return _share(
-            first, own, PRIMARY, n_boot=n_boot, seed=seed, level=level, threshold=threshold
-        )
-    return bootstrap_contrast(
-        [Stratum(((1.0, first), (-1.0, second)), own)],
-        n_boot=n_boot,
-        seed=seed,
-        level=level,
-        threshold=threshold,
-    )
+        return _share(first, own, PRIMARY, n_boot=n_boot, seed=seed)
+    pair = Stratum(((1.0, first), (-1.0, second)), own)
+    return bootstrap_contrast([pair], n_boot=n_boot, seed=seed)
 
 
 def _share(
-    outcomes: Outcomes,
-    own: Tensor,
-    endpoint: Endpoint,
-    *,
-    n_boot: int,
-    seed: int,
-    level: float = 0.95,
-    threshold: float = 0.0,
+    outcomes: Outcomes, own: Tensor, endpoint: Endpoint, *, n_boot: int, seed: int
 ) -> Estimate:
-    """Interval of one model's endpoint; exact where resampling has nothing to show.
+    """95 % interval of one model's endpoint; exact where resampling has nothing to show.
 
     With no hit at all (or no miss) every resample is the same and the percentile interval is
     a point. The interval is then Clopper & Pearson's for that many *images*: 0 of 250 is
     0 to 1.5 %.
     """
-    found = bootstrap_contrast(
-        [Stratum(((1.0, outcomes),), own)],
-        endpoint=endpoint,
-        n_boot=n_boot,
-        seed=seed,
-        level=level,
-        threshold=threshold,
-    )
-    beyond = 1 - ((1 - level) / 2) ** (1 / found.n)
+    alone = Stratum(((1.0, outcomes),), own)
+    found = bootstrap_contrast([alone], endpoint=endpoint, n_boot=n_boot, seed=seed)
+    beyond = 1 - ((1 - LEVEL) / 2) ** (1 / found.n)
     if found.value == 0.0:
         return replace(found, high=beyond)
     return replace(found, low=1 - beyond) if found.value == 1.0 else found
-
-
-def per_seed_differences(
-    first: Sequence[Outcomes], second: Sequence[Outcomes], endpoint: Endpoint = PRIMARY
-) -> list[float]:
-    """Endpoint of `first` minus that of `second` for each seed; the input of `t_interval`.
-
-    Args:
-        first, second: outcomes of two methods, seed by seed in the same order.
-
-    Raises:
-        ValueError: different numbers of seeds.
-    """
-    if len(first) != len(second):
-        raise ValueError(f"expected the same seeds twice; got {len(first)} and {len(second)}")
-    return [
-        endpoint_value(a, endpoint) - endpoint_value(b, endpoint)
-        for a, b in zip(first, second, strict=True)
-    ]
 
 
 ResamplingUnit = Literal["query", "seed"]
@@ -242,6 +190,11 @@ class Estimate:
     p_below: float = float("nan")
     unit: ResamplingUnit = "query"
 
+    @property
+    def n_seeds(self) -> int:
+        """Trained weights that it speaks of: below three seeds those of the first alone."""
+        return self.n if self.unit == "seed" else 1
+
 
 def bootstrap_ratio(
     numerator: Tensor,
@@ -249,7 +202,7 @@ def bootstrap_ratio(
     *,
     n_boot: int = 2000,
     seed: int = 0,
-    level: float = 0.95,
+    level: float = LEVEL,
     threshold: float = 0.0,
 ) -> Estimate:
     """Interval of sum(numerator) / sum(denominator), resampling units (rows).
@@ -279,7 +232,7 @@ def bootstrap_mean(
     *,
     n_boot: int = 2000,
     seed: int = 0,
-    level: float = 0.95,
+    level: float = LEVEL,
     threshold: float = 0.0,
 ) -> Estimate:
     """Interval of the mean of (n,) independent values.
@@ -314,7 +267,7 @@ def resampled_ratios(
 
 
 def percentile_estimate(
-    value: float, samples: Tensor, n: int, level: float, threshold: float
+    value: float, samples: Tensor, n: int, level: float = LEVEL, threshold: float = 0.0
 ) -> Estimate:
     """The estimate `value` with the percentile interval of its bootstrap `samples`."""
     if not 0 < level < 1:
@@ -342,7 +295,7 @@ MIN_SEEDS_FOR_CLAIM = 5
 
 
 def t_interval(
-    differences: Sequence[float], *, level: float = 0.95, threshold: float = 0.0
+    differences: Sequence[float], *, level: float = LEVEL, threshold: float = 0.0
 ) -> Estimate:
     """Student's interval of the mean of per-seed differences.
 
@@ -360,6 +313,50 @@ def t_interval(
     else:
         p = float(stats.t.sf((mean - threshold) / error, n - 1))
     return Estimate(mean, mean - half, mean + half, n, p, "seed")
+
+
+def over_seeds(values: Sequence[float], fewer: Callable[[], Estimate]) -> Estimate:
+    """The rule of intervals: over training seeds where there are three; else what `fewer` says.
+
+    Args:
+        values: what was found with each seed.
+        fewer: gives the estimate from the weights of the first seed alone.
+    """
+    return t_interval(values) if len(values) >= MIN_SEEDS_FOR_INTERVAL else fewer()
+
+
+def endpoint_over_seeds(
+    first: Sequence[Outcomes],
+    second: Sequence[Outcomes] | None,
+    own: Tensor,
+    *,
+    n_boot: int = 2000,
+) -> Estimate:
+    """The primary endpoint of a method, or its difference from another's, by that rule.
+
+    Args:
+        first: outcomes with each training seed, all on the same queries.
+        second: those of the other method with the same seeds, paired; None for the endpoint
+            of `first` alone.
+        own: int64 (M,), the image of each caption: below three seeds images are resampled.
+
+    Returns:
+        a share of 1, or a difference in [-1, 1].
+
+    Raises:
+        ValueError: no seed, other numbers of seeds, or outcomes of different queries.
+    """
+    if not first or (second is not None and len(second) != len(first)):
+        n = "none" if second is None else len(second)
+        raise ValueError(f"expected the same seeds twice, one or more; got {len(first)} and {n}")
+    values = [primary_endpoint(each) for each in first]
+    if second is not None:
+        values = [a - primary_endpoint(b) for a, b in zip(values, second, strict=True)]
+
+    def of_first() -> Estimate:
+        return primary_difference(first[0], second[0] if second else None, own, n_boot=n_boot)
+
+    return over_seeds(values, of_first)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -390,17 +387,6 @@ Verdict = Literal[
 ]
 
 
-def is_at_floor(defended: Estimate, undefended: Estimate, chance: float) -> bool:
-    """Whether both intervals reach down to chance, so that there is nothing to compare.
-
-    An interval wholly below chance (an attack can do that) counts as reaching it.
-
-    Args:
-        chance: the same endpoint of a random ranking, from `chance_recall`.
-    """
-    return defended.low <= chance and undefended.low <= chance
-
-
 def verdict(
     low: float,
     high: float,
@@ -422,7 +408,8 @@ def verdict(
         threshold: smallest difference that counts.
         p_adjusted: one-sided p-value after Holm; above `alpha`, nothing is *supported*.
         alpha: one-sided, so that it fits the two-sided 95 % interval.
-        at_floor: from `is_at_floor`.
+        at_floor: both sides' intervals reach down to `chance_recall` (an attack can push below
+            it), so that there is nothing to compare.
 
     Raises:
         ValueError: an interval that ends before it begins.

@@ -23,7 +23,7 @@ from matlib.evaluation import sanity_checks, sanity_judge
 from matlib.evaluation.retrieval import Outcomes
 from matlib.evaluation.sanity_checks import COLUMNS, sanity, to_frame
 from matlib.evaluation.sanity_subject import Check, SanitySubject
-from matlib.evaluation.statistics import primary_difference
+from matlib.evaluation.statistics import Stratum, bootstrap_contrast
 from tests.toys import generator, tiny_encoder
 
 N = 40
@@ -355,7 +355,8 @@ def ranks(seed: int, n_right: int) -> Outcomes:
 def test_the_bounds_are_those_of_the_paired_bootstrap() -> None:
     high, low = ranks(0, 30), ranks(1, 20)
     found = subject().compare("x", "y", {"high": [high], "low": [low]}, [("high", "low")])
-    expected = primary_difference(high, low, PAIRS.image_of, n_boot=2000, seed=3, level=0.9)
+    pair = Stratum(((1.0, high), (-1.0, low)), PAIRS.image_of)
+    expected = bootstrap_contrast([pair], n_boot=2000, seed=3, level=0.9)
     points = [100 * x for x in (expected.value, expected.low, expected.high)]
     assert found.gains == {"high - low": pytest.approx(points)}
     below = subject().compare("x", "y", {"high": [high]}, [("high", 0.25)])

@@ -12,8 +12,10 @@ import pytest
 
 from matlib.analysis.experiment import DIALS
 from matlib.evaluation.retrieval import Outcomes, worst_of
+from matlib.evaluation.robustness import key_of
 from matlib.evaluation.statistics import Estimate, primary_endpoint
-from matlib.study.made.judgings import INSIDE_ATTACKS, PAIRS_ATTACKS, inside
+from matlib.evaluation.suite import Key
+from matlib.study.made.judgings import INSIDE_ATTACKS, PAIRS_ATTACKS, Judging, inside, pairs
 from matlib.study.made.measures import coordinates
 from matlib.study.made.models import defended
 from matlib.study.made.pairs import generated, pairs_notes
@@ -26,10 +28,10 @@ from matlib.study.run.tasks import all_rows, is_done, make_rows, tasks_of
 from matlib.study.study import Study
 from matlib.study.tables.contrasts import _turned, failed_checks, pairs_contrasts
 from matlib.study.tables.ledger import CONTRAST_COLUMNS, ledger
+from matlib.study.tables.recalls import of_pairs
 from matlib.study.tables.results import write_results
 from matlib.study.tables.techniques import (
     RUN_COLUMNS,
-    found_by,
     intervention_table,
     sweep_table,
     technique_table,
@@ -85,8 +87,7 @@ def test_gains_over_the_number_of_pairs_are_over_mat_on_as_many(study: Study) ->
     gains = table[table["attack"] == "gain"].set_index("level")
     row = "mat+.captions+renderings"
     assert gains["row"].to_dict() == {12.0: f"{row}.t12", 24.0: row}  # no MAT has 8 pairs
-    one, other = (primary_endpoint(found_by(study, name, 0)["worst"])
-                  for name in (f"{row}.t12", "mat.t12"))  # fmt: skip
+    one, other = (of_pairs(study, (0,)).level(name, "worst") for name in (f"{row}.t12", "mat.t12"))
     assert gains.loc[12.0, "value"] == pytest.approx(one - other)
     assert gains.loc[12.0, "low"] <= one - other <= gains.loc[12.0, "high"]
 
@@ -94,18 +95,19 @@ def test_gains_over_the_number_of_pairs_are_over_mat_on_as_many(study: Study) ->
 def test_rows_of_the_comparison_are_means_over_all_seeds(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three seeds, of which the second and third have other attacks for their worst one."""
+    """Three seeds; the second's every attack leaves what none leaves, the third's what PGD does."""
 
-    def found(_: Study, name: str, seed: int) -> dict[str, Outcomes]:
-        own = found_by(study, name, 0)
-        return {**own, "worst": own[("worst", "clean", "pgd")[seed]]}
+    def outcomes(_: Study, name: str, seed: int, how: Judging) -> dict[Key, Outcomes]:
+        own = study.outcomes(name, 0, how)
+        return own if seed == 0 else dict.fromkeys(own, own[("clean", "pgd")[seed - 1], ""])
 
-    monkeypatch.setattr("matlib.study.tables.techniques.found_by", found)
+    monkeypatch.setattr("matlib.study.study.Study.outcomes", outcomes)
     three = Study(study.profile.model_copy(update={"technique_seeds": (0, 1, 2)}),
                   study.root.parent, source=study.source)  # fmt: skip
     table = sweep_table(three)
     worst = table[(table["attack"] == "worst") & (table["dial"] == "strength")].set_index("row")
-    own = [primary_endpoint(found(study, "mat+.eda", seed)["worst"]) for seed in range(3)]
+    judged = of_pairs(study, (0,))
+    own = [judged.level("mat+.eda", attack) for attack in ("worst", "clean", "pgd")]
     assert worst.loc["mat+.eda", "value"] == pytest.approx(sum(own) / 3)
     assert worst.loc["mat+.eda", "n_seeds"] == 3 and worst.loc["mat+.eda.x0.5", "n_seeds"] == 1
     gains = table[table["attack"] == "gain"].set_index("level")["n_seeds"]
@@ -119,10 +121,10 @@ def test_gains_of_the_experiment_are_under_the_same_attacks_as_the_reference(stu
     [name] = [r.row for r in study.profile.intervention.runs()  # type: ignore[union-attr]
               if r.dials is not None
               and [getattr(r.dials, d) for d in DIALS] == [row[d] for d in DIALS]]  # fmt: skip
-    own = found_by(study, name, 0, inside(e))
-    reference = found_by(study, "mat", 0)
-    same = worst_of([reference[a] for a in INSIDE_ATTACKS])
-    expected = primary_endpoint(own["worst"]) - primary_endpoint(same)
+    own = study.outcomes(name, 0, inside(e))["worst", e.primary_threat]
+    reference = study.outcomes("mat", 0, pairs(e))
+    same = worst_of([reference[key_of(a, e.primary_threat)] for a in INSIDE_ATTACKS])
+    expected = primary_endpoint(own) - primary_endpoint(same)
     assert row["gain"] == pytest.approx(expected)
     true = table.set_index(list(DIALS))["true_fraction"]
     assert (true.xs(1.0, level="alignment") == 1).all()

@@ -13,12 +13,10 @@ from matlib.evaluation.statistics import primary_endpoint
 from matlib.study.made.base import base, masked_lm
 from matlib.study.made.judgings import INSIDE_ATTACKS, transfer as transfer_judging
 from matlib.study.made.transfer import (
-    TRANSFER_COLUMNS,
     Subject,
     architecture_rows,
     sources,
     subjects,
-    transfer_table,
     transferred,
 )
 from matlib.study.profile.parts import Model
@@ -27,7 +25,8 @@ from matlib.study.profile.rows import Run
 from matlib.study.run.records import accept_records, write_records
 from matlib.study.run.tasks import Rows, Task, is_done, make_rows, tasks_of
 from matlib.study.study import Study
-from matlib.study.tables.endpoints import ranking_table, transfer_of_ranking
+from matlib.study.tables.contrasts import transfer_of_ranking
+from matlib.study.tables.endpoints import TRANSFER_COLUMNS, ranking_table, transfer_table
 from matlib.study.tables.ledger import ledger
 from tests.study.smoke_parts import NO_PAIRS
 

@@ -5,16 +5,12 @@ Which models of a profile exchange attacks, and what every architecture is train
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from matlib.evaluation.retrieval import Outcomes
 from matlib.evaluation.robustness import transfer_from
-from matlib.evaluation.statistics import primary_difference
 from matlib.evaluation.suite import Key
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.progress import Progress
@@ -23,22 +19,12 @@ from matlib.study.identity.makers import makes
 from matlib.study.made import judgings
 from matlib.study.made.candidates import tables
 from matlib.study.made.judged import RANKS, load_ranks, save_ranks
-from matlib.study.made.judgings import (
-    INSIDE_ATTACKS,
-    TRANSFER_ATTACKS as ATTACKS,
-    judging_config,
-    moves_of,
-)
+from matlib.study.made.judgings import judging_config, moves_of
 from matlib.study.made.models import model
 from matlib.study.profile.profile import Profile
 from matlib.study.recipes import profile_of_architecture, rows_of
 from matlib.study.store.store import Artefact
 from matlib.study.study import Study
-
-TRANSFER_COLUMNS = ("source", "target", "attack", "value", "low", "high")
-
-NONE = "none"
-"""Source of the rows without an attack."""
 
 SEPARATOR = "/"
 
@@ -90,54 +76,6 @@ def _outcomes_in(artefact: Artefact) -> dict[str, dict[Key, Outcomes]]:
         target, attack, threat = name.split(SEPARATOR)
         found.setdefault(target, {})[attack, threat] = outcomes
     return found
-
-
-def transfer_table(study: Study, attacks: Sequence[str] = ATTACKS) -> pd.DataFrame:
-    """The primary endpoint of every target under every source's attacks, first seed.
-
-    Args:
-        attacks: some of `ATTACKS`.
-
-    Returns:
-        `COLUMNS`: names as `str(Subject)`, e.g. `mat` or `convnet:base`; shares of 1 with an
-        interval over images. Where source and target are the same the attack knows its
-        victim (white-box). Rows of the source `none` are the recall without attack (`clean`).
-        Empty where the study has only one model to compare.
-    """
-    threat, rows = study.profile.evaluation.primary_threat, []
-    origin = sources(study.profile)
-    for target in subjects(study.profile) if origin else []:
-        clean = judged_in_short(study, target, study.profile.seeds[0])["clean", ""]
-        rows.append(_row(study, NONE, str(target), "clean", clean))
-    for source in origin:
-        found = study.get(transferred(study, source))
-        rows += [
-            _row(study, str(source), target, attack, by[attack, "" if attack == "pgd" else threat])
-            for target, by in found.items()
-            for attack in attacks
-        ]
-    return pd.DataFrame(rows, columns=list(TRANSFER_COLUMNS))
-
-
-def judged_in_short(study: Study, subject: Subject, seed: int) -> dict[Key, Outcomes]:
-    """A model under `INSIDE_ATTACKS` and the primary threat, whoever judged it by more.
-
-    The study's own models were judged by the full suite; each attack has a generator of its
-    own, so that its numbers do not depend on the others.
-    """
-    own = study.of_architecture(subject.architecture)
-    how = own.inside_judging() if subject.architecture else own.main_judging("test")
-    found = own.judged(subject.row, 0 if subject.row == "base" else seed, how).outcomes
-    threat = study.profile.evaluation.primary_threat
-    keys = [(a, "" if a in ("clean", "pgd") else threat) for a in INSIDE_ATTACKS]
-    return {key: found[key] for key in keys}
-
-
-def _row(study: Study, source: str, target: str, attack: str, found: Outcomes) -> dict[str, Any]:
-    own, n_boot = study.pairs("test").image_of, study.profile.evaluation.n_boot
-    level = primary_difference(found, None, own, n_boot=n_boot)
-    numbers = (level.value, level.low, level.high)
-    return dict(zip(TRANSFER_COLUMNS, (source, target, attack, *numbers), strict=True))
 
 
 def _model_node(study: Study, subject: Subject) -> Node[OpenClipEncoder] | None:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from matlib.evaluation.robustness import worst_under
-from matlib.evaluation.statistics import primary_difference
+from matlib.evaluation.robustness import WORST
 from matlib.files import write_durably
 from matlib.study.profile.profile import Profile
 from matlib.study.profile.rows import Run
 from matlib.study.recipes import row_name
 from matlib.study.run.tasks import Rows, make_rows, n_workers
 from matlib.study.study import Study
+from matlib.study.tables.recalls import in_short
 
 CALIBRATION_COLUMNS = (
     "world_seed", "subject", "setting", "steps", "batch_size", "lr", "n_train", "eps_255",
@@ -92,11 +92,8 @@ def calibrate(
 def _row(study: Study, run: Run) -> list[object]:
     profile, e = study.profile, study.profile.evaluation
     assert profile.finetune is not None
-    outcomes = study.judged(row_name(run), 0, study.inside_judging()).outcomes
-    worst = worst_under(outcomes, e.primary_threat)
-    own = study.pairs("test").image_of
-    robust = primary_difference(worst, None, own, n_boot=e.n_boot)
-    clean = primary_difference(outcomes["clean", ""], None, own, n_boot=e.n_boot)
+    judged = in_short(study, "", seeds=(0,))
+    robust, clean = (judged.recall(row_name(run), attack) for attack in (WORST, "clean"))
     plain = row_name(run.model_copy(update={"label": ""}))
     every = profile.finetune.validate_every
     setting = f"best of every {every} steps on validation" if every else "last step"

@@ -6,29 +6,28 @@ Claims C4 to C7: which pairs make MAT more robust, from the studies of pairs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from sys import float_info
 from typing import Literal
 
 import pandas as pd
-from torch import Tensor
 
+from matlib.analysis.agreement import MIN_ROWS, agreement_of_rankings
 from matlib.analysis.experiment import best_on_validation, fit_effects, manipulation_check
-from matlib.evaluation.retrieval import Outcomes, chance_recall
+from matlib.evaluation.robustness import WORST
 from matlib.evaluation.statistics import (
-    MIN_SEEDS_FOR_INTERVAL,
     Estimate,
+    over_seeds,
     primary_difference,
-    primary_endpoint,
-    t_interval,
 )
-from matlib.evaluation.suite import Key
 from matlib.study.made.judgings import unimodal
 from matlib.study.profile.rows import Run
 from matlib.study.recipes import n_variants_of, train_attack_of, undefended_rows
 from matlib.study.study import Study
-from matlib.study.tables.techniques import ACHIEVED, found_by, intervention_table, technique_table
+from matlib.study.tables.endpoints import GALLERIES, architectures, chance, ranked_rows
+from matlib.study.tables.recalls import Recalls, in_short, of_pairs
+from matlib.study.tables.techniques import ACHIEVED, gaps, intervention_table, technique_table
 
 LEFT_ALONE = (30, 60)
 """Percent of recall that each attack alone should leave an undefended model (C1)."""
@@ -54,61 +53,42 @@ class Contrast:
     at_floor: bool = False
 
 
+def contrast(name: str, estimate: Estimate, *, at_floor: bool = False) -> Contrast:
+    """What an estimate that knows its seeds says, under a name."""
+    return Contrast(name, estimate, estimate.n_seeds, estimate.unit, at_floor)
+
+
 def _has(study: Study, names: Sequence[str]) -> bool:
     known = {name for name, _ in study.rows()}
     return all(name in known for name in names)
 
 
-def _key(study: Study) -> tuple[str, str]:
-    return ("worst", study.profile.evaluation.primary_threat)
-
-
 def differences(study: Study, first: str, others: Sequence[str]) -> list[Contrast]:
-    if not _has(study, [first, *others]):
-        return []
-    own, key = study.pairs("test").image_of, _key(study)
+    """A row minus each other one under the worst attack; empty if the study lacks one of them."""
+    return _differences(Recalls(study), [first], others) if _has(study, [first, *others]) else []
 
-    def outcomes(name: str, seed: int) -> Outcomes:
-        return study.judged(name, 0 if name == "base" else seed).outcomes[key]
 
-    seeds = study.profile.seeds
+def _differences(judged: Recalls, firsts: Sequence[str], others: Sequence[str]) -> list[Contrast]:
     return [
-        contrast(study, f"{first} - {other}", outcomes, first, other, own, seeds)
+        contrast(
+            f"{first} - {other}",
+            judged.recall(first, WORST, reference=other),
+            at_floor=is_at_floor(judged, (first, other)),
+        )
+        for first in firsts
         for other in others
     ]
 
 
-def contrast(
-    study: Study,
-    name: str,
-    outcomes: Callable[[str, int], Outcomes],
-    first: str,
-    other: str,
-    own: Tensor,
-    seeds: Sequence[int],
-) -> Contrast:
-    """Per-seed paired differences; an interval over queries below three seeds.
+def is_at_floor(judged: Recalls, rows: Sequence[str]) -> bool:
+    """Whether each row's interval under the worst attack reaches down to chance, with each seed.
 
-    Args:
-        outcomes: (row name, seed) -> its outcomes.
-        own: int64 (M,), the image of each caption of the gallery.
+    An interval wholly below chance (an attack can do that) counts as reaching it.
     """
-    pairs = [(outcomes(first, seed), outcomes(other, seed)) for seed in seeds]
-    floor = all(is_near_chance(study, side, own) for pair in pairs for side in pair)
-    if len(seeds) >= MIN_SEEDS_FOR_INTERVAL:
-        found = t_interval([primary_endpoint(a) - primary_endpoint(b) for a, b in pairs])
-        return Contrast(name, found, len(seeds), "seed", floor)
-    n_boot = study.profile.evaluation.n_boot
-    found = primary_difference(pairs[0][0], pairs[0][1], own, n_boot=n_boot)
-    # below three seeds the interval is over queries and speaks of the first seed's weights
-    return Contrast(name, found, 1, "query", floor)
-
-
-def is_near_chance(study: Study, outcomes: Outcomes, own: Tensor) -> bool:
-    """Whether the interval of the primary endpoint on the test gallery reaches down to chance."""
-    relevant = study.pairs("test").relevance()
-    chance = (chance_recall(relevant, "TR", 1) + chance_recall(relevant, "IR", 1)) / 2
-    return primary_difference(outcomes, None, own, n_boot=500).low <= chance
+    least = chance(judged.study)
+    found = (each for row in rows for each in judged.found(row, WORST))
+    return all(primary_difference(each, None, judged.images, n_boot=500).low <= least
+               for each in found)  # fmt: skip
 
 
 def unimodal_margins(study: Study) -> list[Contrast]:
@@ -117,24 +97,16 @@ def unimodal_margins(study: Study) -> list[Contrast]:
     These are the base model alone or, in a study with enough seeds, its clean fine-tunings
     (`undefended_rows`): what holds for several models holds for more than these weights.
     """
-    e, rows = study.profile.evaluation, undefended_rows(study.profile)
-    found = [study.judged(*row, unimodal(e)).outcomes for row in rows]
-    what = "undefended" if rows == [("base", 0)] else f"{rows[0][0]} fine-tuning"
-    keys = {"image": ("pgd", ""), "text": ("bert", e.primary_threat)}
-    return [_margin(study, f"{what}: {name}", key, found) for name, key in keys.items()]
-
-
-def _margin(study: Study, what: str, key: Key, found: Sequence[Mapping[Key, Outcomes]]) -> Contrast:
-    """Points between one attack and the joint one, per model."""
-    e = study.profile.evaluation
-    pairs = [(each[key], each["joint", e.primary_threat]) for each in found]
-    left = sum(primary_endpoint(alone) for alone, _ in pairs) / len(pairs)
-    label = f"{what} attack ({left_in_words(left)}) - joint attack"
-    if len(pairs) >= MIN_SEEDS_FOR_INTERVAL:
-        margins = [primary_endpoint(alone) - primary_endpoint(joint) for alone, joint in pairs]
-        return Contrast(label, t_interval(margins), len(pairs), "seed")
-    own = study.pairs("test").image_of
-    return Contrast(label, primary_difference(*pairs[0], own, n_boot=e.n_boot), 1, "query")
+    rows = undefended_rows(study.profile)
+    name = rows[0][0]
+    what = "undefended" if rows == [("base", 0)] else f"{name} fine-tuning"
+    judged, found = Recalls(study, unimodal(study.profile.evaluation)), []
+    both = judged.found(name, "joint")
+    for side, attack in (("image", "pgd"), ("text", "bert")):
+        left = left_in_words(judged.level(name, attack))
+        margin = judged.estimate(judged.found(name, attack), both)
+        found.append(contrast(f"{what}: {side} attack ({left}) - joint attack", margin))
+    return found
 
 
 def left_in_words(share: float) -> str:
@@ -156,23 +128,17 @@ def generalisation_gap(study: Study, name: str) -> list[Contrast]:
     """
     if not _has(study, [name]):
         return []
-    threat, e = study.profile.evaluation.primary_threat, study.profile.evaluation
-    per_seed, single = [], None
-    for seed in study.profile.seeds:
-        sides: list[Estimate] = []
-        for gallery in ("train-1", "test-1"):
-            how = study.gap_judging(gallery)
-            own = study.pairs(gallery).image_of
-            model = study.judged(name, seed, how).outcomes[("joint", threat)]
-            base = study.judged("base", 0, how).outcomes[("joint", threat)]
-            sides.append(primary_difference(model, base, own, n_boot=e.n_boot, seed=len(sides)))
-        per_seed.append(sides[0].value - sides[1].value)
-        single = single or _independent_difference(sides[0], sides[1])
-    assert single is not None
+
+    def of_first() -> Estimate:
+        sides, n_boot = [], study.profile.evaluation.n_boot
+        for seed, gallery in enumerate(GALLERIES.values()):
+            judged = Recalls(study, study.gap_judging(gallery))
+            model, base = (judged.found(row, "joint")[0] for row in (name, "base"))
+            sides.append(primary_difference(model, base, judged.images, n_boot=n_boot, seed=seed))
+        return _independent_difference(*sides)
+
     label = f"({name} - base on training pairs) - (the same on held-out pairs)"
-    if len(per_seed) >= MIN_SEEDS_FOR_INTERVAL:
-        return [Contrast(label, t_interval(per_seed), len(per_seed), "seed")]
-    return [Contrast(label, single, len(per_seed), "query")]
+    return [contrast(label, over_seeds(gaps(study, name, study.profile.seeds), of_first))]
 
 
 def _independent_difference(a: Estimate, b: Estimate) -> Estimate:
@@ -226,6 +192,26 @@ def words_of(study: Study, name: str) -> tuple[str, ...]:
     return train_attack_of(study.profile, study.run(name)).threats
 
 
+def transfer_of_ranking(study: Study) -> list[Contrast]:
+    """C8a: mean rank correlation of the techniques' robustness between architectures.
+
+    Empty without other architectures, and with fewer than three techniques on them.
+    """
+    names, rows = architectures(study), ranked_rows(study)
+    if len(names) < 2 or len(rows) < MIN_ROWS:
+        return []
+    models = [in_short(study, name) for name in names]
+    found = [[judged.found(row, WORST) for row in rows] for judged in models]
+    n_boot = study.profile.evaluation.n_boot
+    estimate = agreement_of_rankings(found, models[0].images, n_boot=n_boot)
+    label = (
+        f"rank correlation (100: the same order) of the robustness of {len(rows)} techniques "
+        f"between {len(names)} architectures"
+    )
+    # a model on which every technique is at chance has no order that could carry over
+    return [contrast(label, estimate, at_floor=any(is_at_floor(each, rows) for each in models))]
+
+
 PAPER_TECHNIQUE = "captions+renderings"
 """The paper's MAT+: several captions and several images."""
 
@@ -250,15 +236,7 @@ def _rows(study: Study, is_wanted: Callable[[Run], bool]) -> list[str]:
 
 
 def _between(study: Study, firsts: Sequence[str], others: Sequence[str]) -> list[Contrast]:
-    seeds = study.profile.seeds_of_techniques
-    return [
-        contrast(
-            study, f"{first} - {other}", lambda name, seed: found_by(study, name, seed)["worst"],
-            first, other, study.pairs("test").image_of, seeds,
-        )
-        for first in firsts
-        for other in others
-    ]  # fmt: skip
+    return _differences(of_pairs(study, study.profile.seeds_of_techniques), firsts, others)
 
 
 def _is_plain(run: Run, augmentation: str) -> bool:

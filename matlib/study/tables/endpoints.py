@@ -1,39 +1,46 @@
-"""The primary endpoint of every model, as the tables that figures are drawn from.
-
-Edits of kinds that no training has: what is left under them, beside those of known kinds.
-
-The choices inside one defence: each variation beside the defence itself, seed by seed.
-
-Claim C8a: do techniques that are good on one model rank alike on others?
-"""
+"""The primary endpoint of every model, as the tables that figures are drawn from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
 
-from matlib.analysis.agreement import MIN_ROWS, agreement_of_rankings
 from matlib.defences.table import defence
 from matlib.evaluation.retrieval import Outcomes, chance_recall
-from matlib.evaluation.robustness import WORST, worst_under
-from matlib.evaluation.statistics import (
-    MIN_SEEDS_FOR_INTERVAL,
-    Estimate,
-    per_seed_differences,
-    primary_difference,
-    primary_endpoint,
-    t_interval,
-)
-from matlib.evaluation.suite import Key
-from matlib.study.made.judgings import HELD_OUT_ATTACKS, INSIDE_ATTACKS, GalleryName
-from matlib.study.made.transfer import Subject, judged_in_short
+from matlib.evaluation.robustness import WORST, key_of
+from matlib.study.made.judgings import HELD_OUT_ATTACKS, TRANSFER_ATTACKS, GalleryName
+from matlib.study.made.transfer import sources, subjects, transferred
 from matlib.study.profile.rows import Run
 from matlib.study.recipes import inside_seeds_of, row_name, schedule_of
 from matlib.study.study import Study
-from matlib.study.tables.contrasts import Contrast, is_near_chance
+from matlib.study.tables.recalls import Recalls, in_short, shown
+
+LEVELS = ("value", "low", "high", "n_seeds")
+"""Columns that `shown` gives: shares of 1 and the trained weights behind them."""
+
+ENDPOINT_COLUMNS = ("row", "attack", "text_threat", *LEVELS)
+CURVE_COLUMNS = ("row", "eps_255", *LEVELS)
+GAP_COLUMNS = ("row", "pairs", "attack", *LEVELS)
+HELD_OUT_COLUMNS = ("row", "attack", "text_threat", "is_held_out", "recall", *LEVELS[1:])
+INSIDE_COLUMNS = (
+    "row", "choice", "value", "default", "attack", "recall", "low", "high", "difference",
+    "difference_low", "difference_high", "n_seeds",
+)  # fmt: skip
+TRANSFER_COLUMNS = ("source", "target", "attack", *LEVELS[:3])
+RANKING_COLUMNS = ("architecture", "row", *LEVELS)
+
+INSIDE_TABLE_ATTACKS = ("clean", "pgd", "bert", WORST)
+
+KNOWN = {"true_held_out": "bert_true", "typo_held_out": "typo"}
+"""What each held-out kind is to be compared with; the first is part of its threat."""
+
+GALLERIES: dict[str, GalleryName] = {"training pairs": "train-1", "held-out pairs": "test-1"}
+
+NOBODY = "none"
+"""Source of the rows of `transfer_table` without an attack."""
 
 
 def row_names(study: Study) -> list[str]:
@@ -48,33 +55,16 @@ def endpoint_table(study: Study, names: Sequence[str] | None = None) -> pd.DataF
         names: rows of the study; all by default.
 
     Returns:
-        columns row, attack, text_threat, value, low, high (shares of 1), n_seeds. From three
-        seeds on, mean and t-interval over seeds; below, the first seed and an interval over
-        images.
+        `ENDPOINT_COLUMNS`. From three seeds on, mean and t-interval over seeds; below, the
+        first seed and an interval over images.
     """
-    rows: list[dict[str, Any]] = []
-    own = study.pairs("test").image_of
-    for name in names or row_names(study):
-        seeds = [seed for row, seed in study.rows() if row == name]
-        found = [study.judged(name, seed).outcomes for seed in seeds]
-        for attack, threat in found[0]:
-            outcomes = [each[attack, threat] for each in found]
-            estimate = _over_seeds(outcomes, own, study.profile.evaluation.n_boot)
-            about = {"row": name, "attack": attack, "text_threat": threat}
-            rows.append({**about, **_numbers(estimate, outcomes)})
-    return pd.DataFrame(rows)
-
-
-def _numbers(estimate: Estimate, outcomes: Sequence[Outcomes]) -> dict[str, Any]:
-    n_seeds = len(outcomes) if estimate.unit == "seed" else 1
-    limits = {"low": max(0.0, estimate.low), "high": min(1.0, estimate.high)}
-    return {"value": estimate.value, **limits, "n_seeds": n_seeds}
-
-
-def _over_seeds(outcomes: Sequence[Outcomes], own: Tensor, n_boot: int) -> Estimate:
-    if len(outcomes) >= MIN_SEEDS_FOR_INTERVAL:
-        return t_interval([primary_endpoint(each) for each in outcomes])
-    return primary_difference(outcomes[0], None, own, n_boot=n_boot)
+    judged = Recalls(study)
+    return _table(ENDPOINT_COLUMNS, [
+        {"row": name, "attack": attack, "text_threat": threat,
+         **shown(judged.recall(name, attack, threat))}
+        for name in names or row_names(study)
+        for attack, threat in judged.keys(name)
+    ])  # fmt: skip
 
 
 def curve_table(study: Study, names: Sequence[str] | None = None) -> pd.DataFrame:
@@ -84,20 +74,16 @@ def curve_table(study: Study, names: Sequence[str] | None = None) -> pd.DataFram
         names: rows of the study; all by default.
 
     Returns:
-        columns row, eps_255, value, low, high, n_seeds.
+        `CURVE_COLUMNS`.
     """
-    if not study.profile.evaluation.curve_eps_255:
-        return pd.DataFrame(columns=["row", "eps_255", "value", "low", "high", "n_seeds"])
-    rows: list[dict[str, Any]] = []
-    own = study.pairs("test").image_of
-    for name in names or row_names(study):
-        judged = [study.judged(name, seed) for row, seed in study.rows() if row == name]
-        curves = [{0.0: each.outcomes["clean", ""], **each.curve} for each in judged]
+    judged, rows = Recalls(study), []
+    is_asked = bool(study.profile.evaluation.curve_eps_255)
+    for name in (names or row_names(study)) if is_asked else ():
+        curves = judged.curves(name)
         for eps in sorted(curves[0]):
-            outcomes = [curve[eps] for curve in curves]
-            estimate = _over_seeds(outcomes, own, study.profile.evaluation.n_boot)
-            rows.append({"row": name, "eps_255": eps, **_numbers(estimate, outcomes)})
-    return pd.DataFrame(rows)
+            found = judged.estimate([curve[eps] for curve in curves])
+            rows.append({"row": name, "eps_255": eps, **shown(found)})
+    return _table(CURVE_COLUMNS, rows)
 
 
 def gap_table(study: Study, names: Sequence[str]) -> pd.DataFrame:
@@ -107,24 +93,117 @@ def gap_table(study: Study, names: Sequence[str]) -> pd.DataFrame:
         names: rows of the study.
 
     Returns:
-        columns row, pairs (`training pairs` or `held-out pairs`), attack (`clean` or `joint`),
-        value, low, high, n_seeds.
+        `GAP_COLUMNS`; pairs are `training pairs` or `held-out pairs`, attack `clean` or `joint`.
+    """
+    judged = {pairs: Recalls(study, study.gap_judging(name)) for pairs, name in GALLERIES.items()}
+    return _table(GAP_COLUMNS, [
+        {"row": name, "pairs": pairs, "attack": attack,
+         **shown(judged[pairs].recall(name, attack))}
+        for name, pairs, attack in product(names, GALLERIES, ("clean", "joint"))
+    ])  # fmt: skip
+
+
+def held_out_table(study: Study) -> pd.DataFrame:
+    """Edits of kinds that no training has: what is left under them, beside those of known kinds.
+
+    Returns:
+        `HELD_OUT_COLUMNS`, one row per model, attack and threat, held out or known: what text
+        alone (`bert`) leaves, and the worst of text alone and both sides (`worst`). Empty where
+        the profile holds nothing out.
     """
     e = study.profile.evaluation
-    galleries: dict[str, GalleryName] = {"training pairs": "train-1", "held-out pairs": "test-1"}
-    rows: list[dict[str, Any]] = []
-    for name in names:
-        seeds = [seed for row, seed in study.rows() if row == name]
-        for pairs, gallery in galleries.items():
-            how = study.gap_judging(gallery)
-            found = [study.judged(name, seed, how).outcomes for seed in seeds]
-            keys: tuple[Key, ...] = (("clean", ""), ("joint", e.primary_threat))
-            for key in keys:
-                outcomes = [each[key] for each in found]
-                estimate = _over_seeds(outcomes, study.pairs(gallery).image_of, e.n_boot)
-                about = {"row": name, "pairs": pairs, "attack": key[0]}
-                rows.append({**about, **_numbers(estimate, outcomes)})
-    return pd.DataFrame(rows)
+    kinds = [each for kind in e.held_out for each in (kind, KNOWN[kind])]
+    threats = [threat for threat in kinds if threat in (*KNOWN, *e.threats)]
+    judged = {
+        threat: Recalls(study, study.held_out_judging() if threat in KNOWN else None,
+                        attacks=HELD_OUT_ATTACKS)
+        for threat in threats
+    }  # fmt: skip
+    return _table(HELD_OUT_COLUMNS, [
+        {"row": name, "attack": attack, "text_threat": threat, "is_held_out": threat in KNOWN,
+         **shown(judged[threat].recall(name, attack, threat), "recall")}
+        for name, threat, attack in product(row_names(study), threats, ("bert", WORST))
+    ])  # fmt: skip
+
+
+def inside_table(study: Study) -> pd.DataFrame:
+    """The choices inside one defence: each variation beside the defence itself, seed by seed.
+
+    Returns:
+        `INSIDE_COLUMNS`, one row per variation (`profile.inside`) and attack (`clean`, `pgd`,
+        `bert`, and `worst` of `INSIDE_ATTACKS` with the primary threat): the recall that is
+        left and its difference from the unvaried defence, each with its interval.
+    """
+    judged, rows = in_short(study, "", inside_seeds_of(study.profile)), []
+    for run in study.profile.inside:
+        about = dict(zip(("choice", "value", "default"), described(study, run), strict=True))
+        for attack in INSIDE_TABLE_ATTACKS:
+            gain = judged.recall(row_name(run), attack, reference=_plain(run))
+            rows.append({
+                "row": row_name(run), **about, "attack": attack,
+                **shown(judged.recall(row_name(run), attack), "recall"),
+                "difference": gain.value, "difference_low": gain.low, "difference_high": gain.high,
+            })  # fmt: skip
+    return _table(INSIDE_COLUMNS, rows)
+
+
+def transfer_table(study: Study, attacks: Sequence[str] = TRANSFER_ATTACKS) -> pd.DataFrame:
+    """The primary endpoint of every target under every source's attacks, first seed.
+
+    Args:
+        attacks: some of `TRANSFER_ATTACKS`.
+
+    Returns:
+        `TRANSFER_COLUMNS`: names as `str(Subject)`, e.g. `mat` or `convnet:base`; shares of 1
+        with an interval over images. Where source and target are the same the attack knows its
+        victim (white-box). Rows of the source `none` are the recall without attack (`clean`).
+        Empty where the study has only one model to compare.
+    """
+    judged, rows, origin = Recalls(study), [], sources(study.profile)
+    first, threat = study.profile.seeds[:1], study.profile.evaluation.primary_threat
+
+    def add(source: str, target: str, attack: str, found: Sequence[Outcomes]) -> None:
+        about = {"source": source, "target": target, "attack": attack}
+        rows.append({**about, **shown(judged.estimate(found))})
+
+    for target in subjects(study.profile) if origin else []:
+        clean = in_short(study, target.architecture, first).found(target.row, "clean")
+        add(NOBODY, str(target), "clean", clean)
+    for source in origin:
+        for name, found in study.get(transferred(study, source)).items():
+            for attack in attacks:
+                add(str(source), name, attack, [found[key_of(attack, threat)]])
+    return _table(TRANSFER_COLUMNS, rows)
+
+
+def ranking_table(study: Study) -> pd.DataFrame:
+    """What C8a ranks: worst-of recall per architecture and technique, undefended model first.
+
+    Returns:
+        `RANKING_COLUMNS`: architecture ("" is the study's own model), row, and the recall as in
+        `endpoint_table`. Empty without other architectures.
+    """
+    names = architectures(study)
+    judged = {name: in_short(study, name) for name in names if len(names) > 1}
+    return _table(RANKING_COLUMNS, [
+        {"architecture": name, "row": row, **shown(judged[name].recall(row, WORST))}
+        for name, row in product(judged, ("base", *ranked_rows(study)))
+    ])  # fmt: skip
+
+
+def _table(columns: Sequence[str], rows: list[dict[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=list(columns))
+
+
+def ranked_rows(study: Study) -> list[str]:
+    """The techniques that are compared on every architecture; the undefended model is none."""
+    names = [run.row for run in study.profile.runs]
+    return [row for row in names if row in study.profile.transfer_rows]
+
+
+def architectures(study: Study) -> list[str]:
+    """Names of the models that rank them, "" (the study's own) first."""
+    return ["", *study.profile.architectures]
 
 
 def gallery_size(study: Study, gallery: GalleryName = "test") -> str:
@@ -137,71 +216,6 @@ def chance(study: Study, gallery: GalleryName = "test") -> float:
     """Mean of TR@1 and IR@1 of a random ranking."""
     relevant = study.pairs(gallery).relevance()
     return (chance_recall(relevant, "TR", 1) + chance_recall(relevant, "IR", 1)) / 2
-
-
-KNOWN = {"true_held_out": "bert_true", "typo_held_out": "typo"}
-"""What each held-out kind is to be compared with; the first is part of its threat."""
-
-HELD_OUT_COLUMNS = (
-    "row",
-    "attack",
-    "text_threat",
-    "is_held_out",
-    "recall",
-    "low",
-    "high",
-    "n_seeds",
-)
-
-
-def held_out_table(study: Study) -> pd.DataFrame:
-    """Text alone (`bert`), and the worst of text alone and both sides (`worst`), per threat.
-
-    Returns:
-        `COLUMNS`, one row per model, attack and threat, held out or known: the primary
-        endpoint with its interval (t-interval over seeds from three on; below, over images).
-        Empty where the profile holds nothing out.
-    """
-    rows: list[dict[str, Any]] = []
-    held_out, e = study.profile.evaluation.held_out, study.profile.evaluation
-    threats = [name for kind in held_out for name in (kind, KNOWN[kind])]
-    own = study.pairs("test").image_of
-    for name in row_names(study):
-        seeds = [seed for row, seed in study.rows() if row == name]
-        for threat in threats:
-            is_held_out = threat in KNOWN
-            if not is_held_out and threat not in e.threats:
-                continue
-            how = study.held_out_judging() if is_held_out else study.main_judging("test")
-            found = [study.judged(name, seed, how).outcomes for seed in seeds]
-            for attack in ("bert", WORST):
-                outcomes = [
-                    worst_under(each, threat, HELD_OUT_ATTACKS)
-                    if attack == WORST
-                    else each[attack, threat]
-                    for each in found
-                ]
-                if len(outcomes) >= MIN_SEEDS_FOR_INTERVAL:
-                    estimate = t_interval([primary_endpoint(each) for each in outcomes])
-                else:
-                    estimate = primary_difference(outcomes[0], None, own, n_boot=e.n_boot)
-                rows.append(
-                    {
-                        "row": name, "attack": attack, "text_threat": threat,
-                        "is_held_out": is_held_out, "recall": estimate.value,
-                        "low": max(0.0, estimate.low), "high": min(1.0, estimate.high),
-                        "n_seeds": len(outcomes),
-                    }
-                )  # fmt: skip
-    return pd.DataFrame(rows, columns=list(HELD_OUT_COLUMNS))
-
-
-INSIDE_COLUMNS = (
-    "row", "choice", "value", "default", "attack", "recall", "low", "high", "difference",
-    "difference_low", "difference_high", "n_seeds",
-)  # fmt: skip
-
-INSIDE_TABLE_ATTACKS = ("clean", "pgd", "bert", "worst")
 
 
 def described(study: Study, run: Run) -> tuple[str, str, str]:
@@ -241,34 +255,6 @@ def _plain(run: Run) -> str:
     return row_name(run.model_copy(update={"label": ""}))
 
 
-def inside_table(study: Study) -> pd.DataFrame:
-    """Every variation (`profile.inside`) and the defence that it varies.
-
-    Returns:
-        `COLUMNS`, one row per variation and attack (`clean`, `pgd`, `bert`, and `worst` of
-        `INSIDE_ATTACKS` with the primary threat): the primary endpoint with its
-        interval, and its difference from the unvaried defence, paired by seed and query. From
-        three seeds on intervals are t-intervals over seeds; below, over images.
-    """
-    rows: list[dict[str, Any]] = []
-    for run in study.profile.inside:
-        choice, value, default = described(study, run)
-        for attack in INSIDE_TABLE_ATTACKS:
-            varied = _per_seed(study, row_name(run), attack)
-            plain = _per_seed(study, _plain(run), attack)
-            level, gain = _level(study, varied), _difference(study, varied, plain)
-            about = {"row": row_name(run), "choice": choice, "value": value, "default": default}
-            rows.append(
-                {
-                    **about, "attack": attack, "n_seeds": len(varied),
-                    "recall": level.value, "low": max(0.0, level.low),
-                    "high": min(1.0, level.high), "difference": gain.value,
-                    "difference_low": gain.low, "difference_high": gain.high,
-                }
-            )  # fmt: skip
-    return pd.DataFrame(rows, columns=list(INSIDE_COLUMNS))
-
-
 def plain_levels(table: pd.DataFrame) -> pd.DataFrame:
     """The unvaried defences under the same attacks and seeds: each variation's recall less its
     difference.
@@ -284,101 +270,3 @@ def plain_levels(table: pd.DataFrame) -> pd.DataFrame:
         recall=table["recall"] - table["difference"],
     )
     return plain.drop_duplicates(["row", "attack"])[["row", "attack", "recall"]]
-
-
-def _per_seed(study: Study, name: str, attack: str) -> list[Outcomes]:
-    """Outcomes by seed; `worst` over the attacks that variations are judged by."""
-    threat, found = study.profile.evaluation.primary_threat, []
-    is_varied = name in {row for row, _ in study.inside_rows()}
-    how = study.inside_judging() if is_varied else study.main_judging("test")
-    for seed in inside_seeds_of(study.profile):
-        outcomes = study.judged(name, seed, how).outcomes
-        by_attack = {
-            a: outcomes[a, "" if a in ("clean", "pgd") else threat] for a in INSIDE_ATTACKS
-        }
-        by_attack["worst"] = worst_under(outcomes, threat, INSIDE_ATTACKS)
-        found.append(by_attack[attack])
-    return found
-
-
-def _level(study: Study, found: list[Outcomes]) -> Estimate:
-    if len(found) >= MIN_SEEDS_FOR_INTERVAL:
-        return t_interval([primary_endpoint(each) for each in found])
-    own, n_boot = study.pairs("test").image_of, study.profile.evaluation.n_boot
-    return primary_difference(found[0], None, own, n_boot=n_boot)
-
-
-def _difference(study: Study, varied: list[Outcomes], plain: list[Outcomes]) -> Estimate:
-    if len(varied) >= MIN_SEEDS_FOR_INTERVAL:
-        return t_interval(per_seed_differences(varied, plain))
-    own, n_boot = study.pairs("test").image_of, study.profile.evaluation.n_boot
-    return primary_difference(varied[0], plain[0], own, n_boot=n_boot)
-
-
-RANKING_COLUMNS = ("architecture", "row", "value", "low", "high", "n_seeds")
-
-
-def ranked_rows(study: Study) -> list[str]:
-    """The techniques that are compared on every architecture; the undefended model is none."""
-    names = [run.row for run in study.profile.runs]
-    return [row for row in names if row in study.profile.transfer_rows]
-
-
-def architectures(study: Study) -> list[str]:
-    """Names of the models that rank them, "" (the study's own) first."""
-    return ["", *study.profile.architectures]
-
-
-def worst_in_short(study: Study, subject: Subject, seed: int) -> Outcomes:
-    """Worst of `INSIDE_ATTACKS`, primary threat."""
-    threat = study.profile.evaluation.primary_threat
-    return worst_under(judged_in_short(study, subject, seed), threat)
-
-
-def transfer_of_ranking(study: Study) -> list[Contrast]:
-    """C8a: mean rank correlation of the techniques' robustness between architectures.
-
-    Empty without other architectures, and with fewer than three techniques on them.
-    """
-    names, rows = architectures(study), ranked_rows(study)
-    if len(names) < 2 or len(rows) < MIN_ROWS:
-        return []
-    seeds, e = study.profile.seeds, study.profile.evaluation
-    own = study.pairs("test").image_of
-    found = [
-        [[worst_in_short(study, Subject(name, row), seed) for seed in seeds] for row in rows]
-        for name in names
-    ]
-    # a model on which every technique is at chance has no order that could carry over
-    has_floor = any(
-        all(is_near_chance(study, each, own) for row in model for each in row) for model in found
-    )
-    estimate = agreement_of_rankings(found, own, n_boot=e.n_boot)
-    n_seeds = len(seeds) if len(seeds) >= MIN_SEEDS_FOR_INTERVAL else 1
-    label = (
-        f"rank correlation (100: the same order) of the robustness of {len(rows)} techniques "
-        f"between {len(names)} architectures"
-    )
-    return [Contrast(label, estimate, n_seeds, estimate.unit, has_floor)]
-
-
-def ranking_table(study: Study) -> pd.DataFrame:
-    """What C8a ranks: worst-of recall per architecture and technique, undefended model first.
-
-    Returns:
-        columns architecture ("" is the study's own model), row, value, low, high, n_seeds:
-        shares of 1. From three seeds on the mean with its t-interval over seeds; below, the
-        first seed's with an interval over images. Empty without other architectures.
-    """
-    own, rows = study.pairs("test").image_of, []
-    names, n_boot = architectures(study), study.profile.evaluation.n_boot
-    for name in names if len(names) > 1 else []:
-        for row in ("base", *ranked_rows(study)):
-            seeds = study.profile.seeds if row != "base" else (0,)
-            found = [worst_in_short(study, Subject(name, row), seed) for seed in seeds]
-            if len(found) >= MIN_SEEDS_FOR_INTERVAL:
-                level = t_interval([primary_endpoint(each) for each in found])
-            else:
-                level = primary_difference(found[0], None, own, n_boot=n_boot)
-            rows.append((name, row, level.value, level.low, level.high, len(seeds)))
-    return pd.DataFrame(rows, columns=list(RANKING_COLUMNS))

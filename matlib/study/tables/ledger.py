@@ -19,9 +19,9 @@ from matlib.study.tables.contrasts import (
     one_to_many,
     pairs_contrasts,
     rivals_of,
+    transfer_of_ranking,
     unimodal_margins,
 )
-from matlib.study.tables.endpoints import transfer_of_ranking
 from matlib.study.tables.findings import shown_in
 
 CLAIMS = {

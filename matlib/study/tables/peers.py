@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from matlib.evaluation.retrieval import Direction, conditional_attack_success
+from matlib.evaluation.robustness import key_of
 from matlib.study.store.provenance import PACKAGE_ROOT
 from matlib.study.study import Study
 
@@ -40,7 +41,7 @@ def compare_with_peers(study: Study, path: Path = PEERS) -> pd.DataFrame:
     for row in published(study.profile.name, path).to_dict("records"):
         attack, k, value = str(row["attack"]), int(row["k"]), float(row["value"])
         direction: Direction = "TR" if row["direction"] == "TR" else "IR"
-        key = (attack, "" if attack in ("clean", "pgd") else threat)
+        key = key_of(attack, threat)
         if key not in outcomes:
             continue
         if row["measure"] == "recall":

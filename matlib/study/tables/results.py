@@ -8,19 +8,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from matlib.defences.table import defence
 from matlib.evaluation.retrieval import DIRECTIONS, KS, Outcomes
-from matlib.evaluation.statistics import MIN_SEEDS_FOR_INTERVAL, recall_estimate, t_interval
+from matlib.evaluation.statistics import Estimate, over_seeds, recall_estimate
 from matlib.evaluation.suite import WORDS_ALONE, Key
 from matlib.files import write_durably
 from matlib.study.made.models import model
-from matlib.study.made.transfer import transfer_table
 from matlib.study.profile.rows import Run
 from matlib.study.run.records import as_made
 from matlib.study.study import Study
@@ -29,8 +30,10 @@ from matlib.study.tables.endpoints import (
     held_out_table,
     inside_table,
     ranking_table,
+    transfer_table,
 )
 from matlib.study.tables.ledger import contrast_table, contrasts_of, ledger
+from matlib.study.tables.recall_left import cells_of
 from matlib.study.tables.techniques import intervention_table, sweep_table, technique_table
 
 ROBUSTNESS_COLUMNS = (
@@ -50,8 +53,8 @@ def robustness_table(study: Study, split: Literal["test", "val"] = "test") -> pd
     rows: list[dict[str, Any]] = []
     for name, seed in study.rows():
         about = _about_model(study, None if name == "base" else study.run(name))
-        judged = study.judged(name, seed, study.main_judging(split))
-        rows += recall_rows(study, split, judged.outcomes, {**about, "seed": seed})
+        found = study.outcomes(name, seed, study.main_judging(split))
+        rows += recall_rows(study, split, found, {**about, "seed": seed})
     return _with_means(pd.DataFrame(rows)[list(ROBUSTNESS_COLUMNS)])
 
 
@@ -66,18 +69,23 @@ def recall_rows(
 
     Args:
         about: the columns that say which model it is.
-        source_model: see `about_attack`.
+        source_model: the row that the attacks were made on; `self` for the judged model.
     """
-    pairs, n_boot = study.pairs(split), study.profile.evaluation.n_boot
-    for key, direction, k in product(outcomes, DIRECTIONS, KS):
-        estimate = recall_estimate(outcomes[key], pairs.image_of, direction, k, n_boot=n_boot)
+    pairs, e = study.pairs(split), study.profile.evaluation
+    for (attack, threat), direction, k in product(outcomes, DIRECTIONS, KS):
+        ranks = outcomes[attack, threat]
+        estimate = recall_estimate(ranks, pairs.image_of, direction, k, n_boot=e.n_boot)
         sizes = (len(pairs), pairs.n_captions)
         queries, gallery = sizes if direction == "TR" else sizes[::-1]
         yield {
             "dataset": pairs.name,
             "split": split,
             **about,
-            **about_attack(study, key, source_model),
+            "attack": attack,
+            "text_threat": threat,
+            "eps_255": 0.0 if attack in ("clean", *WORDS_ALONE) else e.eps_255,
+            "n_words": e.n_words if threat else 0,
+            "source_model": source_model,
             "direction": direction,
             "k": k,
             "recall": estimate.value,
@@ -96,23 +104,6 @@ def _about_model(study: Study, run: Run | None) -> dict[str, Any]:
     return {"defence": run.defence, "augmentation": run.augmentation, "train_eps_255": eps}
 
 
-def about_attack(study: Study, key: Key, source_model: str = "self") -> dict[str, Any]:
-    """The columns that say what an attack might do.
-
-    Args:
-        source_model: the row that the attack was made on; `self` for the judged model.
-    """
-    attack, threat = key
-    budget = study.profile.evaluation
-    return {
-        "attack": attack,
-        "text_threat": threat,
-        "eps_255": 0.0 if attack in ("clean", *WORDS_ALONE) else budget.eps_255,
-        "n_words": 0 if attack in ("clean", "pgd") else budget.n_words,
-        "source_model": source_model,
-    }
-
-
 def _with_means(table: pd.DataFrame) -> pd.DataFrame:
     """Rows averaged over seeds beside the single ones, where there are several seeds."""
     table = table.astype({"seed": object})
@@ -121,17 +112,15 @@ def _with_means(table: pd.DataFrame) -> pd.DataFrame:
     for values, part in table.groupby(per_model, sort=False):
         if len(part) < 2:
             continue
-        row = dict(zip(per_model, values, strict=True))
         recalls = part["recall"].to_list()
-        low = high = math.nan
-        if len(recalls) >= MIN_SEEDS_FOR_INTERVAL:
-            interval = t_interval(recalls)
-            low, high = max(0.0, interval.low), min(1.0, interval.high)
         mean = sum(recalls) / len(recalls)
+        found = over_seeds(recalls, partial(Estimate, mean, math.nan, math.nan, 1))
+        low, high = np.clip((found.low, found.high), 0.0, 1.0)
+        row = dict(zip(per_model, values, strict=True))
         means.append({**row, "seed": "mean", "recall": mean, "ci_low": low, "ci_high": high})
     if not means:
         return table
-    return pd.concat([table, pd.DataFrame(means)], ignore_index=True)[list(ROBUSTNESS_COLUMNS)]
+    return pd.concat([table, pd.DataFrame(means)], ignore_index=True)
 
 
 def write_results(study: Study) -> dict[str, Path]:
@@ -222,10 +211,7 @@ def defence_table(endpoints: pd.DataFrame, primary: str) -> pd.DataFrame:
         measured.
     """
     table = endpoints.fillna({"text_threat": ""})
-    cells = {
-        (row.row, row.attack, row.text_threat): in_percent(row.value, row.low, row.high)
-        for row in table.itertuples()
-    }
+    cells = cells_of(table)
     rows = list(dict.fromkeys(table["row"]))
     columns: dict[str, list[str]] = {}
     for heading, (attack, threat) in DEFENCE_TABLE_ATTACKS.items():
@@ -234,11 +220,6 @@ def defence_table(endpoints: pd.DataFrame, primary: str) -> pd.DataFrame:
         if any(column):
             columns[heading] = column
     return pd.DataFrame(columns, index=pd.Index(rows, name="defence"))
-
-
-def in_percent(value: Any, low: Any, high: Any) -> str:
-    """Shares of 1 as `48.4 [45.0, 51.9]`."""
-    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def cost_table(study: Study, names: Sequence[str], seed: int) -> pd.DataFrame:

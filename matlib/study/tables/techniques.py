@@ -11,21 +11,15 @@ from typing import Any
 
 import pandas as pd
 
-from matlib.evaluation.retrieval import Outcomes
-from matlib.evaluation.robustness import worst_under
-from matlib.evaluation.statistics import (
-    MIN_SEEDS_FOR_INTERVAL,
-    Estimate,
-    primary_difference,
-    primary_endpoint,
-    t_interval,
-)
+from matlib.evaluation.robustness import WORST
+from matlib.evaluation.statistics import primary_endpoint
 from matlib.study.made import judgings
-from matlib.study.made.judgings import PAIRS_ATTACKS, Judging
+from matlib.study.made.judgings import INSIDE_ATTACKS, PAIRS_ATTACKS
 from matlib.study.made.measures import coordinates
 from matlib.study.profile.rows import STRENGTHS, Run
 from matlib.study.recipes import n_variants_of, sweep_rows_of
 from matlib.study.study import Study
+from matlib.study.tables.recalls import Recalls, of_pairs, shown
 
 RUN_COLUMNS = (
     "row", "technique", "augmentation", "modality", "seed", "n_train", "n_variants", *PAIRS_ATTACKS,
@@ -41,27 +35,6 @@ COPIES_AT_ZERO = ("eda", "characters", "drop-swap", "augmix")
 """Techniques that at strength 0 add copies of the original, which is MAT itself. Others still add
 something: a likeliest caption, a new rendering, a mirror image, RandAugment's operations that
 have no strength."""
-
-
-def found_by(
-    study: Study,
-    name: str,
-    seed: int,
-    how: Judging | None = None,
-    attacks: Sequence[str] | None = None,
-) -> dict[str, Outcomes]:
-    """Outcomes of one row by attack under the primary threat, and `worst` over them.
-
-    Args:
-        how: `judgings.pairs` on the test gallery by default.
-        attacks: of that judging, those that count; all by default.
-    """
-    e = study.profile.evaluation
-    how = how or judgings.pairs(e)
-    found = study.outcomes(name, seed, how)
-    counted = how.attacks if attacks is None else attacks
-    by = {a: found[a, "" if a in ("clean", "pgd") else e.primary_threat] for a in counted}
-    return {**by, "worst": worst_under(found, e.primary_threat, counted)}
 
 
 def technique_table(study: Study) -> pd.DataFrame:
@@ -83,21 +56,20 @@ def technique_table(study: Study) -> pd.DataFrame:
 
 
 def _technique_row(study: Study, run: Run, seed: int) -> dict[str, Any]:
-    profile = study.profile
-    found = found_by(study, run.row, seed)
-    gain = gain_of(study, run.row, seed)
-    validating = judgings.validating(profile.evaluation)
+    judged, reference = of_pairs(study, (seed,)), study.profile.reference
+    gain = judged.recall(run.row, WORST, reference=reference)
+    validated = Recalls(study, judgings.validating(study.profile.evaluation), (seed,))
     history = study.history(run.row, seed)
     return {
         **about_row(study, run),
         "seed": seed,
-        **{attack: primary_endpoint(found[attack]) for attack in (*PAIRS_ATTACKS, "worst")},
+        **{attack: judged.level(run.row, attack) for attack in (*PAIRS_ATTACKS, WORST)},
         "gain": gain.value,
         "gain_low": gain.low,
         "gain_high": gain.high,
-        "sga_gain": gain_of(study, run.row, seed, attack="sga").value,
-        "validation": primary_endpoint(found_by(study, run.row, seed, validating)["joint"]),
-        "gap": _gap(study, run.row, seed),
+        "sga_gain": judged.recall(run.row, "sga", reference=reference).value,
+        "validation": validated.level(run.row, "joint"),
+        "gap": gaps(study, run.row, (seed,))[0],
         "seconds": float(history["seconds"].sum()) if len(history) else math.nan,
         **study.get(coordinates(study, run)),
     }
@@ -115,31 +87,17 @@ def about_row(study: Study, run: Run) -> dict[str, Any]:
     }
 
 
-def gain_of(
-    study: Study, name: str, seed: int, how: Judging | None = None, attack: str = "worst"
-) -> Estimate:
-    """A row minus the reference of the same seed, under the attacks of one judging.
+def gaps(study: Study, name: str, seeds: Sequence[int]) -> list[float]:
+    """With each seed, robust recall on training minus held-out pairs, the base's subtracted.
 
-    Args:
-        how: of the row; the reference is judged by more, of which the same attacks count.
-        attack: `worst`, or one of the judging's.
+    The galleries are of the same size with one caption per image; the joint attack decides.
     """
-    profile = study.profile
-    own = found_by(study, name, seed, how)
-    attacks = None if how is None else how.attacks
-    reference = found_by(study, profile.reference, seed, attacks=attacks)
-    images, n_boot = study.pairs("test").image_of, profile.evaluation.n_boot
-    return primary_difference(own[attack], reference[attack], images, n_boot=n_boot)
-
-
-def _gap(study: Study, name: str, seed: int) -> float:
-    """As `contrasts.generalisation_gap`, for one seed."""
-    key, sides = ("joint", study.profile.evaluation.primary_threat), []
+    kept = []
     for gallery in ("train-1", "test-1"):
-        how = study.gap_judging(gallery)
-        model, base = (study.outcomes(n, s, how)[key] for n, s in ((name, seed), ("base", 0)))
-        sides.append(primary_endpoint(model) - primary_endpoint(base))
-    return sides[0] - sides[1]
+        judged = Recalls(study, study.gap_judging(gallery), seeds)
+        base = judged.level("base", "joint")
+        kept.append([primary_endpoint(each) - base for each in judged.found(name, "joint")])
+    return [train - test for train, test in zip(*kept, strict=True)]
 
 
 def sweep_table(study: Study) -> pd.DataFrame:
@@ -155,7 +113,7 @@ def sweep_table(study: Study) -> pd.DataFrame:
         `gain` is `worst` minus that of the 1:1 row with as many pairs. Empty without sweeps.
     """
     rows: list[dict[str, Any]] = []
-    for dial in ("amount", "strength", "pairs"):
+    for dial in OPTION_OF_DIAL:
         swept = _points(study, dial)
         plain = swept.get("none", {}) if dial == "pairs" else {}
         for family, points in swept.items():
@@ -189,26 +147,27 @@ def _points(study: Study, dial: str) -> dict[str, dict[float, str]]:
     return found
 
 
+OPTION_OF_DIAL = {"amount": "n_variants", "strength": "strength", "pairs": "n_train"}
+"""Dial of a sweep -> the option of a row that it turns."""
+
+
 def _family(run: Run, dial: str) -> str | None:
     """What is swept, if the row is a point of such a sweep: no other option may be set."""
-    option = {"amount": "n_variants", "strength": "strength", "pairs": "n_train"}[dial]
-    if set(run.options) - {option} or run.label or run.dials is not None:
+    if set(run.options) - {OPTION_OF_DIAL[dial]} or run.label or run.dials is not None:
         return None
     return run.augmentation if run.modality or dial == "pairs" else None
 
 
 def _level(study: Study, run: Run, dial: str, *, usual: bool = False) -> float | None:
     """Where a row stands on a dial; without its own setting only if the usual one is asked."""
-    own: float | None
-    if dial == "amount":
-        own, common = run.n_variants, float(study.profile.n_variants)
-    elif dial == "strength":
-        own, common = run.strength, STRENGTHS.get(run.augmentation, ("", math.nan, 0))[1]
-    else:
-        own, common = run.n_train, float(study.profile.dataset.n_train)
-    if own is not None:
-        return float(own)
-    return common if usual and not math.isnan(common) else None
+    own = getattr(run, OPTION_OF_DIAL[dial])
+    if own is None and usual:
+        own = {
+            "amount": study.profile.n_variants,
+            "strength": STRENGTHS.get(run.augmentation, ("", None, 0))[1],
+            "pairs": study.profile.dataset.n_train,
+        }[dial]
+    return None if own is None else float(own)
 
 
 def _unit(family: str, dial: str) -> str:
@@ -219,40 +178,25 @@ def _unit(family: str, dial: str) -> str:
 
 def _levels(study: Study, name: str) -> list[dict[str, Any]]:
     """Recall of a row under each attack, in shares of 1."""
-    found = [found_by(study, name, seed) for seed in _seeds_with(study, name)]
-    rows = []
-    for attack in found[0]:
-        e = _over_seeds(study, [(each[attack], None) for each in found])
-        rows.append({"attack": attack, "value": e.value, "low": max(0.0, e.low),
-                     "high": min(1.0, e.high), "row": name, "n_seeds": len(found)})  # fmt: skip
-    return rows
+    judged = _of_seeds_with(study, name)
+    return [
+        {"attack": attack, "row": name, **shown(judged.recall(name, attack))}
+        for attack in (*PAIRS_ATTACKS, WORST)
+    ]
 
 
 def _gain_over(study: Study, name: str, other: str) -> dict[str, Any]:
     """By how much a row keeps more than another one, paired by the seeds that both have."""
-    seeds = _seeds_with(study, name, other)
-    both = [[found_by(study, row, seed)["worst"] for row in (name, other)] for seed in seeds]
-    e = _over_seeds(study, [(own, rival) for own, rival in both])
+    e = _of_seeds_with(study, name, other).recall(name, WORST, reference=other)
     return {"attack": "gain", "value": e.value, "low": e.low, "high": e.high, "row": name,
-            "n_seeds": len(seeds)}  # fmt: skip
+            "n_seeds": e.n_seeds}  # fmt: skip
 
 
-def _seeds_with(study: Study, *names: str) -> tuple[int, ...]:
-    """All technique seeds for rows of the comparison, if enough for an interval; else the first."""
+def _of_seeds_with(study: Study, *names: str) -> Recalls:
+    """With all technique seeds for rows of the comparison; else with the first."""
     compared = {run.row for run in study.profile.techniques}
     seeds = study.profile.seeds_of_techniques
-    return seeds if compared >= set(names) and len(seeds) >= MIN_SEEDS_FOR_INTERVAL else seeds[:1]
-
-
-def _over_seeds(study: Study, pairs: Sequence[tuple[Outcomes, Outcomes | None]]) -> Estimate:
-    """Primary endpoint, or difference from another row: over seeds; of one seed over images."""
-    if len(pairs) == 1:
-        images, n_boot = study.pairs("test").image_of, study.profile.evaluation.n_boot
-        return primary_difference(*pairs[0], images, n_boot=n_boot)
-    return t_interval([
-        primary_endpoint(own) - (0.0 if other is None else primary_endpoint(other))
-        for own, other in pairs
-    ])  # fmt: skip
+    return of_pairs(study, seeds if compared >= set(names) else seeds[:1])
 
 
 INTERVENTION_COLUMNS = (
@@ -275,24 +219,23 @@ def intervention_table(study: Study) -> pd.DataFrame:
         MAT of the same seed, the same under SGA, recalls, and the achieved measures, which
         are those of the pairs and so the same for all seeds. Empty without an experiment.
     """
-    experiment = study.profile.intervention
-    rows, how = [], judgings.inside(study.profile.evaluation)
+    experiment, reference = study.profile.intervention, study.profile.reference
+    e, rows = study.profile.evaluation, []
     for seed in experiment.seeds if experiment else ():
+        judged = Recalls(study, judgings.inside(e), (seed,), INSIDE_ATTACKS,
+                         {reference: judgings.pairs(e)})  # fmt: skip
         for run in experiment.runs() if experiment else ():
             assert run.dials is not None
-            found = found_by(study, run.row, seed, how)
-            achieved = study.get(coordinates(study, run))
             rows.append(
                 {
                     **run.dials.levels,
                     "modality": run.modality,
                     "seed": seed,
-                    "gain": gain_of(study, run.row, seed, how).value,
-                    "sga_gain": gain_of(study, run.row, seed, how, "sga").value,
-                    "worst": primary_endpoint(found["worst"]),
-                    "clean": primary_endpoint(found["clean"]),
-                    **achieved,
-                    "true_fraction": achieved.get("true_fraction", math.nan),
+                    "gain": judged.recall(run.row, WORST, reference=reference).value,
+                    "sga_gain": judged.recall(run.row, "sga", reference=reference).value,
+                    "worst": judged.level(run.row, WORST),
+                    "clean": judged.level(run.row, "clean"),
+                    **study.get(coordinates(study, run)),
                 }
             )
     return pd.DataFrame(rows, columns=list(INTERVENTION_COLUMNS))

@@ -1,0 +1,134 @@
+"""What is left of a study's models under attack: seeds, galleries, `worst` and intervals in one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from matlib.evaluation.retrieval import Outcomes
+from matlib.evaluation.robustness import WORST, key_of, worst_under
+from matlib.evaluation.statistics import Estimate, endpoint_over_seeds, primary_endpoint
+from matlib.evaluation.suite import Key
+from matlib.study.made import judgings
+from matlib.study.made.judgings import INSIDE_ATTACKS, PAIRS_ATTACKS, Judging
+from matlib.study.study import Study
+
+
+@dataclass(frozen=True)
+class Recalls:
+    """The primary endpoint of the rows of a study, with the rule of intervals.
+
+    From three training seeds on an estimate is a mean over seeds with a t-interval; below, the
+    first seed's with an interval over images. Differences are paired by seed and query. The
+    undefended model (`base`) has one seed, 0, which stands beside every seed of another row.
+
+    Attributes:
+        study: whose rows.
+        how: how they were judged; by the full suite on the test gallery if None.
+        seeds: training seeds that are read; those of the study's defences if None.
+        attacks: those that `worst` counts beside the clean query, so that rows judged by
+            different suites are compared under the same attacks; if None, `worst` is as the
+            judging has it.
+        otherwise: rows that were judged otherwise, on the same gallery, and how.
+    """
+
+    study: Study
+    how: Judging | None = None
+    seeds: Sequence[int] | None = None
+    attacks: Sequence[str] | None = None
+    otherwise: Mapping[str, Judging] = field(default_factory=dict)
+
+    def recall(
+        self, row: str, attack: str, threat: str | None = None, *, reference: str | None = None
+    ) -> Estimate:
+        """What an attack leaves of a row, or by how much that is more than of another row.
+
+        Args:
+            row: by name.
+            attack: of the judging, or `worst`.
+            threat: of the attack's words; the study's primary one if None.
+            reference: the other row; without one the estimate is the row's own recall.
+
+        Returns:
+            a share of 1, or a difference in [-1, 1].
+        """
+        found = self.found(row, attack, threat)
+        if reference is None:
+            return self.estimate(found)
+        other = self.found(reference, attack, threat)
+        return self.estimate(found, other * len(found) if reference == "base" else other)
+
+    def level(self, row: str, attack: str) -> float:
+        """The mean over seeds of what an attack with the primary threat leaves, in [0, 1]."""
+        found = self.found(row, attack)
+        return sum(map(primary_endpoint, found)) / len(found)
+
+    def found(self, row: str, attack: str, threat: str | None = None) -> list[Outcomes]:
+        """The rank of every query with each seed; arguments as for `recall`."""
+        words = self.study.profile.evaluation.primary_threat if threat is None else threat
+        judged = [self.study.outcomes(row, seed, self._how(row)) for seed in self._seeds(row)]
+        if attack == WORST and self.attacks is not None:
+            return [worst_under(each, words, self.attacks) for each in judged]
+        return [each[key_of(attack, words)] for each in judged]
+
+    def keys(self, row: str) -> list[Key]:
+        """(attack, text threat) of all that a row was judged by, `worst` among them."""
+        return list(self.study.outcomes(row, self._seeds(row)[0], self._how(row)))
+
+    def curves(self, row: str) -> list[dict[float, Outcomes]]:
+        """With each seed, eps in 1/255 -> the rank of every query under PGD; clean at 0."""
+        judged = [self.study.judged(row, seed, self._how(row)) for seed in self._seeds(row)]
+        return [{0.0: each.outcomes["clean", ""], **each.curve} for each in judged]
+
+    def estimate(
+        self, first: Sequence[Outcomes], second: Sequence[Outcomes] | None = None
+    ) -> Estimate:
+        """The endpoint of outcomes by seed, or their difference from other ones of these seeds."""
+        n_boot = self.study.profile.evaluation.n_boot
+        return endpoint_over_seeds(first, second, self.images, n_boot=n_boot)
+
+    @cached_property
+    def images(self) -> Tensor:
+        """int64 (M,): the image of each caption of the gallery."""
+        return self.study.pairs("test" if self.how is None else self.how.gallery).image_of
+
+    def _how(self, row: str) -> Judging:
+        return self.otherwise.get(row) or self.how or self.study.main_judging("test")
+
+    def _seeds(self, row: str) -> Sequence[int]:
+        if row == "base":
+            return (0,)
+        return self.study.profile.seeds if self.seeds is None else self.seeds
+
+
+def of_pairs(study: Study, seeds: Sequence[int]) -> Recalls:
+    """Rows of the comparison of techniques and of its sweeps."""
+    return Recalls(study, judgings.pairs(study.profile.evaluation), seeds, PAIRS_ATTACKS)
+
+
+def in_short(study: Study, architecture: str, seeds: Sequence[int] | None = None) -> Recalls:
+    """Rows of one architecture ("" is the study's own model) under `INSIDE_ATTACKS`.
+
+    The study's own rows were judged by the full suite, its variations of a defence and all of
+    another architecture by these attacks alone. Each attack has a generator of its own, so that
+    its numbers do not depend on the others.
+    """
+    own = study.of_architecture(architecture)
+    if architecture:
+        return Recalls(own, own.inside_judging(), seeds, INSIDE_ATTACKS)
+    varied = dict.fromkeys((row for row, _ in own.inside_rows()), own.inside_judging())
+    return Recalls(own, None, seeds, INSIDE_ATTACKS, varied)
+
+
+def shown(estimate: Estimate, value: str = "value") -> dict[str, Any]:
+    """Columns of a recall: `value`, `low`, `high` (a t-interval cut to shares of 1), `n_seeds`."""
+    return {
+        value: estimate.value,
+        "low": max(0.0, estimate.low),
+        "high": min(1.0, estimate.high),
+        "n_seeds": estimate.n_seeds,
+    }
