@@ -7,6 +7,7 @@ from .agreement import (
     mean_rank_correlation as mean_rank_correlation,
     rank_agreement as rank_agreement,
     rank_correlation as rank_correlation,
+    reference_agreement as reference_agreement,
 )
 from .alignment import (
     Alignment as Alignment,
@@ -38,7 +39,6 @@ from .prediction import (
     predict_left_out as predict_left_out,
     prediction_errors as prediction_errors,
 )
-from .references import reference_agreement as reference_agreement
 from .technique import (
     measure_technique as measure_technique,
     technique_coordinates as technique_coordinates,

@@ -2,6 +2,10 @@
 
 Do two measures agree? Correlations with intervals, calibration, and matrices of both.
 
+Is a measure fooled by its own reference model? A measure that is made of embeddings is the
+opinion of the encoder that made them. It is repeated under encoders that were trained otherwise,
+and `reference_agreement` tells how far they agree, technique by technique.
+
 What is resampled decides what an interval speaks of, so there are three kinds here:
 `correlation` resamples *originals* with all their rows (other images, same techniques);
 `rank_agreement` resamples originals below means per technique (the same);
@@ -11,9 +15,8 @@ What is resampled decides what an interval speaks of, so there are three kinds h
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from itertools import chain, combinations, permutations
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, combinations
 
 import numpy as np
 import pandas as pd
@@ -64,13 +67,9 @@ def mean_rank_correlation(values: Array) -> Array:
             f"a correlation needs two models and two techniques; got {n_models} and {n_rows}"
         )
     # rounding: equal recalls, summed in another order, are one recall
-    ranks = stats.rankdata(np.round(values, 12), axis=-1)
-    centred = ranks - ranks.mean(-1, keepdims=True)
-    length = np.sqrt((centred**2).sum(-1, keepdims=True))
-    unit = np.divide(centred, length, out=np.zeros_like(centred), where=length > 0)
-    # |sum of the models' unit vectors|^2 holds every pair twice and every model once
-    both = (unit.sum(-2) ** 2).sum(-1) - (unit**2).sum((-2, -1))
-    return np.round(both / (n_models * (n_models - 1)), 12)
+    found = np.nan_to_num(_correlations(np.round(values, 12)))
+    first, second = np.triu_indices(n_models, 1)
+    return np.asarray(np.round(found[..., first, second].mean(-1), 12))
 
 
 def agreement_of_rankings(
@@ -110,7 +109,7 @@ def agreement_of_rankings(
     value = float(mean_rank_correlation(values))
     drawn = torch.from_numpy(mean_rank_correlation(means))
     n = n_seeds if has_seeds else len(kept[0].tr_rank)
-    found = percentile_estimate(value, drawn, n, 0.95, 0.0)
+    found = percentile_estimate(value, drawn, n)
     p = max(found.p_below, permutation_p(values, seed=seed))
     return Estimate(value, found.low, found.high, n, p, "seed" if has_seeds else "query")
 
@@ -121,11 +120,29 @@ def permutation_p(values: Array, *, seed: int = 0) -> float:
     Args:
         values: (A, R).
     """
-    rng, (n_models, n_rows) = np.random.default_rng(seed), values.shape
-    drawn = np.broadcast_to(values, (N_PERMUTATIONS, n_models, n_rows))
-    found = mean_rank_correlation(rng.permuted(drawn, axis=-1))
-    n_reached = int((found >= mean_rank_correlation(values) - 1e-9).sum())
-    return (n_reached + 1) / (N_PERMUTATIONS + 1)
+
+    def statistic(*models: Array, axis: int) -> Array:
+        return mean_rank_correlation(np.stack(models, axis=-2))
+
+    return _p_of_order(tuple(values), statistic, N_PERMUTATIONS, np.random.default_rng(seed))
+
+
+def _p_of_order(
+    samples: tuple[Array, ...],
+    statistic: Callable[..., Array],
+    n_permutations: int,
+    rng: np.random.Generator,
+) -> float:
+    """Share of the orders of each sample that give `statistic` or more.
+
+    Of all orders where there are no more than `n_permutations`; else of so many random ones,
+    with the data themselves counted among them.
+    """
+    found = stats.permutation_test(
+        samples, statistic, permutation_type="pairings", alternative="greater", vectorized=True,
+        n_resamples=n_permutations, rng=rng,
+    )  # fmt: skip
+    return float(found.pvalue)
 
 
 def _shape(outcomes: Sequence[Sequence[Sequence[Outcomes]]]) -> tuple[int, int, int]:
@@ -153,27 +170,19 @@ def _over_seeds(samples: Array, seed: int) -> Array:
     return np.asarray(np.einsum("arsb,bs->bar", samples, drawn) / n_seeds)
 
 
-Method = Literal["spearman", "pearson"]
-
-MAX_EXACT = 7
-"""Up to so many points all n! orders are gone through (5,040), beyond them a sample."""
-
-
 def correlation(
     x: Tensor,
     y: Tensor,
     groups: Groups,
     *,
-    method: Method = "spearman",
     n_boot: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """Correlation of two measures of the same rows, with an interval that resamples originals.
+    """Spearman's correlation of two measures of the same rows; the interval resamples originals.
 
     Args:
         x, y: (P,), for example similarity and truth of added pairs.
         groups: (P,) labels; a resampled original brings all its rows.
-        method: Spearman's (ranks, ties averaged) or Pearson's.
         n_boot: bootstrap samples.
         seed: of the bootstrap.
 
@@ -191,14 +200,14 @@ def correlation(
     if n < 2:
         raise ValueError(f"an interval over originals needs two of them; got {n}")
     pair = np.stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)])
-    value = _correlations(pair, method)[0, 1]
+    value = _correlations(pair)[0, 1]
     if math.isnan(value):
         return Estimate(math.nan, math.nan, math.nan, n)
     rows = [np.flatnonzero(codes == g) for g in range(n)]
     rng = np.random.default_rng((seed, 0))
     samples = np.array(
         [
-            _correlations(pair[:, np.concatenate([rows[g] for g in drawn])], method)[0, 1]
+            _correlations(pair[:, np.concatenate([rows[g] for g in drawn])])[0, 1]
             for drawn in rng.integers(n, size=(n_boot, n))
         ]
     )
@@ -231,13 +240,10 @@ def rank_agreement(
         )
     stacked = torch.stack(list(values.values())).double().numpy()  # (M, P, N)
     n_points, n = stacked.shape[1:]
-    centre = _correlations(stacked.mean(2), "spearman")
+    centre = _correlations(stacked.mean(2))
     rng = np.random.default_rng((seed, 0))
     samples = np.stack(
-        [
-            _correlations(stacked[:, :, drawn].mean(2), "spearman")
-            for drawn in rng.integers(n, size=(n_boot, n))
-        ]
+        [_correlations(stacked[:, :, drawn].mean(2)) for drawn in rng.integers(n, size=(n_boot, n))]
     )
     rows = []
     for (i, first), (j, second) in combinations(enumerate(values), 2):
@@ -272,15 +278,62 @@ def rank_correlation(
     if a.shape != b.shape or a.ndim != 1 or len(a) < 4:
         raise ValueError(f"expected two rows of at least 4 points; got {a.shape} and {b.shape}")
     n = len(a)
-    value = float(_correlations(np.stack([a, b]), "spearman")[0, 1])
+    value = float(_correlations(np.stack([a, b]))[0, 1])
     if math.isnan(value):
         return Estimate(math.nan, math.nan, math.nan, n)
     nearest = 1 - 12 / (n * (n * n - 1))  # one swap of neighbours away from a perfect ranking
     used = float(np.clip(value, -nearest, nearest))
     half = stats.norm.ppf((1 + level) / 2) * math.sqrt((1 + used**2 / 2) / (n - 3))
     low, high = math.tanh(math.atanh(used) - half), math.tanh(math.atanh(used) + half)
-    p = _permutation_p(stats.rankdata(a), stats.rankdata(b), n_permutations, seed)
+    first, second = stats.rankdata(a), stats.rankdata(b)
+
+    def statistic(order: Array, axis: int) -> Array:
+        return order @ first
+
+    rng = np.random.default_rng((seed, 0))
+    p = _p_of_order((second,), statistic, n_permutations, rng)
     return Estimate(value, min(low, value), max(high, value), n, p)
+
+
+MODEL_FREE = frozenset(
+    {"distinct_1", "distinct_2", "compressed", "n_distinct", "true_fraction"},
+)
+"""Measures that no reference model takes part in."""
+
+MIN_TECHNIQUES = 4
+"""Fewer points have no interval of a rank correlation."""
+
+
+def reference_agreement(table: pd.DataFrame) -> pd.DataFrame:
+    """Spearman's correlation of two references over techniques, per measure and modality.
+
+    Args:
+        table: from `measure_under`; the originals (`none`) are a technique like the others.
+
+    Returns:
+        columns property, measure, modality, first, second, value, low, high, n (techniques);
+        measures of fewer than four techniques, and those without a model, are left out.
+
+    Raises:
+        ValueError: fewer than two references.
+    """
+    names = list(dict.fromkeys(table["reference"]))
+    if len(names) < 2:
+        raise ValueError(f"agreement needs two references; got {names}")
+    rows = []
+    modelled = table[~table["measure"].isin(MODEL_FREE)]
+    for key, part in modelled.groupby(["property", "measure", "modality"], sort=False):
+        wide = part.pivot(index="technique", columns="reference", values="value").dropna()
+        if len(wide) < MIN_TECHNIQUES:
+            continue
+        for first, second in combinations(names, 2):
+            x, y = (torch.tensor(wide[name].to_numpy(copy=True)) for name in (first, second))
+            found = rank_correlation(x, y)
+            names_of_row = dict(zip(("property", "measure", "modality"), key, strict=True))
+            rows.append({**names_of_row, "first": first, "second": second, "value": found.value,
+                         "low": found.low, "high": found.high, "n": found.n})  # fmt: skip
+    columns = ["property", "measure", "modality", "first", "second", "value", "low", "high", "n"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def calibration(
@@ -332,15 +385,15 @@ def calibration(
     return pd.DataFrame(rows)
 
 
-def _correlations(rows: np.ndarray, method: Method) -> np.ndarray:
-    """(M, M) correlations of (M, P) rows; NaN where a row is constant."""
-    ranked = stats.rankdata(rows, axis=1) if method == "spearman" else rows
-    centred = ranked - ranked.mean(1, keepdims=True)
-    norm = np.sqrt((centred**2).sum(1))
-    # rounding leaves a constant row with a norm of some 1e-16 instead of 0
-    norm = np.where(norm > 1e-12 * np.abs(ranked).max(1).clip(min=1e-300), norm, np.nan)
-    found: np.ndarray = (centred @ centred.T) / np.outer(norm, norm)
-    return np.clip(found, -1.0, 1.0)
+def _correlations(rows: Array) -> Array:
+    """(..., M, M) Spearman correlations of (..., M, P) rows, ties averaged; NaN where a row is
+    constant."""
+    ranked = stats.rankdata(rows, axis=-1)
+    centred = ranked - ranked.mean(-1, keepdims=True)
+    norm = np.sqrt((centred**2).sum(-1))
+    norm = np.where(norm > 0, norm, np.nan)
+    found = (centred @ centred.swapaxes(-1, -2)) / (norm[..., None] * norm[..., None, :])
+    return np.asarray(np.clip(found, -1.0, 1.0))
 
 
 def _interval(value: float, samples: np.ndarray, n: int) -> Estimate:
@@ -351,15 +404,5 @@ def _interval(value: float, samples: np.ndarray, n: int) -> Estimate:
     usable = torch.from_numpy(samples[~np.isnan(samples)])
     if math.isnan(value) or len(usable) == 0:
         return Estimate(value, math.nan, math.nan, n)
-    found = percentile_estimate(value, usable, n, 0.95, 0.0)
+    found = percentile_estimate(value, usable, n)
     return Estimate(value, min(found.low, value), max(found.high, value), n, found.p_below)
-
-
-def _permutation_p(a: np.ndarray, b: np.ndarray, n_permutations: int, seed: int) -> float:
-    """Share of orders of b with at least the observed sum of products of ranks."""
-    if len(b) <= MAX_EXACT:
-        orders = np.array(list(permutations(b)))
-        return float((orders @ a >= a @ b - 1e-9).mean())
-    rng = np.random.default_rng((seed, 0))
-    orders = rng.permuted(np.tile(b, (n_permutations, 1)), axis=1)
-    return float(((orders @ a >= a @ b - 1e-9).sum() + 1) / (n_permutations + 1))

@@ -79,10 +79,7 @@ def measure_technique(
     embedded = embed_variants(encoder, variants)
     rows = _alignment_rows(embedded, variants, truth, seed, n_boot)
     rows += _diversity_rows(embedded, variants, seed, n_boot)
-    rows += [
-        _row(("shift", m.measure, m.modality), m.estimate, m.p_value, bandwidth=m.bandwidth)
-        for m in shift_measures(embedded, variants, test, seed=seed, n_boot=n_boot)
-    ]
+    rows += _shift_rows(embedded, variants, test, seed, n_boot)
     table = pd.DataFrame([{"technique": variants.technique, **row} for row in rows])
     return table.reindex(columns=list(MEASURE_COLUMNS))
 
@@ -175,61 +172,44 @@ class Sample:
     features: tuple[Tensor, Tensor]
 
 
-@dataclass(frozen=True)
-class ShiftMeasure:
-    """One number: `mmd2`, `kernel_distance`, `frechet` (excess over no shift) or `accuracy`."""
-
-    measure: str
-    modality: str
-    estimate: Estimate
-    p_value: float = math.nan
-    bandwidth: float = math.nan
-
-
-def shift_measures(
+def _shift_rows(
     embedded: VariantEmbeddings,
     variants: OneToMany,
     test: HeldOutEmbeddings,
-    *,
-    seed: int = 0,
-    n_boot: int = 2000,
-) -> list[ShiftMeasure]:
+    seed: int,
+    n_boot: int,
+) -> list[dict[str, Any]]:
     """MMD^2, kernel and Fréchet distance and two-sample accuracy against the test sample.
 
     For each modality that has added rows; the originals stand in where nothing was added. The
     distances use one row of every original, since variants of one are not independent. The
     kernel's width is the median distance among original training and test rows, so that all
-    techniques are measured in one unit.
-
-    Args:
-        embedded: the variants under the reference model.
-        variants: the same with their words and pixels.
-        test: of other originals, under the same model.
-        seed: of draws, permutations, folds and bootstrap.
-        n_boot: bootstrap samples of the accuracy.
+    techniques are measured in one unit. Of the Fréchet distance it is the excess over no shift.
     """
-    found = []
+    rows = []
     for sample in _samples(embedded, variants, test, seed):
+
+        def add(measure: str, found: Estimate, of: str = sample.modality, **more: float) -> None:
+            rows.append(_row(("shift", measure, of), found, **more))
+
         generator = torch.Generator().manual_seed(seed)
         bandwidth = median_bandwidth(sample.originals, sample.there)
         x, y = sample.added[_one_of_each(sample.group, generator)], sample.there
         mmd = mmd_test(x, y, generator, bandwidth=bandwidth)
-        value = mmd2_interval(x, y, bandwidth)
-        found.append(ShiftMeasure("mmd2", sample.modality, value, mmd.p_value, bandwidth))
+        add("mmd2", mmd2_interval(x, y, bandwidth), p_value=mmd.p_value, bandwidth=bandwidth)
         kid = kernel_distance_test(x, y, generator)
-        value = kernel_distance_interval(x, y)
-        found.append(ShiftMeasure("kernel_distance", sample.modality, value, kid.p_value))
+        add("kernel_distance", kernel_distance_interval(x, y), p_value=kid.p_value)
         frechet = frechet_test(x, y, generator, n_permutations=N_SHIFT_PERMUTATIONS)
-        value = frechet_interval(x, y, without_shift=frechet.without_shift)
-        found.append(ShiftMeasure("frechet", sample.modality, value, frechet.p_value))
+        excess = frechet_interval(x, y, without_shift=frechet.without_shift)
+        add("frechet", excess, p_value=frechet.p_value)
         here, there = sample.features
         told = two_sample_accuracy(
             here, there, groups_x=sample.group,
             groups_y=torch.arange(len(there)) + len(embedded), seed=seed, n_boot=n_boot,
             n_folds=min(N_FOLDS, len(there), len(x)),
         )  # fmt: skip
-        found.append(ShiftMeasure("accuracy", sample.modality, told.accuracy))
-    return found
+        add("accuracy", told.accuracy)
+    return rows
 
 
 def joint_features(image: Tensor, text: Tensor) -> Tensor:
@@ -245,7 +225,7 @@ def _samples(
     embedded: VariantEmbeddings, variants: OneToMany, test: HeldOutEmbeddings, seed: int
 ) -> Iterator[Sample]:
     text, image = torch.stack([own[0] for own in embedded.captions]), embedded.images[:, 0]
-    nothing = embedded.n_added_captions + embedded.n_added_images == 0
+    nothing = _is_reference(embedded)
     own = torch.arange(len(embedded))
     for modality, originals, (added, group) in (
         ("text", text, _once_each(embedded, variants)),
@@ -334,7 +314,7 @@ def technique_coordinates(
     """
     text = torch.stack([rows[0] for rows in embedded.captions])
     image = embedded.images[:, 0]
-    if embedded.n_added_captions + embedded.n_added_images == 0:
+    if _is_reference(embedded):
         vendi, found = [1.0], [(text, text, test.text), (image, image, test.image)]
         similarity = (text * image).sum(1)
     else:
