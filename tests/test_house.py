@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -30,6 +31,15 @@ def test_no_circle_of_imports() -> None:
     graph = grimp.build_graph("matlib", cache_dir=None)
     arrows = {each: graph.find_modules_directly_imported_by(each) for each in graph.modules}
     assert len(list(TopologicalSorter(arrows).static_order())) == len(HOUSE.modules)
+
+
+def test_a_public_name_is_defined_once() -> None:
+    places: dict[str, list[str]] = defaultdict(list)
+    for module in HOUSE.modules.values():
+        for name in module.definitions:
+            if not name.startswith("_"):
+                places[name].append(module.name)
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
 def imported(path: Path) -> Iterator[tuple[str, str]]:

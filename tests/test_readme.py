@@ -16,7 +16,12 @@ import torch
 from matlib.attacks.edits import n_changed_words
 from matlib.cli import app, data_sets, main
 from matlib.study.profile.profile import profile_names
-from matlib.study.publish.readme import bench_markdown, claims_markdown, generated, theory_markdown
+from matlib.study.publish.readme import (
+    bench_markdown,
+    claims_markdown,
+    generated_readme,
+    theory_markdown,
+)
 from matlib.study.publish.report import read_claims
 from matlib.study.publish.shown import origin_markdown
 from matlib.study.store.provenance import code_hash
@@ -30,7 +35,7 @@ DEMO, FULL = PUBLISHED / "demo", PUBLISHED / "demo-full"
 
 def test_generated_parts_equal_the_published_files_and_the_state_of_the_code() -> None:
     # after a change of attack, training or evaluation code: python -m matlib readme
-    assert generated(README, DEMO) == README
+    assert generated_readme(README, DEMO) == README
 
 
 def test_table_changes_when_a_published_number_changes() -> None:

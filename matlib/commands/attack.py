@@ -25,7 +25,7 @@ from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
 from matlib.attacks.words import WordSubstitution
 from matlib.commands.batches import MAKER, AttackedBatch, AttackFolder, check_folder, result_name
-from matlib.commands.models import open_model
+from matlib.commands.models import open_any
 from matlib.commands.options import AttackOptions
 from matlib.commands.user_data import check_readable, file_hashes, identity, read_user_data, sized
 from matlib.commands.words import Words, attackable
@@ -58,7 +58,7 @@ def suite_of(options: AttackOptions) -> Suite:
     return Suite(image, text, attacks=(options.attack,), released=options.is_released)
 
 
-def words_of(options: AttackOptions) -> Words | None:
+def words_asked(options: AttackOptions) -> Words | None:
     """Where allowed word edits come from; None where no text is attacked.
 
     Raises:
@@ -71,7 +71,7 @@ def words_of(options: AttackOptions) -> Words | None:
     return words if is_needed else None
 
 
-def check(options: AttackOptions) -> None:
+def check_options(options: AttackOptions) -> None:
     """Find what is wrong with the options themselves.
 
     Raises:
@@ -93,7 +93,7 @@ def check(options: AttackOptions) -> None:
             f"8-bit files cannot hold changes below 1/255, eps is {options.eps_255}/255: "
             "take --format float"
         )
-    words_of(options)
+    words_asked(options)
 
 
 @makes("attack")
@@ -109,9 +109,9 @@ def run_attack(options: AttackOptions) -> dict[str, Any]:
     Raises:
         ValueError, OSError: before any long work.
     """
-    check(options)
+    check_options(options)
     torch.set_flush_denormal(True)
-    words = words_of(options)
+    words = words_asked(options)
     pairs = read_user_data(options.images, options.captions, options.split)
     if options.is_released:
         pairs = replace(pairs, captions=tuple(normalise_caption(c) or c for c in pairs.captions))
@@ -120,7 +120,7 @@ def run_attack(options: AttackOptions) -> dict[str, Any]:
         pairs = replace(pairs, notes=(*pairs.notes, *notes))
     check_folder(options.out)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = open_model(
+    encoder = open_any(
         options.model, options.weights, device, profile=options.profile, rest=options.rest
     )
     how = encoder.settings

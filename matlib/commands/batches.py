@@ -180,12 +180,12 @@ class AttackFolder:
             if record.get("kind") == BATCH and there != self._settings:
                 raise ValueError(
                     f"{self.out} was made with other settings "
-                    f"({differences(there, self._settings)}); "
+                    f"({told_apart(there, self._settings)}); "
                     "choose another --out, or delete the folder to start again"
                 )
 
 
-def differences(there: Any, now: Mapping[str, Any]) -> str:
+def told_apart(there: Any, now: Mapping[str, Any]) -> str:
     """What two settings do not share, for a message; `there` comes from a disk."""
     there = there if isinstance(there, dict) else {}
     return "; ".join(

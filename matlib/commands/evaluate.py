@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from matlib.commands.batches import differences
-from matlib.commands.models import SMALL, open_model
+from matlib.commands.batches import told_apart
+from matlib.commands.models import SMALL, open_any
 from matlib.commands.options import EvaluateOptions
 from matlib.evaluation.robustness import Evaluation, evaluate
 from matlib.evaluation.suite import MOVES
@@ -76,7 +76,7 @@ def run_evaluate(options: EvaluateOptions) -> Path:
             f"profile {study.profile.name} is about {wanted.name}, not {options.dataset}: "
             "pass a profile of that data set"
         )
-    encoder = open_model(
+    encoder = open_any(
         options.model, options.checkpoint, study.device,
         profile=options.profile, rest=options.rest,
     )  # fmt: skip
@@ -203,7 +203,7 @@ def refuse_other_model(study: Study, spec: ArtefactSpec) -> None:
         name = str(record.get("name"))
         if record.get("kind") != KIND or name.casefold() != spec.name.casefold():
             continue
-        different = differences(_owner(record.get("config"), record.get("inputs")), mine)
+        different = told_apart(_owner(record.get("config"), record.get("inputs")), mine)
         if different or name != spec.name:
             about = different or f"its name is {name}"
             raise ValueError(

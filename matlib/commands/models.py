@@ -16,7 +16,7 @@ from matlib.training.checkpoint import load_weights
 SMALL = "small"
 
 
-def open_model(
+def open_any(
     name: str, weights: str, device: str, *, profile: str = "", rest: str = ""
 ) -> OpenClipEncoder:
     """A model in evaluation mode.

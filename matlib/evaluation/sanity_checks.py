@@ -151,7 +151,7 @@ def _first(
     return pairs.subset(range(n)), kept
 
 
-COLUMNS = (
+SANITY_COLUMNS = (
     "model", "check", "asserts", "comparison", "estimate_points", "lower_points", "upper_points",
     "exact", "n_images", "verdict", "numbers",
 )  # fmt: skip
@@ -171,7 +171,7 @@ def to_frame(per_model: Mapping[str, Sequence[Check]]) -> pd.DataFrame:
         for model, checks in per_model.items()
         for check in checks
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(SANITY_COLUMNS))
 
 
 N_SHUFFLES = 20

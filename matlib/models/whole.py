@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 
 from transformers.utils import logging as transformers_logging
 
-Loaded = TypeVar("Loaded")
+_Loaded = TypeVar("_Loaded")
 
 
-def load_pretrained(load: Callable[..., Loaded], source: str, what: str, **options: Any) -> Loaded:
+def load_pretrained(
+    load: Callable[..., _Loaded], source: str, what: str, **options: Any
+) -> _Loaded:
     """`load(source)` from a local folder or a hub, with errors that say what to do.
 
     Args:

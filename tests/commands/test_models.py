@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from matlib import models
 from matlib.cli import main
-from matlib.commands.models import open_model
+from matlib.commands.models import open_any
 from matlib.data.images import decode_image
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.settings import Settings
@@ -60,7 +60,7 @@ def test_a_whole_checkpoint_is_loaded(
         torch.save({wrapper: state, "epoch": 3} if wrapper else state, path)
     else:
         save_file(dict(state), str(path))
-    encoder = open_model(NAME, str(path), "cpu")
+    encoder = open_any(NAME, str(path), "cpu")
     assert not encoder.training and _embeds_alike(encoder, flat)
 
 
@@ -76,11 +76,11 @@ def test_an_image_tower_alone_is_completed_from_other_weights(
     torch.save(other.clip.state_dict(), tmp_path / "other.pt")
     whole = str(tmp_path / "whole.pt")
     fare = str(tmp_path / "fare.pt")
-    assert _embeds_alike(open_model(NAME, fare, "cpu", rest=whole), flat)
-    mixed = open_model(NAME, fare, "cpu", rest=str(tmp_path / "other.pt"))
+    assert _embeds_alike(open_any(NAME, fare, "cpu", rest=whole), flat)
+    mixed = open_any(NAME, fare, "cpu", rest=str(tmp_path / "other.pt"))
     assert _embeds_alike(mixed, flat, text=False)
     with pytest.raises(ValueError, match="holds an image tower only"):
-        open_model(NAME, fare, "cpu")
+        open_any(NAME, fare, "cpu")
 
 
 def test_a_pickle_with_code_in_it_is_not_run(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_pickle_with_code_in_it_is_not_run(tmp_path: Path) -> None:
 
     torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
     with pytest.raises(ValueError, match="cannot be read as tensors alone"):
-        open_model(NAME, str(tmp_path / "evil.pt"), "cpu")
+        open_any(NAME, str(tmp_path / "evil.pt"), "cpu")
     assert not (tmp_path / "was-run").exists()
 
 
@@ -98,27 +98,27 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "tower.pt")
     torch.save(models.open(NAME, None).clip.state_dict(), tmp_path / "whole.pt")
     with pytest.raises(ValueError, match="does not hold the image tower"):
-        open_model(NAME, str(tmp_path / "tower.pt"), "cpu", rest=str(tmp_path / "whole.pt"))
+        open_any(NAME, str(tmp_path / "tower.pt"), "cpu", rest=str(tmp_path / "whole.pt"))
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(ValueError, match="names to tensors"):
-        open_model(NAME, str(tmp_path / "list.pt"), "cpu")
+        open_any(NAME, str(tmp_path / "list.pt"), "cpu")
     with pytest.raises(FileNotFoundError, match="no checkpoint file"):
-        open_model(NAME, str(tmp_path / "gone.pt"), "cpu")
+        open_any(NAME, str(tmp_path / "gone.pt"), "cpu")
     with pytest.raises(ValueError, match="no model"):
-        open_model("ViT-Z", "openai", "cpu")
+        open_any("ViT-Z", "openai", "cpu")
 
 
 def test_a_small_model_has_the_shape_beside_it_or_its_profiles(tmp_path: Path) -> None:
     save_small(tiny_encoder(3), TINY, tmp_path)
     weights = str(tmp_path / "model.safetensors")
-    assert open_model("small", weights, "cpu").image_size == TINY.image_size
+    assert open_any("small", weights, "cpu").image_size == TINY.image_size
     alone = tmp_path / "alone" / "model.safetensors"
     alone.parent.mkdir()
     save_weights(tiny_encoder(3), alone)
     with pytest.raises(ValueError, match="--profile"):
-        open_model("small", str(alone), "cpu")
+        open_any("small", str(alone), "cpu")
     with pytest.raises(ValueError, match="tensors do not fit"):
-        open_model("small", str(alone), "cpu", profile="smoke")
+        open_any("small", str(alone), "cpu", profile="smoke")
 
 
 def test_weights_are_known_by_their_content_or_their_tag(tmp_path: Path) -> None:
@@ -162,12 +162,12 @@ def test_a_small_model_is_attacked_with_images_made_as_its_study_made_them(tmp_p
     encoder.settings = Settings(image_mode="squash")
     (tmp_path / "model.json").write_text(json.dumps(vars(TINY)))
     save_weights(encoder, tmp_path / "model.safetensors")
-    opened = open_model("small", str(tmp_path / "model.safetensors"), "cpu")
+    opened = open_any("small", str(tmp_path / "model.safetensors"), "cpu")
     assert opened.settings == Settings(image_mode="squash")
     save_file(encoder.state_dict(), str(tmp_path / "model.safetensors"))
-    opened = open_model("small", str(tmp_path / "model.safetensors"), "cpu", profile="flickr8k")
+    opened = open_any("small", str(tmp_path / "model.safetensors"), "cpu", profile="flickr8k")
     assert opened.settings == Settings(image_mode="squash")  # the profile's
-    assert open_model("small", str(tmp_path / "model.safetensors"), "cpu").settings == Settings()
+    assert open_any("small", str(tmp_path / "model.safetensors"), "cpu").settings == Settings()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from matlib.attacks.words import WordSubstitution
 from matlib.data.pairs import ImageTensor, ImageTextPairs
 from matlib.evaluation import sanity_checks, sanity_judge
 from matlib.evaluation.retrieval import Outcomes
-from matlib.evaluation.sanity_checks import COLUMNS, sanity, to_frame
+from matlib.evaluation.sanity_checks import SANITY_COLUMNS, sanity, to_frame
 from matlib.evaluation.sanity_subject import Check, SanitySubject
 from matlib.evaluation.statistics import Stratum, bootstrap_contrast
 from tests.toys import generator, tiny_encoder
@@ -389,7 +389,7 @@ def test_checks_survive_json_and_make_a_tidy_table() -> None:
         ["a", "zero", "0", 0.0, "passed"],
         ["b", "x", "0", 9.0, "open"],
     ]
-    assert list(to_frame({})) == list(COLUMNS)
+    assert list(to_frame({})) == list(SANITY_COLUMNS)
 
 
 # --- what goes in ----------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from matlib.evaluation.retrieval import worst_of
 from matlib.evaluation.robustness import evaluate
 from matlib.evaluation.statistics import primary_endpoint
 from matlib.study.made.base import base, masked_lm
-from matlib.study.made.judgings import INSIDE_ATTACKS, transfer as transfer_judging
+from matlib.study.made.judgings import INSIDE_ATTACKS, between_models
 from matlib.study.made.transfer import (
     Subject,
     architecture_rows,
@@ -70,7 +70,7 @@ def test_every_source_meets_every_target_and_itself(study: Study) -> None:
 
 
 def test_what_is_stored_equals_the_plain_evaluation_with_a_source(study: Study) -> None:
-    how, wider = transfer_judging(study.profile.evaluation), Subject("wider")
+    how, wider = between_models(study.profile.evaluation), Subject("wider")
     found = study.get(transferred(study, wider))
     plain = evaluate(
         study.model("mat"), study.pairs("test"), study.tables("test", how.threats),

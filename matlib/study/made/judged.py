@@ -28,7 +28,7 @@ from matlib.study.made.models import model, open_model
 from matlib.study.recipes import defence_of
 from matlib.study.store.store import Artefact
 
-RANKS, CAPTIONS, SHOWN, CURVE = "ranks.csv", "captions.json", "shown.safetensors", "curve.csv"
+RANKS, _CAPTIONS, SHOWN, CURVE = "ranks.csv", "captions.json", "shown.safetensors", "curve.csv"
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def save_evaluation(found: Evaluation, folder: Path) -> None:
     ranks = {_name(key): outcomes for key, outcomes in found.outcomes.items()}
     save_ranks(ranks, folder / RANKS)
     captions = {_name(key): texts for key, texts in found.captions.items()}
-    (folder / CAPTIONS).write_text(json.dumps(captions, ensure_ascii=False), encoding="utf-8")
+    (folder / _CAPTIONS).write_text(json.dumps(captions, ensure_ascii=False), encoding="utf-8")
     shown = {_name(key): pixels.contiguous().cpu() for key, pixels in found.shown.items()}
     save_file(shown, str(folder / SHOWN))
 
@@ -118,7 +118,7 @@ def _read(path: Path) -> dict[str, list[str]]:
 def load_evaluation(artefact: Artefact) -> Judged:
     """What `save_evaluation` (and `save_curve`) wrote."""
     has = artefact.provenance["outputs"]  # ranks alone, where they come from a record
-    captions = _read(artefact.file(CAPTIONS)) if CAPTIONS in has else {}
+    captions = _read(artefact.file(_CAPTIONS)) if _CAPTIONS in has else {}
     shown = load_file(str(artefact.file(SHOWN))) if SHOWN in has else {}
     curve = load_ranks(artefact.file(CURVE)) if CURVE in has else {}
     return Judged(

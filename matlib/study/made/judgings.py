@@ -69,7 +69,7 @@ def gap(e: EvaluationConfig, gallery: GalleryName) -> Judging:
     return Judging(gallery, (e.primary_threat,), e.eps_255, ("clean", "joint"))
 
 
-def transfer(e: EvaluationConfig) -> Judging:
+def between_models(e: EvaluationConfig) -> Judging:
     """The attacks that are sent from model to model, primary threat."""
     return Judging("test", (e.primary_threat,), e.eps_255, TRANSFER_ATTACKS)
 
@@ -93,7 +93,7 @@ def judgings_of(e: EvaluationConfig, what: str) -> list[Judging]:
         "sweep": [pairs(e)],
         "dialled": [inside(e)],
         "held-out": [held_out(e)],
-        "transfer": [transfer(e)],
+        "transfer": [between_models(e)],
         "unimodal": [unimodal(e)],
         "gap": [gap(e, "train-1"), gap(e, "test-1")],
     }.get(what, [])

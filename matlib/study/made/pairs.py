@@ -366,7 +366,7 @@ def translated(
     return _written(ask, _sampling(both), run, pairs, n, generator)
 
 
-def drawn(
+def diffused(
     study: Context, run: Run, pairs: ImageTextPairs, n: int, generator: torch.Generator
 ) -> Made:
     """Images by a diffusion model, from the captions or from the images."""
@@ -388,8 +388,8 @@ GENERATED: Choices[
     Callable[[Context, Run, ImageTextPairs, int, torch.Generator], Made]
 ] = Choices({
     "captioned": captioned, "rewritten": rewritten,
-    "back-translated": translated, "restyled": drawn,
-    "generated": drawn,
+    "back-translated": translated, "restyled": diffused,
+    "generated": diffused,
 }, what="generating technique")  # fmt: skip
 """The techniques that need a generating model (`restyled` on photographs)."""
 

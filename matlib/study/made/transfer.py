@@ -36,7 +36,7 @@ def transferred(study: Study, source: Subject) -> Node[dict[str, dict[Key, Outco
     Returns:
         per subject (`str`) and (attack, threat) the rank of every query.
     """
-    how = judgings.transfer(study.identified.evaluation)
+    how = judgings.between_models(study.identified.evaluation)
     words = tables(study, how.gallery, how.threats)
 
     def make(folder: Path) -> None:

@@ -180,7 +180,7 @@ def with_part(readme: str, part: str, content: str) -> str:
     return f"{head}{begin}\n{content}\n{end}{rest.partition(end)[2]}"
 
 
-def generated(readme: str, published: Path) -> str:
+def generated_readme(readme: str, published: Path) -> str:
     """The README's text with every generated part made anew from `published/`."""
     provenance = json.loads((published / "provenance.json").read_text(encoding="utf-8"))
     studies = published.parent
@@ -199,4 +199,4 @@ def generated(readme: str, published: Path) -> str:
 
 def update_readme(path: Path, published: Path) -> None:
     """Rewrite the generated parts in the README file."""
-    write_durably(path, generated(path.read_text(encoding="utf-8"), published))
+    write_durably(path, generated_readme(path.read_text(encoding="utf-8"), published))

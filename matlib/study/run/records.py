@@ -275,7 +275,7 @@ def expected_of(study: Study, task: Task) -> list[Expected]:
     """What the artefacts of a task hold, in the order of `tasks.artefacts_of`."""
     e = study.profile.evaluation
     if task.what == "transfer":
-        rows = study.suite(judgings.transfer(e)).rows(judgings.transfer(e).threats)
+        rows = study.suite(judgings.between_models(e)).rows(judgings.between_models(e).threats)
         targets = map(str, subjects(study.profile))
         names = tuple("/".join((t, *key)) for t, key in product(targets, rows))
         return [_of_gallery(study, "test", ranks={RANKS: names})]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-COLUMNS = {
+_COLUMNS = {
     ("clean", ""): "no attack",
     ("pgd", ""): "image",
     ("bert", "bert_true"): "a true word",
@@ -34,9 +34,9 @@ def recall_markdown(folder: Path) -> str:
     table = _read(folder / "endpoints.csv")
     rows = list(dict.fromkeys(table["row"]))
     cells = cells_of(table)
-    lines = [f"| row | {' | '.join(COLUMNS.values())} |", f"|{'---|' * (len(COLUMNS) + 1)}"]
+    lines = [f"| row | {' | '.join(_COLUMNS.values())} |", f"|{'---|' * (len(_COLUMNS) + 1)}"]
     for row in rows:
-        shown = [cells.get((row, *attack), "–") for attack in COLUMNS]
+        shown = [cells.get((row, *attack), "–") for attack in _COLUMNS]
         lines.append(f"| `{row}` | {' | '.join(shown)} |")
     free = table[(table["attack"] == "worst") & (table["text_threat"] == "bert_free")]
     left = free.set_index("row")["value"].astype(float)
