@@ -1,6 +1,6 @@
 """Embeddings of one-to-many sets under a reference model: what the analyses start from.
 
-What every comparison of two samples checks first: shapes, originals, independence.
+Every comparison of two samples first checks shapes, originals and independence here.
 """
 
 from __future__ import annotations

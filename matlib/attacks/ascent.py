@@ -1,7 +1,4 @@
-"""What every image attack shares: score and gradient, vanished gradients, restarts, chunks.
-
-Differentiable views of a batch of images whose scores an attack adds up.
-"""
+"""What image attacks share: score and gradient, vanished gradients, restarts, views, chunks."""
 
 from __future__ import annotations
 
@@ -15,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from matlib.attacks.attackable import check_count, check_positive
 from matlib.attacks.balls import ImageGenerators, Norm, Start, check_eps, drawn, largest
+from matlib.attacks.budgets import check_count, check_positive
 from matlib.attacks.objectives import ImageObjective
 from matlib.attacks.scoring import images_per_forward, seeds_of_images, with_seeds
 from matlib.models.dual_encoder import DualEncoder, check_evaluation_mode, check_pixels

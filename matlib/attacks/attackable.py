@@ -15,18 +15,14 @@ its words, and the marks before, between and behind them. "chess." becomes "go."
   "boy's", "they're". A word before n't is never attacked ("don't", "can't"): it is a function
   word that no list of stop words holds in this form.
 
-Words that a word substitution neither attacks nor uses: function words, from two lists.
-
-What a budget may be: no attack with less than nothing, or with something that is no number.
+Function words a word substitution neither attacks nor uses; there are two lists of them.
 """
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 from functools import cache, lru_cache
-from numbers import Integral, Real
 from typing import NamedTuple
 
 _APOSTROPHES = "'’‘ʼ＇`´"
@@ -128,9 +124,8 @@ def _is_clitic(token: str, start: int, end: int) -> bool:
     text, behind = token[start:end].lower(), token[end : end + 3].lower()
     if start > 0 and token[start - 1] in _APOSTROPHES and text in _CLITICS:
         return True
-    return text.endswith("n") and len(behind) > 1 and behind[0] in _APOSTROPHES and (
-        behind[1] == "t" and not behind[2:].isalpha()
-    )  # fmt: skip
+    is_before_nt = len(behind) > 1 and behind[0] in _APOSTROPHES and behind[1] == "t"
+    return text.endswith("n") and is_before_nt and not behind[2:].isalpha()
 
 
 def _is_initial(word: str) -> bool:
@@ -180,40 +175,3 @@ and the 26 marks and words that SGA's `attacker.py` (github.com/Zoky-2020/SGA, L
 adds to them. Unlike scikit-learn's list it lets "two", "three", "front", "side", "top" and "has" be
 attacked.
 """
-
-
-def check_count(name: str, value: object, least: int = 0) -> None:
-    """Refuse what is not a whole number of `least` or more.
-
-    Raises:
-        ValueError: the name, what is expected and what came.
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ValueError(f"{name} must be {least} or more, a whole number; got {value!r}")
-
-
-def check_positive(name: str, value: object, unit: str = "") -> None:
-    """Refuse what is not a finite number above zero: a step backwards helps the model.
-
-    Args:
-        unit: for the message, e.g. ` in 1/255`.
-
-    Raises:
-        ValueError: the name, what is expected and what came.
-    """
-    if not (_is_finite(value) and value > 0):  # type: ignore[operator]
-        raise ValueError(f"{name} must be above 0 and finite{unit}; got {value!r}")
-
-
-def check_weights(name: str, values: tuple[float, ...]) -> None:
-    """Refuse weights that are not finite, below 0, or all 0: such terms help the model.
-
-    Raises:
-        ValueError: the name and the weights.
-    """
-    if not (all(_is_finite(value) and value >= 0 for value in values) and any(values)):
-        raise ValueError(f"{name} must be finite, 0 or more and not all 0; got {values}")
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

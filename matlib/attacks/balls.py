@@ -1,6 +1,6 @@
 """The L-infinity and L2 balls that image attacks stay in: budgets, starts, steps, projections.
 
-Adversarial images as image files hold them: whole steps of 1/255.
+And what is left of a change where an image file holds it: whole steps of 1/255 (`to_8bit`).
 """
 
 from __future__ import annotations

@@ -1,12 +1,9 @@
-"""Character edits by slot: the sentences at Levenshtein distance one, and their values.
+"""Character edits, batched: LEAF's search in two stages, and Charmer's over all symbols.
 
 A sentence S has 2|S| + 1 slots: slot 2i is the gap before character i, slot 2i + 1 is
 character i. A symbol put into a gap is an insertion, into a character a substitution, and the
-empty symbol deletes (Charmer, Abad Rocamora et al. 2024).
-
-One-character edits found in two stages (LEAF, "Robustness in Both Domains"), batched.
-
-Charmer's character search (Abad Rocamora et al. 2024, arXiv 2405.04346), batched.
+empty symbol deletes: the sentences at Levenshtein distance one (Charmer, Abad Rocamora et al.
+2024, arXiv 2405.04346; LEAF, "Robustness in Both Domains", 2025).
 """
 
 from __future__ import annotations
@@ -18,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from matlib.attacks.attackable import check_count
+from matlib.attacks.budgets import check_count
 from matlib.attacks.objectives import TextObjective, squared_distance_from
 from matlib.attacks.scoring import embed_texts, is_better, score_texts
 from matlib.models.dual_encoder import DualEncoder

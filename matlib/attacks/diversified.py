@@ -16,8 +16,8 @@ from matlib.attacks.ascent import (
     score_and_gradient,
     score_of,
 )
-from matlib.attacks.attackable import check_count, check_weights
 from matlib.attacks.balls import ImageGenerators
+from matlib.attacks.budgets import check_count, check_weights
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.gallery import Gallery, TextAttack, embed_images, prepared
 from matlib.attacks.objectives import ImageObjective, away_from_captions, away_from_image

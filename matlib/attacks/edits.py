@@ -1,13 +1,9 @@
-"""What a text attack may do to a caption: tables of allowed edits, and how they are applied.
+"""What a text attack may do to a caption: tables of allowed edits.
 
-Candidate tables: what may replace what, from a masked LM, a synonym list or a given table.
-
-What a mark touches is a word all the same: see `matlib.attacks.attackable` for what of a token is
-attacked and what stays.
-
-Filters: candidate table in, smaller candidate table out.
-
-One-letter edits of words: the typo threat on captions whose lexicon is not known.
+A table is made from a masked LM, a synonym list or a given table, and may be thinned by how much a
+sentence changes; one-letter edits are the typo threat on captions whose lexicon is not known.
+What a mark touches is a word all the same: see `matlib.attacks.attackable` for what of a token
+is attacked and what stays.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from matlib.attacks.ascent import AttackReport
-from matlib.attacks.attackable import check_count
+from matlib.attacks.budgets import check_count
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.scoring import images_per_forward
 from matlib.attacks.words import PreparedSubstitution, WordSubstitution

@@ -1,6 +1,6 @@
 """Coordinate descent over words: every caption of a gallery at once, by exact margins.
 
-The sentences that every caption of a gallery may become, embedded once.
+The sentences that every caption may become are embedded once (`WordChoices`).
 """
 
 from __future__ import annotations

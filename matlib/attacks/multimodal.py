@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from matlib.attacks.ascent import AttackReport, ImageAttack, ScaleViews, Views, attack_in_chunks
-from matlib.attacks.attackable import check_weights
+from matlib.attacks.budgets import check_weights
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.gallery import Gallery, TextAttack, embed_images, prepared, searching
 from matlib.attacks.objectives import (

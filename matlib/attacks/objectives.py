@@ -1,7 +1,4 @@
-"""What an image attack ascends: a score per image, from embeddings only.
-
-What an attack ascends: a score per image or per candidate caption, from embeddings only.
-"""
+"""What an attack ascends: a score per image or per candidate caption, from embeddings only."""
 
 from __future__ import annotations
 

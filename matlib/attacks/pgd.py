@@ -18,8 +18,8 @@ from matlib.attacks.ascent import (
     score_of,
     take_better,
 )
-from matlib.attacks.attackable import check_count, check_positive
 from matlib.attacks.balls import Ball, ImageGenerators, Norm, Start, check_eps
+from matlib.attacks.budgets import check_count, check_positive
 from matlib.attacks.objectives import ImageObjective
 from matlib.models.dual_encoder import DualEncoder, frozen
 

@@ -1,6 +1,7 @@
-"""Scoring many sentences in bounded memory: what every text search does most of its time.
+"""Bounded memory: many sentences are scored in chunks, and images go through a model in chunks.
 
-How many images go through a model at once, and draws that do not depend on it.
+Most of a text search's time is spent here. No number depends on the size of a chunk: an image
+draws from a seed of its own.
 """
 
 from __future__ import annotations

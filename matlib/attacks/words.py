@@ -2,11 +2,9 @@
 
 A *threat* is a table of allowed edits per caption. What may replace what is decided
 before the attack (masked language model, typos, truth check); the attack only searches.
-So the same search serves every threat, and tables are made once and shared.
-
-A word substitution made ready for its captions: what several passes share is kept.
-
-Which word to attack first: by masking it, or by the gradient at it.
+So the same search serves every threat, and tables are made once and shared. What several passes
+over the same captions share is kept (`PreparedSubstitution`); which word is tried first follows
+from masking it, or from the gradient at it.
 """
 
 from __future__ import annotations
@@ -19,7 +17,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from matlib.attacks.attackable import apart, check_count, pieces
+from matlib.attacks.attackable import apart, pieces
+from matlib.attacks.budgets import check_count
 from matlib.attacks.edits import (
     CandidateTable,
     Edit,

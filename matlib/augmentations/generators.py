@@ -1,12 +1,7 @@
-"""Captions that a generator writes: unusable ones are counted, asked for again, then left out.
+"""Captions by pretrained generators: a captioner, an instruct model, translation there and back.
 
-What pretrained generators need: optional packages, and draws from a given generator.
-
-Image to text: captions that a captioner writes for the images of training pairs.
-
-Text to text: captions reworded by an instruct model.
-
-Text to text: captions translated into another language and back.
+What a generator writes is counted: unusable captions are asked for again, then left out. Each
+needs optional packages, and draws from a given generator.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Image augmentations: from each 1:1 pair, further images for the same caption.
 
-Basic image augmentations: crop, flip and jitter, and AugMix's mixing.
-
-The other direction of one-to-many: the images of captions that say nearly the same.
+Made from its own image (RandAugment, AugMix, crop, flip and jitter), or those of captions that say
+nearly the same.
 """
 
 from __future__ import annotations

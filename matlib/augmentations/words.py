@@ -1,10 +1,8 @@
-"""Text augmentations: from each 1:1 pair, further captions for the same image.
+"""Text augmentations by rules: from each 1:1 pair, further captions for the same image.
 
-EDA: four easy operations on the words of a caption (Wei & Zou 2019).
-
-Character noise: captions with misspelt words, a control that adds no fact and no word order.
-
-Synonyms of English words from WordNet, for EDA on real captions.
+EDA's four operations (Wei & Zou 2019; synonyms of English words are WordNet's), words dropped and
+swapped, and as controls misspelt words, which add no fact and no word order, and captions of
+other images.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from matlib.attacks.ascent import AttackReport
-from matlib.attacks.attackable import check_count, check_positive
 from matlib.attacks.balls import to_8bit
+from matlib.attacks.budgets import check_count, check_positive
 from matlib.attacks.edits import Table, normalise_caption
 from matlib.attacks.gallery import Gallery, embed_images
 from matlib.attacks.pgd import PGD

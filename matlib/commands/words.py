@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matlib.attacks.attackable import check_count
+from matlib.attacks.budgets import check_count
 from matlib.attacks.characters import as_clip_reads
 from matlib.attacks.edits import (
     Table,

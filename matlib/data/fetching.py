@@ -1,6 +1,6 @@
 """Get what a data set lacks: `python -m matlib data fetch NAME`.
 
-Download one file: resumed, bounded, verified. The only module that touches the network.
+Files are downloaded resumed, bounded and verified; no other module touches the network.
 """
 
 from __future__ import annotations

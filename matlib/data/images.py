@@ -1,9 +1,8 @@
 """Image files to pixels: one way, for whatever a folder of photographs may hold.
 
 Source of both geometries: open_clip's preprocessing, `Resize` and `CenterCrop` of torchvision on
-a PIL image (tests hold the two together).
-
-Names of image files as captions give them: one spelling each, and the file on disk.
+a PIL image (tests hold the two together). A name that captions give is brought to one spelling
+and found on disk (`find_images`).
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""Karpathy-format data sets: `dataset_<name>.json` beside a folder of images.
+"""Karpathy-format data sets: `dataset_<name>.json` beside a folder of images, read and written.
 
-One reader for Flickr8k, Flickr30k, COCO and the exported embedded world. Source of the
-format: A. Karpathy and L. Fei-Fei (2015), *Deep Visual-Semantic Alignments for Generating
-Image Descriptions*, `caption_datasets.zip`.
-
-The JSON of the Karpathy format: checked reading, and writing a folder of its kind.
+One reader for Flickr8k, Flickr30k, COCO and the exported embedded world; the JSON is checked
+before an image is opened. Source of the format: A. Karpathy and L. Fei-Fei (2015), *Deep
+Visual-Semantic Alignments for Generating Image Descriptions*, `caption_datasets.zip`.
 """
 
 from __future__ import annotations

@@ -1,11 +1,8 @@
 """Image-text pairs: the one currency between data, attacks, training and evaluation.
 
 The relation is one-to-many in both directions: an image has any number of captions
-(COCO has images with six), and a caption may be true of several images.
-
-Where images come from: held in memory, decoded from files, or made when asked for.
-
-How much memory images may take.
+(COCO has images with six), and a caption may be true of several images. Images are held in
+memory, decoded from files, or made when asked for, within a budget of memory.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """What one training step sees, and the order in which a run sees the data.
 
-Images of coming batches are read while the present one is trained on.
-
-Threads, not processes: decoders leave Python's lock, nothing is copied between processes, and
-a process with a GPU need not fork. What is read follows from the draws alone, whichever thread
-is first.
+Images of coming batches are read while the present one is trained on (`read_ahead`). Threads, not
+processes: decoders leave Python's lock, nothing is copied between processes, and a process with
+a GPU need not fork. What is read follows from the draws alone, whichever thread is first.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""What every defence has: attacked inputs, learning towers, a loss over all processes.
+"""The families of defences: attacked inputs, learning towers, and a loss that the weights descend.
 
-Outer losses: what the weights descend, from the embeddings of the whole batch.
-
-The families of defences, by what the weights descend.
+Losses are taken from the embeddings of the whole batch, over all processes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""The attack inside training: its budgets, and what each of its steps ascends.
+"""The attack inside training: its budgets, and the steps of a defence in their order.
 
-Randomness of training, keyed by what it is for: no state to save, none shared between pairs.
-
-The inputs of one batch, attacked: the steps of a defence in their order.
+Randomness is keyed by what it is for (step, pair): no state to save, none shared between pairs.
 """
 
 from __future__ import annotations
@@ -15,8 +13,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from matlib.attacks.attackable import check_count
 from matlib.attacks.balls import ImageGenerators
+from matlib.attacks.budgets import check_count
 from matlib.attacks.characters import CharacterEdits, blocks
 from matlib.attacks.edits import Edit, apply_edit
 from matlib.attacks.objectives import (

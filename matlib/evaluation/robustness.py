@@ -1,12 +1,10 @@
 """Judging one model: every attack of the suite, each in its own fully adversarial gallery.
 
-Adversarial pairs made on one model and shown to others: does a stranger's attack harm?
-
 An attacker without the weights of the attacked model makes the pairs on a model of their own.
-`evaluate(target, ..., source=...)` judges one such pair of models; here the attack is made once
-per source and only embedded anew by every target, which is where the cost lies.
+`evaluate(target, ..., source=...)` judges one such pair of models; in `transfer_from` the attack
+is made once per source and only embedded anew by every target, which is where the cost lies.
 
-The one definition of `worst`: what decides every claim.
+`worst_under` is the one definition of `worst`, which decides every claim.
 """
 
 from __future__ import annotations

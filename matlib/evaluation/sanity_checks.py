@@ -1,8 +1,9 @@
 """The sanity battery: is a model's robustness real, or does the attack only fail to see?
 
 A list of things that hold of every attack that works on every defence that is real (Carlini
-et al. 2019, "On Evaluating Adversarial Robustness", arXiv 1902.06705), each a check in
-`matlib.evaluation.sanity_checks` with the numbers behind it:
+et al. 2019, "On Evaluating Adversarial Robustness", arXiv 1902.06705; for the signs
+of masked gradients Athalye et al. 2018, arXiv 1802.00420, section 3.1), each a function of a model
+under examination that gives a check with the numbers behind it:
 
 | check | violated if |
 |---|---|
@@ -32,11 +33,6 @@ holds of a method is told by several seeds together (`matlib.study.made.sanity`)
 **What passing does not prove.** An attack that nobody tried here (another loss, one made for
 this defence) may still break the model. A model whose recall is already at chance under the
 evaluation's attack passes most checks because nothing is left to lose.
-
-The checks of the sanity battery, one function each: a model under examination in, a check out.
-
-After Carlini et al. 2019 (arXiv 1902.06705), "On Evaluating Adversarial Robustness", and
-Athalye et al. 2018 (arXiv 1802.00420), section 3.1, for the signs of masked gradients.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The contract between a vision-language model and everything that attacks or trains it.
-
-A dual encoder that embeds each sentence once.
-"""
+"""The contract between a vision-language model and everything that attacks or trains it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The masked language model behind the text attack: candidate words for each position.
 
-Words and sub-tokens: how pieces make words, and replacements for words of several of them.
+A tokenizer's pieces make words (`Pieces`), and a word of several pieces has replacements too.
 """
 
 from __future__ import annotations

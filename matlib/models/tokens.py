@@ -1,10 +1,8 @@
-"""Tokens as a text tower reads them: captions are trimmed only where nothing behind them is read.
+"""CLIP's byte-pair tokens, fast for many near-equal sentences, and trimmed where that is harmless.
 
 Padding is not always without effect. A tower without a causal mask attends to it, one that
 pools the last position reads its state, and CoCa puts its class token behind it. Such towers
 get the model's full context length, as open_clip gives it to all.
-
-CLIP's byte-pair tokens, fast for the many near-equal sentences of a text attack.
 """
 
 from __future__ import annotations

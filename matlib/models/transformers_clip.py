@@ -1,7 +1,4 @@
-"""CLIP as transformers writes it: a folder's settings, and its names as open_clip's.
-
-A checkpoint's tensors under the names of the model that they are for.
-"""
+"""CLIP as transformers writes it: a folder's settings, and its tensors by open_clip's names."""
 
 from __future__ import annotations
 

@@ -1,15 +1,11 @@
-"""Sentence templates of the caption grammar, in families.
+"""Captions: facts of a scene put into one of many sentence forms, or told again in another.
 
-Upper-case letters are slots: A, B, C noun phrases; R the relation of A to B; S the relation
-named second (its subject is the object before "that"/"which", else A); G the background.
-Everything else is written as it stands.
-
-Writing captions: facts of a scene put into one of many sentence forms.
+Templates come in families. Upper-case letters are slots: A, B, C noun phrases; R the relation of
+A to B; S the relation named second (its subject is the object before "that"/"which", else A); G
+the background. Everything else is written as it stands.
 
 Lower case, no punctuation, single spaces. A caption leaves facts out, but never so many that
 it would fit many scenes: what it states carries at least `min_bits` of information.
-
-Saying the same facts in other words: captions that add nothing to an original.
 """
 
 from __future__ import annotations

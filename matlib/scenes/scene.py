@@ -6,11 +6,10 @@ objects are either aligned or half an image apart, side by side is "near" and ac
 diagonal is "far". Objects never overlap. (On a 4 × 4 lattice the small model needed 300
 steps to tell objects apart at all; rows `lattice` of published/calibration.csv.)
 
-The structure of a caption: word classes, chunks, and which words state what.
-
-A cascade of two small grammars. First words become one-letter classes and a scanner groups
-them into chunks: noun phrases, relations, background phrases, verbs, conjunctions. Then a
-chunk grammar attaches relations to noun phrases. What does not fit is not understood.
+The structure of a caption (`structure`) says which words state what, by a cascade of two small
+grammars. First words become one-letter classes and a scanner groups them into chunks: noun
+phrases, relations, background phrases, verbs, conjunctions. Then a chunk grammar attaches
+relations to noun phrases. What does not fit is not understood.
 """
 
 from __future__ import annotations

@@ -1,12 +1,9 @@
-"""Outlines of the shapes, and their signed distances tabulated once.
+"""How scenes look: outlines of shapes, colours and patterns of objects, plates of backgrounds.
 
 A shape lives in a square of side 2 around the origin (x right, y down). Its table holds the
 signed distance (negative inside, in units of its radius) on a grid over [-REACH, REACH]².
-Rendering is then a look-up, the same for every shape.
-
-Colours and patterns of the objects.
-
-Backgrounds: a small bank of soft, recognisable plates per background, made once.
+Rendering is then a look-up, the same for every shape. Plates are a small bank of soft,
+recognisable backgrounds, made once.
 """
 
 from __future__ import annotations

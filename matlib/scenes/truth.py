@@ -3,11 +3,9 @@
 `describes` and `aligned_fraction` are plain loops over the ways in which the mentioned
 objects can be objects of the scene. `SceneIndex` answers for many scenes at once: each
 possible fact is an integer with one bit per (scene, assignment), and a caption is an AND.
+`read` goes from words to the facts they state.
 
-Reading captions: from words to the facts they state.
-
-Validity of many one-word edits of the same captions (the threat `bert_true`), fast.
-
+Many one-word edits of the same captions (the threat `bert_true`) are checked fast (`EditChecker`).
 A language model proposes hundreds of edits per caption and nearly all swap a word for one of
 its class. Such an edit leaves the sentence's structure alone, so all facts but one stay as they
 are: their masks are combined once per word, not once per edit.

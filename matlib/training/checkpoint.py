@@ -2,11 +2,8 @@
 
 A checkpoint is a folder `step-00000120/` with `tensors.safetensors` (weights, averages, the
 optimiser's moments) and `state.json` (everything else, and the SHA-256 of the tensors). It is
-written beside, synced, and moved into place; the last two are kept. Nothing is unpickled.
-
-What a run is, so that a checkpoint is never continued by another run.
-
-Checkpoints of a run: when they are written, what is in them, how a run goes on.
+written beside, synced, and moved into place; the last two are kept. Nothing is unpickled. It also
+says what its run is (`run_identity`), so that no other run continues it.
 """
 
 from __future__ import annotations

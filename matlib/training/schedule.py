@@ -1,7 +1,4 @@
-"""How long, how fast and in which arithmetic to train.
-
-Exponential moving average of the weights.
-"""
+"""How long, how fast, in which arithmetic, and with which average of the weights to train."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The encoder inside the loss: in the run's precision, and what it embedded is remembered.
-
-Signs that a training goes wrong although its loss is a number.
-"""
+"""What the loss embedded, in the run's precision, and signs in it that a training goes wrong."""
 
 from __future__ import annotations
 

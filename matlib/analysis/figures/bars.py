@@ -1,9 +1,4 @@
-"""Bars and dots with intervals.
-
-What single choices change: differences with intervals, and known beside unknown.
-
-How far each assertion of the sanity battery fails, model by model.
-"""
+"""Bars and dots with intervals: rows, single choices, known beside unknown, and sanity checks."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Lines over budget and over training steps.
-
-What a measure of shift sees: against a known dose, and against the size of the sample.
-"""
+"""Lines over budget, over training steps, and over known doses of shift and sizes of a sample."""
 
 from __future__ import annotations
 

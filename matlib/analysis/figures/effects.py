@@ -1,7 +1,4 @@
-"""What makes a good pair: dose-response of the dials, effects, and predicted techniques.
-
-Techniques of augmentation: what each gains, and how that depends on amount and strength.
-"""
+"""What makes a good pair: dose-response, effects, and what techniques gain or should gain."""
 
 from __future__ import annotations
 

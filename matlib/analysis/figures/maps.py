@@ -1,8 +1,6 @@
-"""The map of augmentations: diversity to the right, alignment upwards, shift as colour.
+"""Maps: augmentations by diversity, alignment and shift; agreement of measures; attacks exchanged.
 
-Whether the measures can be believed: calibration against truth, and agreement of measures.
-
-The exchange of attacks as a heat map: made on the rows, judged on the columns.
+Whether the measures can be believed shows in their calibration against truth.
 """
 
 from __future__ import annotations

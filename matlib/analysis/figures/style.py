@@ -1,7 +1,4 @@
-"""How all figures look: sizes, fonts, colours and the names that a reader sees.
-
-Names beside points, where they cover neither each other nor anything drawn.
-"""
+"""How all figures look: sizes, fonts, colours, and the names that a reader sees, kept apart."""
 
 from __future__ import annotations
 
