@@ -169,7 +169,7 @@ class _Track:
         self.score = lowest_if_nan(score)
         self.before = point
         self.best: tuple[Tensor, ...] = point, gradient, self.score
-        self.step = point.new_full((len(point),), 2 * attack.ball.eps)
+        self.step = point.new_full((len(point),), 2 * attack.ball.eps)  # (B,)
         self.rises = torch.zeros_like(score, dtype=torch.int64)  # since the last checkpoint
         # At the last checkpoint. In the code nothing equals what was "before" the first one.
         self.step_before = self.step if attack.rule == "paper" else torch.zeros_like(self.step)
@@ -179,7 +179,7 @@ class _Track:
         """The next point: a gradient step, averaged with the last move (Algorithm 1, line 7)."""
         ball, alpha = self.attack.ball, self.attack.momentum
         gradient, stays = vanished.check(self.gradient)
-        step = self.step.view(-1, 1, 1, 1)
+        step = self.step.view(-1, 1, 1, 1)  # (B, 1, 1, 1)
         there = ball.project(self.point + step * ball.direction(gradient), clean)
         if not is_first:
             last_move = self.point - self.before
@@ -202,7 +202,7 @@ class _Track:
         """At a checkpoint, `n_steps` after the last: halve and go back where progress stalls."""
         needed = self.attack.rho * n_steps
         is_paper = self.attack.rule == "paper"
-        few_rises = self.rises < needed if is_paper else self.rises <= needed
+        few_rises = self.rises < needed if is_paper else self.rises <= needed  # (B,)
         no_better = (self.step == self.step_before) & (self.best[2] == self.best_before)
         stalls = few_rises | no_better
         self.step_before, self.best_before = self.step, self.best[2]

@@ -176,14 +176,14 @@ def score_of(
         ValueError: an objective that does not give one score per image.
     """
     seen = [point] if views is None else views(point, generator)
-    features = encoder.encode_image(torch.cat(seen))
-    scores = torch.stack([objective(part) for part in features.chunk(len(seen))])
+    features = encoder.encode_image(torch.cat(seen))  # (V * B, D)
+    scores = torch.stack([objective(part) for part in features.chunk(len(seen))])  # (V, B)
     if scores.shape != (len(seen), len(point)):
         raise ValueError(
             f"an image objective gives one score per image, here ({len(point)},); "
             f"got {tuple(scores.shape[1:])}. Build it for the images of this batch."
         )
-    return scores.sum(0)
+    return scores.sum(0)  # (B,)
 
 
 def score_and_gradient(
@@ -197,7 +197,7 @@ def score_and_gradient(
     leaf = point.detach().requires_grad_(True)
     with torch.enable_grad():
         scores = score_of(encoder, leaf, objective, generator, views)
-        (gradient,) = torch.autograd.grad(scores.sum(), leaf)
+        (gradient,) = torch.autograd.grad(scores.sum(), leaf)  # (B, 3, H, W)
     return scores.detach(), gradient
 
 
@@ -310,6 +310,6 @@ class ScaleViews:
                 raise ValueError(f"a view at scale {scale:g} leaves nothing of {side} pixels")
             noise = drawn(torch.randn, pixels, generator).to(pixels.device)
             small = resized(pixels + self.noise * noise, size=int(scale * side)).clamp(0, 1)
-            back = resized(small, size=side)
+            back = resized(small, size=side)  # (B, 3, H, W)
             seen.append(back if self.released else back.clamp(0, 1))
         return seen

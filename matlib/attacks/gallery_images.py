@@ -127,7 +127,7 @@ class _Run:
         for step in range(how.n_steps):
             gradient, stays, value = self._look(point, first=step == 0)
             best, kept = max((best, kept), (value, point), key=lambda each: each[0])
-            velocity = how.momentum * velocity + _at_mean_1(gradient)
+            velocity = how.momentum * velocity + _at_mean_1(gradient)  # (N, 3, H, W)
             direction = ball.direction(velocity).masked_fill(stays, 0)
             falls = (1 + math.cos(math.pi * step / how.n_steps)) / 2
             size = ball.eps * (how.last_step + (how.first_step - how.last_step) * falls)
@@ -141,7 +141,7 @@ class _Run:
         return kept
 
     def _features(self, point: Tensor) -> Tensor:
-        return torch.cat([self.encoder.encode_image(point[rows]) for rows in self.parts])
+        return torch.cat([self.encoder.encode_image(point[rows]) for rows in self.parts])  # (N, D)
 
     def _look(self, point: Tensor, *, first: bool) -> tuple[Tensor, Tensor, tuple[float, float]]:
         """Slope of the score in every image, which images stay, and what the point is worth."""
@@ -151,13 +151,13 @@ class _Run:
             features = self._features(leaf)
         seen = features.detach().requires_grad_(True)
         with torch.enable_grad():
-            similarity = seen @ self.text.T
+            similarity = seen @ self.text.T  # (N, M)
             if first:
                 self.unit = unit_of(*margins(similarity.detach(), self.relevant))
             value, score = self._value(similarity)
-            (slope,) = torch.autograd.grad(score, seen)
+            (slope,) = torch.autograd.grad(score, seen)  # (N, D)
             if at_once:
-                parts = [torch.autograd.grad(features, leaf, slope)[0]]
+                parts = [torch.autograd.grad(features, leaf, slope)[0]]  # [(N, 3, H, W)]
             else:
                 parts = [self._carried(point[rows], slope[rows]) for rows in self.parts]
         checked_parts = [c.check(part) for c, part in zip(self.vanished, parts, strict=True)]
@@ -175,9 +175,9 @@ class _Run:
         The score is linear in a margin far below the point of failing, and level far above it.
         """
         failing = self.aim.failing(*margins(similarity.detach(), self.relevant))
-        tr, ir = soft_margins(similarity, self.relevant, self.how.width * self.unit)
+        tr, ir = soft_margins(similarity, self.relevant, self.how.width * self.unit)  # (N,), (M,)
         width = self.how.softness * self.unit
-        lost = (self.aim.tr * F.softplus(-tr / width)).sum()
+        lost = (self.aim.tr * F.softplus(-tr / width)).sum()  # ()
         score = -lost - (self.aim.ir * F.softplus(-ir / width)).sum()
         return (float(failing), float(score.detach())), score
 

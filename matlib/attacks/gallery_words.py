@@ -57,8 +57,8 @@ class WordDescent:
     def choose(self, choice: Tensor) -> None:
         """Take int64 (M,) rows."""
         self.choice = choice.clone()
-        features = self.choices.features[choice.to(self.image.device)]
-        self.similarity = features @ self.image.T
+        features = self.choices.features[choice.to(self.image.device)]  # (M, D)
+        self.similarity = features @ self.image.T  # (M, N)
         self._tops = _Tops(self.similarity, self._right)
 
     def see(self, image: Tensor) -> None:
@@ -134,18 +134,18 @@ class WordDescent:
         """
         start, n_changed = torch.tensor(self.choices.start), 0
         for part in order.split(self.block):
-            first, count = start[part], start[part + 1] - start[part]
-            owner = torch.repeat_interleave(torch.arange(len(part)), count)
+            first, count = start[part], start[part + 1] - start[part]  # (B,), (B,)
+            owner = torch.repeat_interleave(torch.arange(len(part)), count)  # (R,)
             offset = count.cumsum(0) - count
-            rows = torch.arange(len(owner)) - (offset - first)[owner]
+            rows = torch.arange(len(owner)) - (offset - first)[owner]  # (R,)
             device = self.image.device
-            similarity = self.choices.features[rows.to(device)] @ self.image.T
-            value = self._values(part.to(device), owner.to(device), similarity, worth)
+            similarity = self.choices.features[rows.to(device)] @ self.image.T  # (R, N)
+            value = self._values(part.to(device), owner.to(device), similarity, worth)  # (R,)
             best = value.new_full((len(part),), -math.inf)
-            best = best.scatter_reduce(0, owner.to(device), value, "amax")
-            gain = best - value[(self.choice[part] - first + offset).to(device)]
+            best = best.scatter_reduce(0, owner.to(device), value, "amax")  # (B,)
+            gain = best - value[(self.choice[part] - first + offset).to(device)]  # (B,)
             for i in (gain > LEAST_GAIN).nonzero().flatten().tolist():
-                own = similarity[int(offset[i]) : int(offset[i] + count[i])]
+                own = similarity[int(offset[i]) : int(offset[i] + count[i])]  # (k, N)
                 n_changed += self._improve(int(part[i]), int(first[i]), own, worth)
         return n_changed
 
@@ -157,14 +157,14 @@ class WordDescent:
             owner: int64 (R,), of each sentence the caption in `part`.
             similarity: float (R, N), of the sentences.
         """
-        right = self._right[part][owner]
-        tr = worth(self._tops.with_sentences(part, owner, similarity, right)) @ self.aim.tr
+        right = self._right[part][owner]  # (R, N)
+        tr = worth(self._tops.with_sentences(part, owner, similarity, right)) @ self.aim.tr  # (R,)
         return tr + self.aim.ir[part][owner] * worth(_own_margins(similarity, right))
 
     def _improve(self, m: int, first: int, own: Tensor, worth: Worth) -> bool:
         """Caption m becomes the best of its sentences, of which (k, N) similarities are given."""
         one = torch.tensor([m], device=own.device)
-        value = self._values(one, one.new_zeros(len(own)), own, worth)
+        value = self._values(one, one.new_zeros(len(own)), own, worth)  # (k,)
         now = int(self.choice[m]) - first
         top, row = value.max(0)
         if not float(top - value[now]) > LEAST_GAIN:
@@ -190,8 +190,8 @@ class WordDescent:
         )
         for m in range(len(found)):
             right = self._right[m]
-            own = self.choices.features[start[m] : start[m + 1]] @ self.image.T
-            tr = torch.where(right, self._tops.value[1, 0] - own, NOTHING)
+            own = self.choices.features[start[m] : start[m + 1]] @ self.image.T  # (k, N)
+            tr = torch.where(right, self._tops.value[1, 0] - own, NOTHING)  # (k, N)
             value = worth(tr) @ self.aim.tr + self.aim.ir[m] * worth(_own_margins(own, right))
             found[m] = start[m] + int(value.argmax())
         return found
@@ -242,7 +242,7 @@ class _Tops:
     def _look(self, similarity: Tensor, images: Tensor) -> None:
         part, right = similarity[:, images], self._right[:, images]
         for side, other in ((0, ~right), (1, right)):
-            top = part.masked_fill(other, NOTHING).topk(min(2, len(part)), 0)
+            top = part.masked_fill(other, NOTHING).topk(min(2, len(part)), 0)  # (2, images)
             self.value[side, : len(top.values), images] = top.values
             self.at[side, : len(top.values), images] = top.indices
 
@@ -257,7 +257,7 @@ class _Tops:
         """
         is_top = self.at[:, 0, None] == part[:, None]  # (2, B, N)
         rest = torch.where(is_top, self.value[:, 1, None], self.value[:, 0, None])[:, owner]
-        highest_right = torch.where(right, torch.maximum(rest[0], own), rest[0])
+        highest_right = torch.where(right, torch.maximum(rest[0], own), rest[0])  # (R, N)
         highest_wrong = torch.where(right, rest[1], torch.maximum(rest[1], own))
         return highest_wrong - highest_right
 
@@ -265,7 +265,7 @@ class _Tops:
         """Caption m has new similarities (N,); `similarity` holds them already."""
         mine = self._right[m]
         second = torch.where(mine, self.value[0, 1], self.value[1, 1])
-        touched = (self.at == m).flatten(0, 1).any(0) | (own >= second)
+        touched = (self.at == m).flatten(0, 1).any(0) | (own >= second)  # (N,)
         images = touched.nonzero().flatten()
         if len(images):
             self._look(similarity, images)
@@ -293,8 +293,8 @@ class WordChoices:
             rows[owner].append(number)
         m = len(text.captions)
         order = [row for i, own in enumerate(rows) for row in (i, *(m + n for n in own))]
-        every = torch.cat([text.clean, features])
-        self.features = every[torch.tensor(order, device=every.device)]
+        every = torch.cat([text.clean, features])  # (M + n_edits, D)
+        self.features = every[torch.tensor(order, device=every.device)]  # (R, D)
         # per sentence, the numbers of the edits that made it
         self._made: list[tuple[int, ...]] = [() if row < m else (row - m,) for row in order]
         self.start = _starts([1 + len(own) for own in rows])
@@ -345,7 +345,7 @@ class WordChoices:
             chosen.append(first + int(choice[i]) - a)
             self._made += [*made[a:b], *own]
             done, first = done + len(own), len(self._made)
-        self.features = torch.cat(parts)
+        self.features = torch.cat(parts)  # (R, D)
         self.start = _starts([old_start[i + 1] - old_start[i] + len(n) for i, n in enumerate(new)])
         return torch.tensor(chosen)
 

@@ -81,16 +81,16 @@ def margins(similarity: Tensor, relevant: Tensor) -> tuple[Tensor, Tensor]:
         similarity: float (N, M), cosines.
         relevant: bool (N, M).
     """
-    wrong = similarity.masked_fill(relevant, NOTHING)
-    right = similarity.masked_fill(~relevant, NOTHING)
-    return wrong.amax(1) - right.amax(1), wrong.amax(0) - right.amax(0)
+    wrong = similarity.masked_fill(relevant, NOTHING)  # (N, M)
+    right = similarity.masked_fill(~relevant, NOTHING)  # (N, M)
+    return wrong.amax(1) - right.amax(1), wrong.amax(0) - right.amax(0)  # (N,), (M,)
 
 
 def soft_margins(similarity: Tensor, relevant: Tensor, width: float) -> tuple[Tensor, Tensor]:
     """The same with `width * logsumexp(. / width)` for the maximum: every near answer counts."""
     wrong = similarity.masked_fill(relevant, NOTHING) / width
     right = similarity.masked_fill(~relevant, NOTHING) / width
-    tr, ir = (wrong.logsumexp(axis) - right.logsumexp(axis) for axis in (1, 0))
+    tr, ir = (wrong.logsumexp(axis) - right.logsumexp(axis) for axis in (1, 0))  # (N,), (M,)
     return width * tr, width * ir
 
 

@@ -26,10 +26,10 @@ def away_from_captions(text: Tensor, mask: Tensor) -> ImageObjective:
         text: (M, D) unit caption embeddings.
         mask: bool (B, M), the captions of each image of the batch.
     """
-    weight = mask.to(text.dtype)
+    weight = mask.to(text.dtype)  # (B, M)
 
     def score(image: Tensor) -> Tensor:
-        return -((image @ text.T) * weight).sum(1)
+        return -((image @ text.T) * weight).sum(1)  # (B, M) -> (B,)
 
     return score
 
@@ -69,7 +69,7 @@ def margin(logits: Tensor, mask: Tensor, all_true: Tensor) -> Tensor:
     Returns:
         (B,).
     """
-    true = logits.masked_fill(~mask, -torch.inf).logsumexp(1)
+    true = logits.masked_fill(~mask, -torch.inf).logsumexp(1)  # (B,)
     # Rows without a false logit stay unmasked: the gradient of all minus infinity is NaN.
     false = logits.masked_fill(mask & ~all_true[:, None], -torch.inf).logsumexp(1)
     return false.masked_fill(all_true, 0) - true
@@ -104,8 +104,8 @@ def symmetric_contrastive(
     def score(image: Tensor) -> Tensor:
         every = image if gather is None else gather(image)
         logits = scale * every @ text.T  # (G, G)
-        to_text = F.cross_entropy(logits, target, reduction="none")
-        to_image = F.cross_entropy(logits.T, target, reduction="none")
+        to_text = F.cross_entropy(logits, target, reduction="none")  # (G,)
+        to_image = F.cross_entropy(logits.T, target, reduction="none")  # (G,)
         loss = (to_text + to_image) / 2
         if gather is None:
             return loss
@@ -133,7 +133,7 @@ def squared_distance(clean: Tensor) -> ImageObjective:
     """
 
     def score(image: Tensor) -> Tensor:
-        return (image - clean).square().sum(1)
+        return (image - clean).square().sum(1)  # (B, D) -> (B,)
 
     return score
 
@@ -154,7 +154,7 @@ def kl_from_image(clean: Tensor) -> ImageObjective:
     weight = reference.exp()
 
     def score(image: Tensor) -> Tensor:
-        return (weight * (reference - F.log_softmax(image, dim=1))).sum(1)
+        return (weight * (reference - F.log_softmax(image, dim=1))).sum(1)  # (B, D) -> (B,)
 
     return score
 
@@ -191,9 +191,9 @@ def kl_from_image_and_captions(
     from_image = kl_from_image(clean)
     # sum_c w_c KL(p_c || q) = sum_c w_c <p_c, log p_c> - <sum_c w_c p_c, log q>: both sums
     # over captions are made once, a step costs (B, D) whatever M is.
-    log_p = F.log_softmax(text, dim=1)
-    constant = weight @ (log_p.exp() * log_p).sum(1)
-    target = weight @ log_p.exp()
+    log_p = F.log_softmax(text, dim=1)  # (M, D)
+    constant = weight @ (log_p.exp() * log_p).sum(1)  # (B, M) @ (M,) -> (B,)
+    target = weight @ log_p.exp()  # (B, M) @ (M, D) -> (B, D)
 
     def score(image: Tensor) -> Tensor:
         from_captions = constant - (target * F.log_softmax(image, dim=1)).sum(1)
@@ -228,7 +228,7 @@ def kl_from(clean: Tensor) -> TextObjective:
     reference = F.log_softmax(clean, dim=1)
 
     def score(text: Tensor, caption: Tensor) -> Tensor:
-        own = reference[caption]
+        own = reference[caption]  # (R, D)
         return (own.exp() * (own - F.log_softmax(text, dim=1))).sum(1)
 
     return score
@@ -246,7 +246,7 @@ def squared_distance_from(clean: Tensor) -> TextObjective:
     """
 
     def score(text: Tensor, caption: Tensor) -> Tensor:
-        return (text - clean[caption]).square().sum(1)
+        return (text - clean[caption]).square().sum(1)  # (R, D) -> (R,)
 
     return score
 
@@ -259,7 +259,7 @@ def away_from_image(image: Tensor) -> TextObjective:
     """
 
     def score(text: Tensor, caption: Tensor) -> Tensor:
-        return -(text * image[caption]).sum(1)
+        return -(text * image[caption]).sum(1)  # (R, D) -> (R,)
 
     return score
 
@@ -277,6 +277,6 @@ def caption_contrastive(image: Tensor, mask: Tensor, scale: Tensor | float) -> T
 
     def score(text: Tensor, caption: Tensor) -> Tensor:
         logits = scale * text @ image.T  # (R, N)
-        return margin(logits, mask[caption], all_true[caption])
+        return margin(logits, mask[caption], all_true[caption])  # (R,)
 
     return score

@@ -129,11 +129,11 @@ class PGD:
     ) -> Tensor:
         """One ascent from a fresh start to its final point."""
         ball = self.ball
-        point = ball.project(clean + ball.draw(clean, self.start, generator), clean)
+        point = ball.project(clean + ball.draw(clean, self.start, generator), clean)  # (B, 3, H, W)
         velocity: Tensor | None = None
         for _ in range(self.n_steps):
             _, gradient = score_and_gradient(encoder, point, objective, generator, views)
-            gradient, stays = vanished.check(gradient)
+            gradient, stays = vanished.check(gradient)  # stays: (B, 1, 1, 1)
             direction = ball.direction(gradient)
             if self.momentum:
                 velocity = direction if velocity is None else self.momentum * velocity + direction
@@ -157,7 +157,7 @@ class PGD:
 
         @torch.no_grad()
         def scored(point: Tensor) -> tuple[Tensor, Tensor]:
-            scores = score_of(encoder, point, objective, generator, views)
+            scores = score_of(encoder, point, objective, generator, views)  # (B,)
             return point, lowest_if_nan(scores)
 
         point, score = scored(first)

@@ -21,7 +21,7 @@ def embed_texts(encoder: DualEncoder, texts: Sequence[str], chunk: int = 512) ->
         parts = [
             encoder.encode_text(list(texts[i : i + chunk])) for i in range(0, len(texts), chunk)
         ]
-    return torch.cat(parts)
+    return torch.cat(parts)  # (len(texts), D)
 
 
 def embed_in_order(
@@ -72,7 +72,7 @@ def gather_values(scored: Sequence[tuple[Tensor, Tensor]], n: int) -> Tensor:
     """(n,) values on the CPU from parts (rows, values), with one transfer from the device."""
     if not scored:
         return torch.zeros(n)
-    found = torch.cat([part for _, part in scored]).cpu()
+    found = torch.cat([part for _, part in scored]).cpu()  # (n,), in the order of the parts
     values = torch.zeros(n, dtype=found.dtype)
     values[torch.cat([rows for rows, _ in scored])] = found
     return values
@@ -86,9 +86,9 @@ def best_rows(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
         group: int64 (R,) in [0, n_groups); groups without rows get -1.
     """
     top = torch.full((n_groups,), float("-inf"), dtype=values.dtype)
-    top = top.scatter_reduce(0, group, values, "amax")
+    top = top.scatter_reduce(0, group, values, "amax")  # (n_groups,)
     n = len(values)
-    rows = torch.where(values == top[group], torch.arange(n), n)
+    rows = torch.where(values == top[group], torch.arange(n), n)  # (R,)
     first = torch.full((n_groups,), n).scatter_reduce(0, group, rows, "amin")
     return torch.where(first < n, first, -1)
 

@@ -133,9 +133,9 @@ def gallery_attack(
             best = case.better(best, Attacked(gallery.pixels, case.captions(descent)))
         for round_ in range(n_rounds):
             own = torch.Generator().manual_seed(seed + 1009 * restart + 1 + round_)
-            words = case.choices.features[descent.choice.to(encoder.device)]
+            words = case.choices.features[descent.choice.to(encoder.device)]  # (M, D)
             how = image.narrowed() if round_ else image
-            point = how(encoder, gallery, point, words, case.aim, report=report)
+            point = how(encoder, gallery, point, words, case.aim, report=report)  # (N, 3, H, W)
             descent.see(case.seen(point))
             case.choose_words(descent, own)
             best = case.better(best, Attacked(point, case.captions(descent)))

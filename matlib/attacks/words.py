@@ -260,7 +260,7 @@ class PreparedSubstitution:
 
         What earlier passes kept is not embedded again.
         """
-        found = self.clean.new_empty(self.n_edits, self.clean.shape[1])
+        found = self.clean.new_empty(self.n_edits, self.clean.shape[1])  # (n_edits, D)
         known = torch.zeros(self.n_edits, dtype=torch.bool)
         for edits, features in self._kept:
             found[edits.to(found.device)], known[edits] = features, True

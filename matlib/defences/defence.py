@@ -159,9 +159,9 @@ def contrastive_loss(
     Returns:
         scalar.
     """
-    logits = scale * image @ text.T
+    logits = scale * image @ text.T  # (G, G)
     target = torch.arange(len(logits), device=logits.device)
-    to_text = F.cross_entropy(logits, target)
+    to_text = F.cross_entropy(logits, target)  # ()
     if direction == "image_to_text":
         return to_text
     return (to_text + F.cross_entropy(logits.T, target)) / 2
@@ -177,7 +177,7 @@ def distance_loss(features: Tensor, target: Tensor) -> Tensor:
     Returns:
         scalar.
     """
-    return (features - target.detach()).square().sum(1).mean()
+    return (features - target.detach()).square().sum(1).mean()  # (G, D) -> (G,) -> ()
 
 
 def divergence_loss(logits: Tensor, target_logits: Tensor) -> Tensor:
@@ -300,11 +300,11 @@ class ReferenceDistance(Defence):
         model, parts = given_reference(reference), []
         if self.attacks_image:
             features = self._images(as_measured(self.image, encoder), attacked.pixels, processes)
-            target = processes.gather_fixed(reference_image(model, clean.pixels))
+            target = processes.gather_fixed(reference_image(model, clean.pixels))  # (G, D)
             parts.append(distance_loss(features, target))
         if self.attacks_text:
             features = self._texts(as_measured(self.text, encoder), attacked.captions, processes)
-            target = processes.gather_fixed(reference_text(model, clean.captions))
+            target = processes.gather_fixed(reference_text(model, clean.captions))  # (G, D)
             parts.append(distance_loss(features, target))
         return torch.stack(parts).sum()
 
@@ -349,16 +349,16 @@ class Guided(Defence):
         processes: Processes = ONE_PROCESS,
     ) -> Tensor:
         model, scale = given_reference(reference), self._scale(encoder)
-        text = self._texts(encoder, attacked.captions, processes)
-        moved = self._images(encoder, attacked.pixels, processes)
-        logits = scale * moved @ text.T
+        text = self._texts(encoder, attacked.captions, processes)  # (G, D)
+        moved = self._images(encoder, attacked.pixels, processes)  # (G, D)
+        logits = scale * moved @ text.T  # (G, G)
         with torch.no_grad():
             still = self._images(encoder, clean.pixels, processes)
-            clean_logits = scale * still @ text.T
+            clean_logits = scale * still @ text.T  # (G, G)
             with frozen(model):
                 image = processes.gather_fixed(model.encode_image(attacked.pixels))
                 classes = processes.gather_fixed(model.encode_text(attacked.captions))
-                reference_logits = model.logit_scale * image @ classes.T
+                reference_logits = model.logit_scale * image @ classes.T  # (G, G)
         return (
             contrastive_loss(moved, text, scale, "image_to_text")
             + self.reference_weight * divergence_loss(logits, reference_logits)

@@ -189,7 +189,7 @@ def text_objective(
     scale = encoder.logit_scale.detach()
     if relevant is not None:
         return caption_contrastive(own, relevant, scale)
-    image, rows = processes.gather_fixed(own).detach(), _own_rows(processes, len(own))
+    image, rows = processes.gather_fixed(own).detach(), _own_rows(processes, len(own))  # (G, D)
     return caption_contrastive(image, _diagonal(image)[rows], scale)
 
 

@@ -94,8 +94,8 @@ def _check_relevant(relevant: Tensor, n: int, m: int) -> None:
 
 def _ranks(score: Tensor, right: Tensor) -> Tensor:
     """int64 (Q,): wrong answers at least as high as the best right one, per row of (Q, G)."""
-    best = score.masked_fill(~right, float("-inf")).amax(1, keepdim=True)
-    return ((score >= best - TIE_TOLERANCE) & ~right).sum(1)
+    best = score.masked_fill(~right, float("-inf")).amax(1, keepdim=True)  # (Q, 1)
+    return ((score >= best - TIE_TOLERANCE) & ~right).sum(1)  # (Q, G) -> (Q,)
 
 
 def worst_of(outcomes: Sequence[Outcomes]) -> Outcomes:

@@ -42,18 +42,18 @@ class PrefixTree:
         """Args: tokens, int64 (B, T) on the CPU; the highest id ends a sequence."""
         end = tokens.argmax(1)
         order = torch.tensor(sorted(range(len(tokens)), key=tokens.tolist().__getitem__))
-        rows, last = tokens[order], end[order]
+        rows, last = tokens[order], end[order]  # (B, T), (B,), sorted
         position = torch.arange(tokens.shape[1])
         # beside its neighbour in sorted order a sequence has the longest common prefix
-        same = (rows[1:] == rows[:-1]).cumprod(1).bool()
-        is_new = position <= last[:, None]
+        same = (rows[1:] == rows[:-1]).cumprod(1).bool()  # (B - 1, T)
+        is_new = position <= last[:, None]  # (B, T)
         is_new[1:] &= ~same
-        number = (is_new.flatten().cumsum(0) - 1).view_as(rows)
+        number = (is_new.flatten().cumsum(0) - 1).view_as(rows)  # (B, T)
         # a shared position has the node that the rows above gave it, the newest of its column
-        node = torch.where(is_new, number, -1).cummax(0).values
+        node = torch.where(is_new, number, -1).cummax(0).values  # (B, T)
         node = torch.where(position <= last[:, None], node, node.gather(1, last[:, None]))
-        found = is_new.flatten().nonzero().flatten()
-        row, depth = order[found // tokens.shape[1]], found % tokens.shape[1]
+        found = is_new.flatten().nonzero().flatten()  # (N,), flat places of the nodes
+        row, depth = order[found // tokens.shape[1]], found % tokens.shape[1]  # (N,), (N,)
         unsorted = torch.empty_like(node)
         unsorted[order] = node
         first = row * tokens.shape[1] + depth
@@ -98,15 +98,15 @@ def encode_shared(text: TextTransformer, tokens: Tensor) -> Tensor:
     tree = PrefixTree.of(tokens).to(device)
     blocks = list(text.transformer.resblocks)
     with torch.no_grad():
-        x, distinct = _embed(text, tree)
+        x, distinct = _embed(text, tree)  # (U, width), (N,)
         index = distinct[tree.node]  # (B, T): rows of x
         for block in blocks[:-1]:
-            attended = _attend(block.attn, block.ln_1(x), index, tree.first)
-            x = _finish(block, x[distinct], attended)
+            attended = _attend(block.attn, block.ln_1(x), index, tree.first)  # (N, width)
+            x = _finish(block, x[distinct], attended)  # (N, width)
             index, distinct = tree.node, torch.arange(len(x), device=device)
-        ends = index.gather(1, tree.end[:, None]).squeeze(1)
+        ends = index.gather(1, tree.end[:, None]).squeeze(1)  # (B,)
         last = blocks[-1]
-        attended = _attend_at_end(last.attn, last.ln_1(x), index, ends, tree.end)
+        attended = _attend_at_end(last.attn, last.ln_1(x), index, ends, tree.end)  # (B, width)
         pooled = text.ln_final(_finish(last, x[ends], attended))
         if isinstance(text.text_projection, nn.Linear):
             return text.text_projection(pooled)
@@ -120,7 +120,7 @@ def _embed(text: TextTransformer, tree: PrefixTree) -> tuple[Tensor, Tensor]:
     """
     length = tree.node.shape[1]
     pairs, distinct = torch.unique(tree.token * length + tree.depth, return_inverse=True)
-    x = text.token_embedding(pairs // length).to(text.transformer.get_cast_dtype())
+    x = text.token_embedding(pairs // length).to(text.transformer.get_cast_dtype())  # (U, width)
     return x + text.positional_embedding.to(x.dtype)[pairs % length], distinct
 
 
@@ -140,9 +140,9 @@ def _heads(rows: Tensor, n_parts: int, n_heads: int) -> list[Tensor]:
 def _attend(attn: nn.MultiheadAttention, x: Tensor, index: Tensor, first: Tensor) -> Tensor:
     """(N, width) attention outputs of all nodes, before the output projection."""
     projected = F.linear(x, attn.in_proj_weight, attn.in_proj_bias)  # (rows of x, 3 * width)
-    q, k, v = _heads(projected[index], 3, attn.num_heads)
+    q, k, v = _heads(projected[index], 3, attn.num_heads)  # (B, heads, T, d) each
     out = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (B, heads, T, d)
-    return out.transpose(1, 2).flatten(0, 1)[first].flatten(1)
+    return out.transpose(1, 2).flatten(0, 1)[first].flatten(1)  # (B * T, heads, d) -> (N, width)
 
 
 def _attend_at_end(
@@ -152,10 +152,10 @@ def _attend_at_end(
     assert attn.in_proj_weight is not None and attn.in_proj_bias is not None
     width = x.shape[1]
     w, bias = attn.in_proj_weight, attn.in_proj_bias
-    query = F.linear(x[ends], w[:width], bias[:width])[:, None]
-    keys = F.linear(x, w[width:], bias[width:])[index]
+    query = F.linear(x[ends], w[:width], bias[:width])[:, None]  # (B, 1, width)
+    keys = F.linear(x, w[width:], bias[width:])[index]  # (B, T, 2 * width)
     [q] = _heads(query, 1, attn.num_heads)
     k, v = _heads(keys, 2, attn.num_heads)
-    inside = torch.arange(index.shape[1], device=x.device) <= end[:, None]
+    inside = torch.arange(index.shape[1], device=x.device) <= end[:, None]  # (B, T)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=inside[:, None, None])
     return out.flatten(1)  # (B, heads, 1, d) -> (B, width)

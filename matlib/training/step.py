@@ -170,7 +170,7 @@ class Stepper:
                 loss = self._module(clean, attacked)
                 self._accelerator.backward(loss)
             measures.append(torch.cat([loss.detach().double().view(1), self._measure(step, clean)]))
-        found = self._update(step, torch.stack(measures).mean(0), restore)
+        found = self._update(step, torch.stack(measures).mean(0), restore)  # (parts, 4) -> (4,)
         loss_now, clean_recall, robust_recall, self.spread = found
         return {
             "step": step,
@@ -238,7 +238,7 @@ class Stepper:
         if scaler is not None:
             self._accelerator.unscale_gradients(self._prepared)
         norm = torch.nn.utils.clip_grad_norm_(self._learning, 1.0)
-        *found, size = torch.cat([measured, norm.double().view(1)]).tolist()
+        *found, size = torch.cat([measured, norm.double().view(1)]).tolist()  # (5,)
         # A scaler meets infinite gradients on its way to a good scale, and skips such steps.
         for name, value in (("loss", found[0]), ("gradient's norm", size)):
             if not math.isfinite(value) and (name == "loss" or scaler is None):
