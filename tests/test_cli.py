@@ -22,7 +22,7 @@ from matlib.study.run import calibrate
 
 ROOT = Path(matlib.__file__).parents[1]
 
-OPEN_OTHERS = ("os", "opener", "opened", "tarfile", "Image", "PIL.Image")
+OPEN_OTHERS = ("os", "opener", "opened", "opening", "models", "tarfile", "Image", "PIL.Image")
 """What has an `open` that is not of text."""
 
 
