@@ -28,7 +28,7 @@ from matlib.commands.batches import MAKER, AttackedBatch, AttackFolder, check_fo
 from matlib.commands.models import open_any
 from matlib.commands.options import AttackOptions
 from matlib.commands.user_data import check_readable, file_hashes, identity, read_user_data, sized
-from matlib.commands.words import Words, attackable
+from matlib.commands.words import allowed_edits, attackable, meet, words_identity
 from matlib.data.pairs import ImageTextPairs
 from matlib.evaluation.retrieval import (
     DIRECTIONS,
@@ -58,17 +58,8 @@ def suite_of(options: AttackOptions) -> Suite:
     return Suite(image, text, attacks=(options.attack,), released=options.is_released)
 
 
-def words_asked(options: AttackOptions) -> Words | None:
-    """Where allowed word edits come from; None where no text is attacked.
-
-    Raises:
-        ValueError: an attack on text without a source of words, or several sources.
-    """
-    o, is_needed = options, options.attack in (*TEXT_ATTACKS, *ON_REQUEST)
-    if not (is_needed or o.candidates or o.synonyms or o.masked_lm):
-        return None
-    words = Words(o.candidates, o.synonyms, o.masked_lm, o.k)  # says what is missing
-    return words if is_needed else None
+def edits_text(options: AttackOptions) -> bool:
+    return options.attack in (*TEXT_ATTACKS, *ON_REQUEST)
 
 
 def check_options(options: AttackOptions) -> None:
@@ -93,7 +84,13 @@ def check_options(options: AttackOptions) -> None:
             f"8-bit files cannot hold changes below 1/255, eps is {options.eps_255}/255: "
             "take --format float"
         )
-    words_asked(options)
+    given = [each for each in (options.candidates, options.synonyms, options.masked_lm) if each]
+    if len(given) != 1 and (given or edits_text(options)):
+        raise ValueError(
+            "a text attack needs one source of words: --masked-lm, --synonyms or "
+            f"--candidates; got {len(given)}"
+        )
+    check_count("k", options.k, 1)
 
 
 @makes("attack")
@@ -111,13 +108,11 @@ def run_attack(options: AttackOptions) -> dict[str, Any]:
     """
     check_options(options)
     torch.set_flush_denormal(True)
-    words = words_asked(options)
     pairs = read_user_data(options.images, options.captions, options.split)
     if options.is_released:
         pairs = replace(pairs, captions=tuple(normalise_caption(c) or c for c in pairs.captions))
-    if words is not None:
-        notes = words.meet(pairs.captions, released=options.is_released)
-        pairs = replace(pairs, notes=(*pairs.notes, *notes))
+    if edits_text(options):
+        pairs = replace(pairs, notes=(*pairs.notes, *meet(options, pairs.captions)))
     check_folder(options.out)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     encoder = open_any(
@@ -125,7 +120,7 @@ def run_attack(options: AttackOptions) -> dict[str, Any]:
     )
     how = encoder.settings
     pairs = sized(pairs, encoder.image_size, how.image_mode, how.interpolation)
-    settings = {**_settings(options, words, device), "trained_with": how.as_json()}
+    settings = {**_settings(options, device), "trained_with": how.as_json()}
     chosen = tuple({options.attack} & MOVES.keys())
     folder = AttackFolder(options.out, settings, options.seed, chosen, device)
     files = file_hashes(pairs)
@@ -134,8 +129,8 @@ def run_attack(options: AttackOptions) -> dict[str, Any]:
     waiting = [r for n, r in enumerate(rows) if not folder.has_batch(n, contents[n])]
     check_readable(pairs, [row for part in waiting for row in part.tolist()])
     table: Table = [[] for _ in pairs.captions]
-    if words is not None:
-        make_table = partial(words.table, pairs.captions, device, released=options.is_released)
+    if edits_text(options):
+        make_table = partial(allowed_edits, options, pairs.captions, device)
         table = folder.table(pairs.captions, make_table)
     found: list[tuple[AttackedBatch, list[Any]]] = []
     with Progress(f"attack {options.attack}", len(rows)) as progress:
@@ -154,13 +149,13 @@ ELSEWHERE = {
 """Options that say where something lies: what is found there counts by its content."""
 
 
-def _settings(options: AttackOptions, words: Words | None, device: str) -> dict[str, Any]:
+def _settings(options: AttackOptions, device: str) -> dict[str, Any]:
     """What every batch depends on beside its own data and code; no path of this machine."""
     return {
         **{name: value for name, value in asdict(options).items() if name not in ELSEWHERE},
         "weights": named_weights(options.weights),
         "rest": named_weights(options.rest),
-        "words": words.identity() if words is not None else {},
+        "words": words_identity(options) if edits_text(options) else {},
         "device": torch.device(device).type,
     }
 

@@ -112,8 +112,8 @@ class AttackOptions:
     The contrastive attacks (pgd, sep, joint, apgd) take their negatives from the batch, so a
     larger one is stronger; the others do not depend on it but for the noise that they draw.
     `released` conventions are those of the field's code (see `Suite`, `normalise_caption`, and
-    `MaskedLM.candidates`). Of words only one source may be given; attacks on text need one. On
-    model, weights and rest see `open_model`, on data `read_user_data`, on words `Words`.
+    `MaskedLM.candidates`). Of words only one source may be given; attacks on text need one (see
+    `allowed_edits`). On model, weights and rest see `open_model`, on data `read_user_data`.
     """
 
     model: ModelName
