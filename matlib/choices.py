@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -12,6 +13,22 @@ class _Named(Protocol):
     @property
     def name(self) -> str: ...
 
+
+@dataclass(frozen=True)
+class Shown:
+    """How an entry is called in figures.
+
+    It decides no result, so what is written in it is no part of the hash of code.
+
+    Attributes:
+        label: a few words; empty: the entry's name.
+    """
+
+    label: str = ""
+
+
+UNNAMED = Shown()
+"""Called by its name."""
 
 Entry = TypeVar("Entry")
 NamedEntry = TypeVar("NamedEntry", bound=_Named)

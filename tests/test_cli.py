@@ -16,7 +16,7 @@ from matlib.cli import main
 from matlib.commands import options
 from matlib.data import manifest
 from matlib.data.manifest import manifest_names
-from matlib.evaluation.suite import ATTACKS, ON_REQUEST
+from matlib.evaluation.suite import ATTACKS, OWN
 from matlib.study.profile.profile import profile_names
 from matlib.study.run import calibrate
 
@@ -103,7 +103,7 @@ print({{"torch", "pandas", "numpy", "scipy", "transformers", "PIL"}} & {{*sys.mo
 
 
 def test_options_offer_what_the_tables_have() -> None:
-    assert {*options.ATTACK_NAMES} == {*ATTACKS, *ON_REQUEST} - {"clean"}
+    assert {*options.ATTACK_NAMES} == {*ATTACKS} - {OWN}
     assert (*profile_names(),) == options.PROFILE_NAMES
     assert manifest_names() == options.DATA_SET_NAMES
 

@@ -219,7 +219,7 @@ def test_openais_weights_are_named_with_their_activation() -> None:
 
 
 def test_ten_lines_on_your_own_model_run() -> None:
-    [code] = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    [code, _] = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert '"openai"' in code
     names: dict[str, object] = {}
     # weights come from a hub there; here the same model with random ones

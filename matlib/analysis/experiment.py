@@ -33,6 +33,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from matlib.augmentations.table import TECHNIQUES
 from matlib.evaluation.statistics import (
     MIN_SEEDS_FOR_INTERVAL,
     Estimate,
@@ -350,7 +351,7 @@ def _verdict(is_own: bool, found: Estimate, share: float) -> str:
     return "leaves it alone"
 
 
-CONTROLS = ("mismatched", "restated", "characters")
+CONTROLS = tuple(name for name, each in TECHNIQUES.items() if each.is_control)
 """Techniques that stand for no way of augmenting: wrong captions, nothing new, misspelt words."""
 
 GAIN_COORDINATES = ("similarity", "vendi", "mmd2", "true_fraction")

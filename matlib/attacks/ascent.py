@@ -72,6 +72,13 @@ class AttackReport:
         self.n_captions += n_captions
         self.n_attackable_words += n_attackable_words
 
+    def add(self, other: AttackReport) -> None:
+        """Count what another attack met as well; its images are counted apart."""
+        self.n_gradients += other.n_gradients
+        self.add_captions(other.n_captions, other.n_attackable_words)
+        self._zero += other._zero
+        self._non_finite += other._non_finite
+
     def __str__(self) -> str:
         text = (
             f"{self.n_zero} zero and {self.n_non_finite} non-finite of {self.n_gradients} "

@@ -6,6 +6,7 @@ Captions: by people (`with_captions`), by rules (`eda`, `drop_and_swap`, `charac
 Images:   `with_images`, `randaugment`, `augmix`, `crop_flip_jitter`, `similar_images`, and
           `restyled_by_diffusion`, `drawn_by_diffusion`.
 Filters:  `keep_aligned`, `keep_diverse`, `thin_to_vendi`; `combine` puts two results together.
+By name:  `TECHNIQUES`, one line each: what a technique adds, its function, its strength.
 Controls: `mismatched`, and `dialled_captions`, `dialled_images` with set levels of alignment,
           diversity and shift.
 """

@@ -34,7 +34,9 @@ from .small_captioner import (
     SmallCaptioner as SmallCaptioner,
     train_captioner as train_captioner,
 )
+from .table import TECHNIQUES as TECHNIQUES, Strength as Strength, Technique as Technique
 from .variants import combine as combine, with_captions as with_captions, with_images as with_images
+from .wanted import Wanted as Wanted
 from .words import (
     Synonyms as Synonyms,
     character_noise as character_noise,

@@ -9,9 +9,9 @@ variety either.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,6 +28,28 @@ _T = TypeVar("_T")
 MOST_WRONG = 0.5
 """Probability at alignment 0 that an attribute is wrong. source: ours; generated captions of
 the study's own captioner and rewriter lie between (notebook 70)."""
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What added pairs are set to.
+
+    Attributes:
+        modality: whether captions or images are added.
+        alignment, diversity, shift: in [0, 1], see `dialled_captions`.
+        nuisance: the renderer's, of images at diversity 1; None: that of the world throughout.
+    """
+
+    modality: Literal["image", "text"]
+    alignment: float
+    diversity: float
+    shift: float
+    nuisance: float | None = None
+
+    @property
+    def dials(self) -> dict[str, float]:
+        """The three dials, by name."""
+        return {"alignment": self.alignment, "diversity": self.diversity, "shift": self.shift}
 
 
 def dialled_captions(

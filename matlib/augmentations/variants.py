@@ -79,3 +79,30 @@ def combine(a: OneToMany, b: OneToMany, technique: str | None = None) -> OneToMa
     captions = tuple((*x, *y[1:]) for x, y in zip(a.captions, b.captions, strict=True))
     images = torch.cat([of_a, of_b[:, 1:]], 1)
     return OneToMany(technique or f"{a.technique}+{b.technique}", captions, images)
+
+
+def other_captions(
+    pairs: ImageTextPairs, one_to_one: ImageTextPairs
+) -> tuple[tuple[str, ...], ...]:
+    """The captions of each image that the 1:1 setting left out (four of Flickr's five).
+
+    Args:
+        pairs: N images with all their captions.
+        one_to_one: the same images in the same order, `pairs.one_to_one(generator)`.
+
+    Returns:
+        N tuples, in the order of `pairs.captions`; for `with_captions(one_to_one, ...)`.
+
+    Raises:
+        ValueError: different images, or a caption that `pairs` does not have.
+    """
+    if pairs.image_ids != one_to_one.image_ids:
+        raise ValueError("the 1:1 pairs must hold the same images in the same order")
+    left: list[list[str]] = [[] for _ in range(len(pairs))]
+    for caption, image in zip(pairs.captions, pairs.image_of.tolist(), strict=True):
+        left[image].append(caption)
+    for caption, image in zip(one_to_one.captions, one_to_one.image_of.tolist(), strict=True):
+        if caption not in left[image]:
+            raise ValueError(f"image {pairs.image_ids[image]} has no caption {caption!r} to leave")
+        left[image].remove(caption)  # once: the same sentence may stand there twice
+    return tuple(tuple(captions) for captions in left)

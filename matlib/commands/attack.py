@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from matlib.attacks.ascent import AttackReport
 from matlib.attacks.balls import to_8bit
 from matlib.attacks.budgets import check_count, check_positive
 from matlib.attacks.edits import Table, normalise_caption
@@ -39,12 +38,16 @@ from matlib.evaluation.retrieval import (
     difference_attack_success,
     retrieve,
 )
-from matlib.evaluation.suite import MOVES, ON_REQUEST, TEXT_ATTACKS, WORDS_ALONE, Suite
+from matlib.evaluation.robustness import Attacks
+from matlib.evaluation.suite import ATTACKS, Suite
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.opening import checked_device
 from matlib.progress import Progress
 from matlib.study.identity.makers import makes
 from matlib.study.store.provenance import code_hash, named_weights
+
+THREAT = "words"
+"""The one text threat: the user's own edits."""
 
 
 def suite_of(options: AttackOptions) -> Suite:
@@ -59,7 +62,7 @@ def suite_of(options: AttackOptions) -> Suite:
 
 
 def edits_text(options: AttackOptions) -> bool:
-    return options.attack in (*TEXT_ATTACKS, *ON_REQUEST)
+    return ATTACKS.choose(options.attack).moves_words
 
 
 def check_options(options: AttackOptions) -> None:
@@ -78,7 +81,7 @@ def check_options(options: AttackOptions) -> None:
         checked_device(options.device)
     if options.batch < 1:
         raise ValueError(f"--batch is the number of images, 1 or more; got {options.batch}")
-    moves_images = options.attack not in WORDS_ALONE
+    moves_images = ATTACKS.choose(options.attack).moves_images
     if options.format == "png" and moves_images and 0 < options.eps_255 < 1:
         raise ValueError(
             f"8-bit files cannot hold changes below 1/255, eps is {options.eps_255}/255: "
@@ -121,7 +124,7 @@ def run_attack(options: AttackOptions) -> dict[str, Any]:
     how = encoder.settings
     pairs = sized(pairs, encoder.image_size, how.image_mode, how.interpolation)
     settings = {**_settings(options, device), "trained_with": how.as_json()}
-    chosen = tuple({options.attack} & MOVES.keys())
+    chosen = (options.attack,)
     folder = AttackFolder(options.out, settings, options.seed, chosen, device)
     files = file_hashes(pairs)
     rows = torch.arange(len(pairs)).split(options.batch)
@@ -172,9 +175,11 @@ def _attack_batch(
     part = pairs.subset(rows)
     columns = torch.isin(pairs.image_of, rows).nonzero().flatten().tolist()
     gallery = Gallery(part.pixels(), part.captions, part.relevance(), part.image_of)
-    report, seed = AttackReport(), options.seed * 1_000_003 + number
-    target = encoder, gallery, [table[i] for i in columns]
-    moved, edited = _moved(suite_of(options), options.attack, *target, seed, report)
+    words, seed = {THREAT: [table[i] for i in columns]}, options.seed * 1_000_003 + number
+    attacks = Attacks(encoder, gallery, words, suite_of(options), seed)
+    found, captions, report = attacks.run(options.attack, THREAT)
+    moved = gallery.pixels if found is None else found
+    edited = list(gallery.captions) if captions is None else captions
     in_steps = to_8bit(moved, gallery.pixels, options.eps_255)
     tensors = {
         "image_clean": embed_images(encoder, gallery.pixels),
@@ -191,26 +196,6 @@ def _attack_batch(
         "n_images_vanished": report.n_images_vanished,
     }
     return AttackedBatch(tuple(edited), tensors, counts), kept
-
-
-def _moved(
-    suite: Suite,
-    attack: str,
-    encoder: OpenClipEncoder,
-    gallery: Gallery,
-    table: Table,
-    seed: int,
-    report: AttackReport,
-) -> tuple[Tensor, list[str]]:
-    """Adversarial images and captions; what the attack leaves alone as it was."""
-    if attack not in ("pgd", "bert", "sep"):
-        return suite.move_both(attack, encoder, gallery, table, suite.text, seed, report)
-    pixels, captions = gallery.pixels, list(gallery.captions)
-    if attack != "bert":
-        pixels = suite.move_images(encoder, gallery, seed, report)
-    if attack != "pgd":
-        captions = suite.text(encoder, captions, table)
-    return pixels, captions
 
 
 TOP = {f"{direction}@{k}": (direction, k) for direction, k in product(DIRECTIONS, KS)}

@@ -15,7 +15,7 @@ from matlib.commands.batches import told_apart
 from matlib.commands.models import SMALL, open_any
 from matlib.commands.options import EvaluateOptions
 from matlib.evaluation.robustness import Evaluation, evaluate
-from matlib.evaluation.suite import MOVES
+from matlib.evaluation.suite import ATTACKS
 from matlib.files import write_durably
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.progress import Progress
@@ -119,7 +119,7 @@ def _spec(
         "data": study.source.identity(),
         "device": arithmetic(study.device),
     }
-    moves = tuple(attack for attack in study.main_judging("test").attacks if attack in MOVES)
+    moves = tuple(attack for attack in study.main_judging("test").attacks if attack in ATTACKS)
     return ArtefactSpec(KIND, name, SEED, config, inputs, "evaluate", moves)
 
 

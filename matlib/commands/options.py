@@ -20,7 +20,9 @@ PROFILE_NAMES, DATA_SET_NAMES = (
     tuple(sorted(path.stem for path in (_ROOT / folder).glob("*.yaml")))
     for folder in ("profiles", "data_manifests")
 )
-ATTACK_NAMES = ("pgd", "bert", "sep", *names_in(_ROOT / "matlib/evaluation/suite.py", "MOVES"))
+ATTACK_NAMES = tuple(
+    name for name in names_in(_ROOT / "matlib/evaluation/suite.py", "ATTACKS") if name != "own"
+)
 
 Given = TypeVar("Given")
 

@@ -1,7 +1,8 @@
 """Retrieval under attack, judged with intervals, and checks of the judgement itself.
 
-`retrieve` ranks a gallery and gives `Outcomes`. `evaluate` runs the attacks of a `Suite` on a
-model, each in its own fully adversarial gallery, with the worst case per query beside them.
+`retrieve` ranks a gallery and gives `Outcomes`. `evaluate` runs the attacks of a `Suite` (some
+of `ATTACKS`, one line each) on a model, each in its own fully adversarial gallery, with the worst
+case per query beside them.
 `recall_estimate`, `bootstrap_contrast`, `t_interval` and `holm` say how sure a number is.
 `sanity` looks for signs that an attack was too weak to judge by (masked gradients among them).
 """

@@ -40,4 +40,10 @@ from .statistics import (
     t_interval as t_interval,
     verdict as verdict,
 )
-from .suite import ATTACKS as ATTACKS, Suite as Suite
+from .suite import (
+    ATTACKS as ATTACKS,
+    Attack as Attack,
+    Moved as Moved,
+    Situation as Situation,
+    Suite as Suite,
+)

@@ -9,7 +9,6 @@ is made once per source and only embedded anew by every target, which is where t
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,7 +18,6 @@ import torch
 from torch import Tensor
 
 from matlib.attacks.ascent import AttackReport
-from matlib.attacks.attacked_gallery import Attacked, least_recall
 from matlib.attacks.balls import to_8bit
 from matlib.attacks.edits import CandidateTable, check_table
 from matlib.attacks.gallery import Gallery, TextAttack, embed_images
@@ -29,7 +27,17 @@ from matlib.attacks.scoring import embed_texts
 from matlib.attacks.words import PreparedSubstitution
 from matlib.data.pairs import ImageTextPairs
 from matlib.evaluation.retrieval import Outcomes, retrieve, worst_of
-from matlib.evaluation.suite import GALLERY_AT_REST, NESTED, OWN, WORDS_ALONE, Key, Suite
+from matlib.evaluation.suite import (
+    ATTACKS,
+    CLEAN,
+    OWN,
+    Attack,
+    Key,
+    Move,
+    Moved,
+    Situation,
+    Suite,
+)
 from matlib.models.dual_encoder import DualEncoder, check_evaluation_mode
 
 Against = Literal["adversarial", "clean"]
@@ -84,8 +92,8 @@ def evaluate(
     """Run the suite on one model.
 
     Of two threats of which one allows all edits of the other, the larger leaves no more recall
-    in the rows of `NESTED` and in `worst`: the rows begin at what they found under the smaller
-    one, and `worst` takes its attacks too, for they are legal.
+    in the rows `words` and `gallery` and in `worst`: the rows begin at what they found under the
+    smaller one, and `worst` takes its attacks too, for they are legal.
 
     Args:
         encoder: the judged model, in evaluation mode.
@@ -100,8 +108,8 @@ def evaluate(
             images in `bert`) is then as right as in `clean`.
         quantise_8bit: adversarial images in whole steps of 1/255 first, as image files hold
             them.
-        parts: threats that are judged elsewhere, by the same suite: rows of `NESTED` begin at
-            what they find under those that a threat of `tables` holds.
+        parts: threats that are judged elsewhere, by the same suite: `words` and `gallery` begin
+            at what they find under those that a threat of `tables` holds.
 
     Raises:
         ValueError: a model in training mode, a table that does not fit, an unknown `gallery`;
@@ -161,28 +169,35 @@ class Attacks:
         self.n_edits = 0
         self._n_embedded, self._threat = 0, ""
         self._text: PreparedSubstitution | None = None
-        self._first: Attacked | None = None  # what `gallery` found under this threat
-        # rows of `NESTED` at which a larger threat begins
-        self._begun: dict[Key, tuple[Attacked, AttackReport]] = {}
+        self._kept: dict[tuple[str, Move], tuple[Moved, AttackReport]] = {}
 
     def run(self, attack: str, threat: str) -> tuple[Tensor | None, list[str] | None, AttackReport]:
-        """Adversarial images and captions, None for what is not attacked; vanished gradients."""
-        if attack == "clean":
+        """Adversarial images and captions, None for what is not attacked; vanished gradients.
+
+        Raises:
+            ValueError: an unknown attack.
+        """
+        if attack == CLEAN:
             return None, None, AttackReport()
-        if attack == "pgd":
-            return self._moved[0], None, self._moved[1]
-        text = self._prepared(threat)
-        if attack in ("bert", "sep"):  # Sep-Attack is exactly PGD and BERT-Attack side by side
-            pixels, report = (None, AttackReport()) if attack == "bert" else self._moved
-            report = copy.copy(report)
-            report.add_captions(len(text.captions), text.n_attackable_words)
-            return pixels, text(), report
-        if attack in GALLERY_AT_REST and self._first is None:
-            self._first, _ = self._move("gallery", threat, text)
-        found, report = self._move(attack, threat, text)
-        if attack == "gallery":
-            self._first = found
-        return None if attack in WORDS_ALONE else found.pixels, found.captions, report
+        chosen = ATTACKS.choose(attack)
+        met = (
+            self._situation(chosen, threat, self._prepared(threat))
+            if chosen.moves_words
+            else Situation(self.suite, self.encoder, self.gallery, [], self.suite.text, "",
+                           self.seed, kept=self._kept)
+        )  # fmt: skip
+        return *chosen.move(met), met.report
+
+    def _situation(self, attack: Attack, threat: str, text: TextAttack) -> Situation:
+        smaller = tuple(
+            self._situation(attack, each, self.suite.text)
+            for each in self.held[threat]
+            if self.suite.runs_under(attack, each)
+        )
+        return Situation(
+            self.suite, self.encoder, self.gallery, self.tables[threat], text, threat, self.seed,
+            smaller, self._kept,
+        )  # fmt: skip
 
     @cached_property
     def held(self) -> dict[str, list[str]]:
@@ -201,42 +216,19 @@ class Attacks:
             for large in names
         }
 
-    def _move(self, attack: str, threat: str, text: TextAttack) -> tuple[Attacked, AttackReport]:
-        """What a row finds, a row of `NESTED` from the best that it found with fewer edits."""
-        if (attack, threat) in self._begun:
-            return self._begun[attack, threat]
-        report, target = AttackReport(), (self.encoder, self.gallery, self.tables[threat])
-        first = self._first if attack in GALLERY_AT_REST else None
-        start = self._start(attack, threat)
-        moved = self.suite.move_both(attack, *target, text, self.seed, report, first, start)
-        found = Attacked(*moved), report
-        if attack in NESTED and any(threat in smaller for smaller in self.held.values()):
-            self._begun[attack, threat] = found
-        return found
-
-    def _start(self, attack: str, threat: str) -> Attacked | None:
-        if attack not in NESTED:
-            return None
-        smaller = [each for each in self.held[threat] if self.suite.runs_under(attack, each)]
-        found = [self._move(attack, each, self.suite.text)[0] for each in smaller]
-        return least_recall(self.encoder, self.gallery, found) if found else None
-
     @property
     def n_embedded(self) -> int:
         """Sentences embedded so far."""
         return self._n_embedded + (self._text.n_embedded if self._text else 0)
-
-    @cached_property
-    def _moved(self) -> tuple[Tensor, AttackReport]:
-        report = AttackReport()
-        return self.suite.move_images(self.encoder, self.gallery, self.seed, report), report
 
     def _prepared(self, threat: str) -> PreparedSubstitution:
         if self._text is None or self._threat != threat:
             self._n_embedded = self.n_embedded
             table, captions = self.tables[threat], self.gallery.captions
             self._text = self.suite.text.prepare(self.encoder, captions, table)
-            self._threat, self._first = threat, None
+            self._threat = threat
+            needed = {"", threat, *(each for smaller in self.held.values() for each in smaller)}
+            self._kept = {key: made for key, made in self._kept.items() if key[0] in needed}
             self.n_edits += self._text.n_edits
             self.n_unattackable[threat] = self._text.n_unattackable
             n_words = self._text.n_attackable_words

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -11,41 +11,26 @@ from torch import Tensor
 
 from matlib.attacks.apgd import APGD
 from matlib.attacks.ascent import AttackReport, ImageAttack, ScaleViews
-from matlib.attacks.attacked_gallery import Attacked
+from matlib.attacks.attacked_gallery import Attacked, least_recall
 from matlib.attacks.diversified import dra
 from matlib.attacks.edits import CandidateTable
-from matlib.attacks.gallery import Gallery, TextAttack
+from matlib.attacks.gallery import Gallery, TextAttack, prepared
 from matlib.attacks.gallery_images import JointAscent
 from matlib.attacks.multimodal import co_attack, contrastive_attack, feature_pgd, pgd_attack, sga
 from matlib.attacks.pgd import PGD
 from matlib.attacks.whole_gallery import aimed_at_rest, gallery_attack, words_attack
 from matlib.attacks.words import WordSubstitution
-from matlib.choices import Choices
+from matlib.choices import UNNAMED, Choices, Shown
 from matlib.models.dual_encoder import DualEncoder
 
 Key = tuple[str, str]
 """(attack, text threat); the threat is "" where no text is attacked."""
 
-WORDS_ALONE = ("bert", "words-pairwise", "words")
-"""Rows whose images are clean."""
+CLEAN, OWN = "clean", "own"
+"""Two rows that are asked for otherwise: nothing moves, and `Suite.own`."""
 
-GALLERY_AT_REST = ("gallery-tr", "gallery-ir")
-"""Further galleries, each aimed at the queries of one direction that `gallery` left right."""
-
-NESTED = ("words", "gallery")
-"""Rows that begin, under a threat whose edits hold all of another's, at what they found there:
-further edits never leave more recall."""
-
-TEXT_ATTACKS = (
-    *WORDS_ALONE, "sep", "co-attack", "sga", "joint", "gallery", *GALLERY_AT_REST,
-)  # fmt: skip
-ATTACKS = ("clean", "pgd", *TEXT_ATTACKS)
-"""The rows of a suite unless it names its own."""
-
-SLOW = ("words-pairwise", "co-attack", "sga", "apgd", "own", "gallery", *GALLERY_AT_REST)
-"""Attacks that a study may keep for the threats that decide (`Suite.slow_under`)."""
-
-OWN = "own"
+Moved = tuple[Tensor | None, list[str] | None]
+"""float (N, 3, H, W) adversarial images and M captions; None for what an attack leaves alone."""
 
 OwnAttack = Callable[
     [
@@ -55,10 +40,6 @@ OwnAttack = Callable[
     tuple[Tensor, list[str]],
 ]  # fmt: skip
 """An attack that ascends the judged defence's own training loss."""
-
-ON_REQUEST = ("dra", "apgd")
-"""DRA is made to transfer, and no stronger than `sga` on the model that it is made on; APGD costs
-as much as `gallery` and leaves twice as much."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +67,7 @@ class Suite:
         views: SGA's scales.
         attacks: rows to compute; `worst` is the minimum over them.
         n_restarts: of the gallery attacker and of APGD; PGD has its own.
-        slow_under: the text threats under which the `SLOW` attacks run; all if None. Under the
+        slow_under: the text threats under which the slow attacks run; all if None. Under the
             others `worst` is the minimum over fewer attacks.
         own: the attack of the judged defence's own training loss, where no row has it.
         n_shown: images whose adversarial pixels are kept for figures.
@@ -100,7 +81,7 @@ class Suite:
     image: PGD
     text: WordSubstitution = field(default_factory=WordSubstitution)
     views: ScaleViews = field(default_factory=ScaleViews)
-    attacks: tuple[str, ...] = ATTACKS
+    attacks: tuple[str, ...] = field(default_factory=lambda: default_rows())
     n_restarts: int = 1
     slow_under: tuple[str, ...] | None = None
     own: OwnAttack | None = None
@@ -108,69 +89,29 @@ class Suite:
     released: bool = False
 
     def __post_init__(self) -> None:
-        unknown = set(self.attacks) - {*ATTACKS, *ON_REQUEST}
+        known = (CLEAN, *(name for name in ATTACKS if name != OWN))
+        unknown = set(self.attacks) - {*known}
         if unknown:
-            raise ValueError(
-                f"unknown attacks {sorted(unknown)}; known: {', '.join((*ATTACKS, *ON_REQUEST))}"
-            )
+            raise ValueError(f"unknown attacks {sorted(unknown)}; known: {', '.join(known)}")
 
     def rows(self, threats: Iterable[str]) -> list[Key]:
         """(attack, threat) of every attack to be run; `worst` follows from them."""
-        alone = [(attack, "") for attack in ("clean", "pgd") if attack in self.attacks]
-        return alone + [
-            (attack, threat)
+        asked = [each for name, each in ATTACKS.items() if self._asks_for(name)]
+        clean = [(CLEAN, "")] if CLEAN in self.attacks else []
+        alone = [(each.name, "") for each in asked if not each.moves_words]
+        return [*clean, *alone] + [
+            (each.name, threat)
             for threat in threats
-            for attack in self._with_text()
-            if self.runs_under(attack, threat)
+            for each in asked
+            if each.moves_words and self.runs_under(each, threat)
         ]
 
-    def _with_text(self) -> list[str]:
-        asked = [attack for attack in (*TEXT_ATTACKS, *ON_REQUEST) if attack in self.attacks]
-        return asked if self.own is None else [*asked, OWN]
+    def _asks_for(self, name: str) -> bool:
+        return name in self.attacks or (name == OWN and self.own is not None)
 
-    def runs_under(self, attack: str, threat: str) -> bool:
-        """Whether an attack is made under a threat: the `SLOW` ones only under `slow_under`."""
-        return attack not in SLOW or self.slow_under is None or threat in self.slow_under
-
-    def move_images(
-        self, encoder: DualEncoder, gallery: Gallery, seed: int, report: AttackReport
-    ) -> Tensor:
-        """The image attack of the rows `pgd` and `sep`."""
-        attack = feature_pgd if self.released else pgd_attack
-        return attack(encoder, gallery, self.baseline(), generator=_generator(seed), report=report)
-
-    def move_both(
-        self,
-        attack: str,
-        encoder: DualEncoder,
-        gallery: Gallery,
-        table: CandidateTable,
-        text: TextAttack,
-        seed: int,
-        report: AttackReport,
-        first: Attacked | None = None,
-        start: Attacked | None = None,
-    ) -> tuple[Tensor, list[str]]:
-        """A multimodal attack by its row; each has a generator of its own.
-
-        Args:
-            text: `self.text`, or what it prepared for these captions, to be shared.
-            first: what `gallery` found, for the rows that are aimed at what it leaves; made
-                here if it is not given.
-            start: what a row of `NESTED` found with a part of the edits.
-        """
-        if attack == OWN and self.own is not None:
-            drawn_from = _generator(seed)
-            return self.own(encoder, gallery, table, self.image, self.text, drawn_from, report)
-        drawn: dict[str, Any] = {"generator": _generator(seed), "report": report}
-        if attack in GALLERY_AT_REST:
-            if first is None:
-                made = self.move_both("gallery", encoder, gallery, table, text, seed, report)
-                first = Attacked(*made)
-            drawn["earlier"] = [first]
-        if attack in NESTED and start is not None:
-            drawn["start"] = start.captions if attack in WORDS_ALONE else start
-        return MOVES.choose(attack)(self, (encoder, gallery, table), text, drawn)
+    def runs_under(self, attack: Attack, threat: str) -> bool:
+        """Whether an attack is made under a threat: the slow ones only under `slow_under`."""
+        return not attack.is_slow or self.slow_under is None or threat in self.slow_under
 
     def together(self) -> JointAscent:
         """The image step of the gallery attacker: the image attack's steps, in each round."""
@@ -205,68 +146,224 @@ class Suite:
         return replace(self.image, start="positive", step_255=step or None)
 
 
-Target = tuple[DualEncoder, Gallery, CandidateTable]
-Moved = tuple[Tensor, list[str]]
-Drawn = Mapping[str, Any]
-"""`generator` and `report` of one attack."""
+@dataclass
+class Situation:
+    """What one attack of a suite meets.
+
+    Attributes:
+        suite: budgets and conventions.
+        encoder: the model that is attacked.
+        gallery: the clean images and captions.
+        candidates: the threat's allowed edits of every caption.
+        text: the suite's text attack, or what it prepared for these captions, to be shared.
+        threat: its name; "" where no text is attacked.
+        seed: every attack has a generator of its own, made from it.
+        smaller: the same under the threats whose edits are a part of these.
+        kept: what several attacks build on, by threat and function; see `shared`.
+        report: of this attack.
+    """
+
+    suite: Suite
+    encoder: DualEncoder
+    gallery: Gallery
+    candidates: CandidateTable
+    text: TextAttack
+    threat: str
+    seed: int
+    smaller: tuple[Situation, ...] = ()
+    kept: dict[tuple[str, Move], tuple[Moved, AttackReport]] = field(default_factory=dict)
+    report: AttackReport = field(default_factory=AttackReport)
+
+    @property
+    def target(self) -> tuple[DualEncoder, Gallery, CandidateTable]:
+        """What every attack with words begins with."""
+        return self.encoder, self.gallery, self.candidates
+
+    def generator(self) -> torch.Generator:
+        """The attack's own, at its start."""
+        return torch.Generator().manual_seed(self.seed)
+
+    @property
+    def drawn(self) -> dict[str, Any]:
+        """`generator` and `report`, which every attack with gradients takes."""
+        return {"generator": self.generator(), "report": self.report}
+
+    def shared(self, move: Move, threat: str = "") -> tuple[Moved, AttackReport]:
+        """What a move finds, made once for all attacks that build on it, and its own report.
+
+        Args:
+            threat: whose words it changes, if any.
+        """
+        if (threat, move) not in self.kept:
+            own = replace(self, report=AttackReport())
+            self.kept[threat, move] = move(own), own.report
+        return self.kept[threat, move]
+
+    def counted(self, move: Move, threat: str = "") -> Moved:
+        """What a move finds, as `shared`; what it met counts as met by this attack."""
+        moved, report = self.shared(move, threat)
+        self.report.add(report)
+        return moved
+
+    def begin(self, move: Move) -> Attacked | None:
+        """The best that a move finds with a part of these edits; None if no threat is smaller.
+
+        An attack that begins there leaves no more recall with further edits.
+        """
+        found = [
+            Attacked(
+                self.gallery.pixels if pixels is None else pixels,
+                list(self.gallery.captions) if captions is None else captions,
+            )
+            for (pixels, captions), _ in (each.shared(move, each.threat) for each in self.smaller)
+        ]
+        return least_recall(self.encoder, self.gallery, found) if found else None
 
 
-def _co_attack(suite: Suite, target: Target, text: TextAttack, drawn: Drawn) -> Moved:
+Move = Callable[[Situation], Moved]
+
+
+def _images(s: Situation) -> Moved:
+    attack = feature_pgd if s.suite.released else pgd_attack
+    return attack(s.encoder, s.gallery, s.suite.baseline(), **s.drawn), None
+
+
+def _pgd(s: Situation) -> Moved:
+    return s.counted(_images)
+
+
+def _bert(s: Situation) -> Moved:
+    return None, prepared(*s.target, s.text, s.report)()
+
+
+def _sep(s: Situation) -> Moved:
+    return _pgd(s)[0], _bert(s)[1]
+
+
+def _co_attack(s: Situation) -> Moved:
     captions: Literal["joint", "per_caption_last"] = "joint"
-    if suite.released:
+    if s.suite.released:
         captions = "per_caption_last"
-    return co_attack(*target, suite.baseline(), text, captions=captions, **drawn)
+    return co_attack(*s.target, s.suite.baseline(), s.text, captions=captions, **s.drawn)
 
 
-def _sga(suite: Suite, target: Target, text: TextAttack, drawn: Drawn) -> Moved:
-    return sga(*target, suite.guided(), text, views=suite.guiding_views(), **drawn)
+def _sga(s: Situation) -> Moved:
+    return sga(*s.target, s.suite.guided(), s.text, views=s.suite.guiding_views(), **s.drawn)
 
 
-def _dra(suite: Suite, target: Target, text: TextAttack, drawn: Drawn) -> Moved:
-    return dra(*target, suite.guided(), text, views=suite.guiding_views(), **drawn)
+def _dra(s: Situation) -> Moved:
+    return dra(*s.target, s.suite.guided(), s.text, views=s.suite.guiding_views(), **s.drawn)
 
 
-def _joint(suite: Suite, target: Target, text: TextAttack, drawn: Drawn) -> Moved:
-    return contrastive_attack(*target, suite.image, text, **drawn)
+def _joint(s: Situation) -> Moved:
+    return contrastive_attack(*s.target, s.suite.image, s.text, **s.drawn)
 
 
-def _apgd(suite: Suite, target: Target, text: TextAttack, drawn: Drawn) -> Moved:
-    return contrastive_attack(*target, suite.stronger(), text, **drawn)
+def _apgd(s: Situation) -> Moved:
+    return contrastive_attack(*s.target, s.suite.stronger(), s.text, **s.drawn)
 
 
-def _words_pairwise(suite: Suite, target: Target, text: TextAttack, drawn: Drawn) -> Moved:
-    return target[1].pixels, words_attack(*target, text, attacker="pairwise", **drawn)
+def _words_pairwise(s: Situation) -> Moved:
+    return None, words_attack(*s.target, s.text, attacker="pairwise", **s.drawn)
 
 
-def _words(suite: Suite, target: Target, text: TextAttack, drawn: Drawn) -> Moved:
-    return target[1].pixels, words_attack(*target, text, n_restarts=suite.n_restarts, **drawn)
+def _all_words(s: Situation) -> Moved:
+    begin, n_restarts = s.begin(_all_words), s.suite.n_restarts
+    start = begin.captions if begin is not None else None
+    return None, words_attack(*s.target, s.text, n_restarts=n_restarts, start=start, **s.drawn)
 
 
-def _gallery(suite: Suite, target: Target, text: TextAttack, drawn: Drawn) -> Moved:
-    return gallery_attack(*target, suite.together(), text, n_restarts=suite.n_restarts, **drawn)
+def _words(s: Situation) -> Moved:
+    return s.counted(_all_words, s.threat)
 
 
-def _gallery_tr(suite: Suite, target: Target, text: TextAttack, drawn: Drawn) -> Moved:
-    return _at_rest(suite, target, text, drawn, "tr")
+def _whole(s: Situation) -> Moved:
+    start, n_restarts = s.begin(_whole), s.suite.n_restarts
+    image = s.suite.together()
+    return gallery_attack(*s.target, image, s.text, n_restarts=n_restarts, start=start, **s.drawn)
 
 
-def _gallery_ir(suite: Suite, target: Target, text: TextAttack, drawn: Drawn) -> Moved:
-    return _at_rest(suite, target, text, drawn, "ir")
+def _gallery(s: Situation) -> Moved:
+    return s.counted(_whole, s.threat)
 
 
-def _at_rest(
-    suite: Suite, target: Target, text: TextAttack, drawn: Drawn, direction: Literal["tr", "ir"]
-) -> Moved:
-    return aimed_at_rest(*target, suite.together(), text, target=direction, **drawn)
+def _gallery_tr(s: Situation) -> Moved:
+    return _at_rest(s, "tr")
 
 
-MOVES: Choices[Callable[[Suite, Target, TextAttack, Drawn], Moved]] = Choices({
-    "co-attack": _co_attack, "sga": _sga, "dra": _dra, "joint": _joint, "apgd": _apgd,
-    "words-pairwise": _words_pairwise, "words": _words, "gallery": _gallery,
-    "gallery-tr": _gallery_tr, "gallery-ir": _gallery_ir,
-}, what="attack with words")  # fmt: skip
-"""The rows that are one function; `pgd`, `bert` and `sep` are made of parts."""
+def _gallery_ir(s: Situation) -> Moved:
+    return _at_rest(s, "ir")
 
 
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def _at_rest(s: Situation, direction: Literal["tr", "ir"]) -> Moved:
+    """Its report is of the further gallery alone."""
+    (pixels, captions), _ = s.shared(_whole, s.threat)
+    assert pixels is not None and captions is not None, "the gallery attacker moves both sides"
+    earlier, together = [Attacked(pixels, captions)], s.suite.together()
+    return aimed_at_rest(*s.target, together, s.text, target=direction, earlier=earlier, **s.drawn)
+
+
+def _own(s: Situation) -> Moved:
+    assert s.suite.own is not None, "a row of the suites that have one"
+    return s.suite.own(*s.target, s.suite.image, s.suite.text, s.generator(), s.report)
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One row of a suite.
+
+    Attributes:
+        name: of the row, in every table.
+        sides: what it moves.
+        move: the function that makes the move.
+        cost: `slow` attacks may be kept for the threats that decide (`Suite.slow_under`).
+        on_request: whether it is a row only of the suites that name it.
+        shown: in figures.
+    """
+
+    name: str
+    sides: Literal["image", "words", "both"]
+    move: Move
+    cost: Literal["fast", "slow"] = "fast"
+    on_request: bool = False
+    shown: Shown = UNNAMED
+
+    @property
+    def moves_images(self) -> bool:
+        """Whether images are adversarial in its row."""
+        return self.sides != "words"
+
+    @property
+    def moves_words(self) -> bool:
+        """Whether captions are, so that it has a row per text threat."""
+        return self.sides != "image"
+
+    @property
+    def is_slow(self) -> bool:
+        return self.cost == "slow"
+
+
+# DRA is made to transfer, and no stronger than SGA on the model that it is made on; APGD costs
+# as much as `gallery` and leaves twice as much.
+ATTACKS: Choices[Attack] = Choices.named(
+    Attack("pgd", "image", _pgd, shown=Shown("image (PGD)")),
+    Attack("bert", "words", _bert, shown=Shown("text (one word)")),
+    Attack("words-pairwise", "words", _words_pairwise, "slow", shown=Shown("text, every edit")),
+    Attack("words", "words", _words, shown=Shown("text, whole gallery")),
+    Attack("sep", "both", _sep, shown=Shown("both, separately")),
+    Attack("co-attack", "both", _co_attack, "slow", shown=Shown("both, Co-Attack")),
+    Attack("sga", "both", _sga, "slow", shown=Shown("both, SGA")),
+    Attack("joint", "both", _joint, shown=Shown("both, jointly")),
+    Attack("gallery", "both", _gallery, "slow", shown=Shown("both, whole gallery")),
+    Attack("gallery-tr", "both", _gallery_tr, "slow", shown=Shown("whole gallery, images left")),
+    Attack("gallery-ir", "both", _gallery_ir, "slow", shown=Shown("whole gallery, captions left")),
+    Attack("dra", "both", _dra, on_request=True, shown=Shown("both, DRA")),
+    Attack("apgd", "both", _apgd, "slow", on_request=True, shown=Shown("both, by APGD")),
+    Attack("own", "both", _own, "slow", on_request=True, shown=Shown("its own training loss")),
+    what="attack",
+)  # fmt: skip
+
+
+def default_rows() -> tuple[str, ...]:
+    """The rows of a suite unless it names its own."""
+    return (CLEAN, *(name for name, each in ATTACKS.items() if not each.on_request))

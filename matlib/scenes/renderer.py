@@ -63,7 +63,12 @@ class Style:
                 )
 
 
-PLAIN_STYLE = Style(0, 0, 0, 0, 0, 0, 0)
+def even_style(strength: float) -> Style:
+    """A style in which every nuisance has the same strength."""
+    return Style(*[strength] * 7)
+
+
+PLAIN_STYLE = even_style(0)
 _RADII = torch.tensor([RADII[size] for size in SIZES])
 
 

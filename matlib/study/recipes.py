@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from matlib.augmentations.table import TECHNIQUES
 from matlib.defences.defence import Contrastive, Defence, PairWeights
 from matlib.defences.table import defence
 from matlib.evaluation.statistics import MIN_SEEDS_FOR_INTERVAL
 from matlib.study.profile.parts import TrainAttack, Training
 from matlib.study.profile.profile import Profile
-from matlib.study.profile.rows import AUGMENTATIONS, Run
+from matlib.study.profile.rows import Run
 from matlib.training.schedule import Schedule
 
 
@@ -157,7 +158,5 @@ def as_run(technique: str | Run) -> Run:
     """
     if isinstance(technique, Run):
         return technique
-    for name in AUGMENTATIONS:
-        if technique == name:
-            return Run(defence="clean" if name == "none" else "mat+", augmentation=name)
-    raise ValueError(f"unknown augmentation {technique!r}: {AUGMENTATIONS}")
+    name = TECHNIQUES.choose(technique).name
+    return Run(defence="clean" if name == "none" else "mat+", augmentation=name)

@@ -12,7 +12,7 @@ import torch
 from matlib.augmentations.diffusion import GUIDANCE
 from matlib.augmentations.generators import PROMPT, InstructRewriter
 from matlib.data.pairs import OneToMany
-from matlib.study.made.pairs import CAPTIONS, GENERATED, _as_they_came, _Counting, generated
+from matlib.study.made.pairs import BY_MODEL, CAPTIONS, _as_they_came, _Counting, generated
 from matlib.study.profile.profile import Profile, load_profile
 from matlib.study.profile.rows import Run
 from matlib.study.store.store import Artefact
@@ -85,7 +85,7 @@ def test_steps_and_guidance_of_diffusion_are_noted(
     )
     study = Study(profile, tmp_path)
     run, pairs = Run(defence="mat+", augmentation="restyled"), study.source.pairs("train")
-    found, notes = GENERATED["restyled"](study, run, pairs, 1, generator(0))
+    found, notes = BY_MODEL["image_to_image"](study, run, pairs, 1, generator(0))
     assert notes == {
         "diffusion_steps": 30, "guidance": GUIDANCE, "size": 512, "diffusion_strength": 0.5
     }  # fmt: skip

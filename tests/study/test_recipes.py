@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from matlib.augmentations.table import TECHNIQUES
 from matlib.defences.defence import Contrastive
 from matlib.defences.table import defence
 from matlib.study.made.models import defended, training_tables
 from matlib.study.profile.profile import load_profile
-from matlib.study.profile.rows import AUGMENTATIONS, Run
+from matlib.study.profile.rows import Run
 from matlib.study.recipes import (
     defence_of,
     inside_rows_of,
@@ -84,9 +85,9 @@ def test_words_of_the_same_captions_are_shared_over_seeds_but_typos_are_not(smok
 def test_models_without_augmentation_do_not_depend_on_its_code(smoke: Study) -> None:
     plain = defended(smoke, Run(defence="mat"), 0)
     varied = defended(smoke, Run(defence="mat+", augmentation="drop-swap"), 0)
-    assert set(plain.spec.chosen) & set(AUGMENTATIONS) == {"none"}
+    assert set(plain.spec.chosen) & set(TECHNIQUES) == {"none"}
     assert (
-        set(varied.spec.chosen) & set(AUGMENTATIONS) == {"drop-swap"}
+        set(varied.spec.chosen) & set(TECHNIQUES) == {"drop-swap"}
         and varied.spec.code != plain.spec.code
     )
 

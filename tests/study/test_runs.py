@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from matlib.attacks.edits import apply_edit
-from matlib.evaluation.suite import TEXT_ATTACKS
+from matlib.evaluation.suite import default_rows
 from matlib.study.made.judged import judged
 from matlib.study.made.judgings import Judging
 from matlib.study.made.models import defended
@@ -47,7 +47,7 @@ def test_table_has_every_row_once_and_worst_is_never_above_its_parts(study: Stud
         ("mat", "none"),
         ("mat+", "captions+renderings"),
     }
-    n_rows = 2 + (len(TEXT_ATTACKS) + 1) * 3  # clean and pgd; per threat the rest and worst
+    n_rows = 2 + (len(default_rows()) - 2 + 1) * 3  # clean and pgd; per threat the rest and worst
     assert len(table) == 4 * n_rows * 2 * 3  # models x attacks x directions x k
     assert table["recall"].between(0, 1).all()
     assert (table["ci_low"] <= table["recall"]).all() and (

@@ -10,13 +10,14 @@ from typing import Any, cast
 
 import pytest
 
+from matlib.augmentations.table import TECHNIQUES
 from matlib.study.identity.reached import Code
 from matlib.study.made.judged import judged
 from matlib.study.made.judgings import validating
 from matlib.study.made.models import defended
 from matlib.study.made.pairs import generated
 from matlib.study.profile.profile import Profile, load_profile, profile_names
-from matlib.study.profile.rows import AUGMENTATIONS, REAL_ONLY, SCENES_ONLY, Run
+from matlib.study.profile.rows import Run
 from matlib.study.run.tasks import all_rows
 from matlib.study.store.provenance import PACKAGE, code_hash
 from matlib.study.study import Study
@@ -36,7 +37,7 @@ PANEL: dict[str, tuple[str, tuple[str, ...]]] = {
     "judged-sga": ("judged", ("joint", "sga")),
     "judged-apgd": ("judged", ("apgd",)),
     "judged-fare": ("judged", ("joint", "reference-distance")),
-    "rewritten": ("pairs", ("rewritten",)),
+    "rewritten": ("pairs", ("rewritten", "rewriter")),
     "measures": ("measures", ("augmix",)),
     "sanity": ("sanity", ()),
     "alignment": ("validation", ("alignment",)),
@@ -95,8 +96,8 @@ CHANGES = [
      "return lambda i, edited: True", "tables words", "masked-lm mat-best judged"),
     ("study/sources/source.py", "seed * 2**31 + words", "seed * 2**31 + words + 1",
      "augmix captions words rewritten", ""),
-    ("study/sources/scenes.py", 'more_captions(self._rows, n_added, draw(seed, "captions"))',
-     'more_captions(self._rows, n_added + 1, draw(seed, "captions"))', "captions",
+    ("augmentations/of_scenes.py", 'more_captions(rows, w.added, w.draw("captions"))',
+     'more_captions(rows, w.added + 1, w.draw("captions"))', "captions",
      "augmix mat judged"),
     ("study/made/judged.py", "encoder, pairs, study.get(words), suite, seed=0,",
      "encoder, pairs, study.get(words), suite, seed=1,", "judged", "mat-best tables"),
@@ -104,9 +105,8 @@ CHANGES = [
     # one technique, filter, defence or attack, and what depends on it
     ("augmentations/images.py", "v2.AugMix(severity)", "v2.AugMix(1 + severity)",
      "augmix measures", "captions mat judged"),
-    ("study/sources/source.py", "severity=round(w.strength())", "severity=1", "augmix", "captions"),
-    ("study/profile/rows.py", '"augmix": ("severity of 10", 3.0,',
-     '"augmix": ("severity of 10", 4.0,',
+    ("augmentations/table.py", "severity=round(w.strength)", "severity=1", "augmix", "captions"),
+    ("augmentations/table.py", '"severity of 10", 3.0,', '"severity of 10", 4.0,',
      "augmix", "captions mat"),
     ("study/made/pairs.py", 'draw(seed, "vendi")', 'draw(seed, "other")', "vendi", "captions mat"),
     ("defences/defence.py", "weight * contrastive_loss(", "2 * weight * contrastive_loss(",
@@ -117,7 +117,7 @@ CHANGES = [
      'Contrastive("mat", _MAT, "symmetric", "unimodal")', "mat", "augmix pmg-aft"),
     ("defences/own_loss.py", 'search="exhaustive"', 'search="greedy"',
      "judged-fare", "judged mat"),
-    ("evaluation/suite.py", "return sga(*target,", "return dra(*target,",
+    ("evaluation/suite.py", "return sga(*s.target,", "return dra(*s.target,",
      "judged-sga", "judged mat-best"),
     ("attacks/apgd.py", "rho: float = 0.75", "rho: float = 0.76", "judged-apgd", "judged mat"),
     # what all share
@@ -137,7 +137,7 @@ CHANGES = [
     ("scenes/renderer.py", RENDERED, RENDERED.replace("empty", "zeros"), "mat judged tables",
      ""),
     ("attacks/balls.py", "MAX_EPS_255 =", "MAX_EPS_255 = 1 +", "mat judged", "tables"),
-    ("study/sources/scenes.py", "Style(*[strength] * 7)", "Style(*[strength / 2] * 7)",
+    ("scenes/renderer.py", "Style(*[strength] * 7)", "Style(*[strength / 2] * 7)",
      "mat judged captions", ""),
     ("study/made/candidates.py", "seed * 1_000_003 + i", "seed * 1_000_003", "tables words",
      "judged"),
@@ -166,6 +166,8 @@ NOTHING = [
     ("study/run/plan.py", "def ", "MORE = 1\n\n\ndef "),
     ("study/tables/ledger.py", "def ", "MORE = 1\n\n\ndef "),
     ("study/store/store.py", 'if fault:\n', 'if bool(fault):\n'),
+    ("evaluation/suite.py", 'Shown("both, SGA")', 'Shown("SGA")'),
+    ("augmentations/table.py", 'Shown("AugMix")', 'Shown("mixed")'),
     ("progress.py", "def ", "MORE = 1\n\n\ndef "),
 ]  # fmt: skip
 
@@ -213,9 +215,8 @@ def test_every_technique_has_code(data: str, tmp_path: Path) -> None:
     found = {}
     profile = load_profile(data)
     study = opened(profile, tmp_path)
-    for name in AUGMENTATIONS:
-        is_scenes = profile.dataset.name == "scenes"
-        if name in (REAL_ONLY if is_scenes else SCENES_ONLY) or name in ("none", "dialled"):
+    for name, technique in TECHNIQUES.items():
+        if not technique.fits(profile.dataset.data) or name in ("none", "dialled"):
             continue
         run = Run(defence="mat+", augmentation=name)
         own = generated(study, run, 0) or defended(study, run, 0)
@@ -224,7 +225,6 @@ def test_every_technique_has_code(data: str, tmp_path: Path) -> None:
 
 
 def test_a_technique_without_code_is_refused(package: Path) -> None:
-    edit(package, "study/sources/source.py", '"augmix": _augmix,', "")
-    edit(package, "study/profile/rows.py", '    "augmix": ("severity of 10", 3.0, 10.0),\n', "")
+    edit(package, "augmentations/table.py", 'Technique("augmix",', 'Technique("mixed",')
     with pytest.raises(ValueError, match="augmix: in no table of choices"):
         Code(package).hash(*PANEL["augmix"])

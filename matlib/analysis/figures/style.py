@@ -19,6 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from matlib.analysis.as_text import drawable
+from matlib.augmentations.table import TECHNIQUES
+from matlib.evaluation.suite import ATTACKS
 
 P = ParamSpec("P")
 
@@ -76,64 +78,20 @@ _DEFENCES: dict[str, tuple[str, str]] = {
     "mat+": ("MAT+", VERMILLION),
 }
 
-_ATTACKS = {
-    "pgd": SKY,
-    "bert": PURPLE,
-    "sep": BLUE,
-    "co-attack": BLUE,
-    "sga": BLUE,
-    "joint": BLUE,
-    "apgd": BLUE,
-    "words-pairwise": PURPLE,
-    "words": PURPLE,
-    "gallery": BLUE,
-    "gallery-tr": BLUE,
-    "gallery-ir": BLUE,
-    "own": BLUE,
-    "worst": VERMILLION,
-}
+_SIDES = {"image": SKY, "words": PURPLE, "both": BLUE}
 
 _PLUS_COLOURS = (VERMILLION, GREEN, YELLOW)
 
 _WORDS = {
     "clean": "no attack",
-    "pgd": "image (PGD)",
-    "bert": "text (one word)",
-    "sep": "both, separately",
-    "co-attack": "both, Co-Attack",
-    "sga": "both, SGA",
-    "joint": "both, jointly",
-    "apgd": "both, by APGD",
-    "words-pairwise": "text, every edit",
-    "words": "text, whole gallery",
-    "gallery": "both, whole gallery",
-    "gallery-tr": "whole gallery, images left",
-    "gallery-ir": "whole gallery, captions left",
-    "own": "its own training loss",
+    **{name: attack.shown.label or name for name, attack in ATTACKS.items()},
     "worst": "worst of all",
     "bert_true": "a true word",
     "typo": "a typo",
     "bert_free": "any word",
     "true_held_out": "true words, held-out family",
     "typo_held_out": "typos, held-out rule",
-    "none": "originals",
-    "captions": "true captions",
-    "renderings": "true renderings",
-    "captions+renderings": "captions and renderings",
-    "randaugment": "RandAugment",
-    "drop-swap": "drop and swap",
-    "mismatched": "mismatched",
-    "similar-images": "images of similar captions",
-    "restated": "restated captions",
-    "eda": "EDA",
-    "characters": "character noise",
-    "rewritten": "rewritten captions",
-    "back-translated": "back-translation",
-    "captioned": "captions by a captioner",
-    "crop-flip-jitter": "crop, flip, jitter",
-    "augmix": "AugMix",
-    "restyled": "restyled images",
-    "generated": "generated images",
+    **{name: technique.shown.label or name for name, technique in TECHNIQUES.items()},
 }
 
 
@@ -191,7 +149,9 @@ def colour_of(name: str, rows: list[str] | None = None) -> str:
     if defence == "mat+" and rows is not None:
         plus = [row for row in rows if row.startswith("mat+")]
         return _PLUS_COLOURS[plus.index(name) % len(_PLUS_COLOURS)]
-    return _ATTACKS.get(name) or _DEFENCES.get(defence, ("", GREY))[1]
+    if name in ATTACKS:
+        return _SIDES[ATTACKS[name].sides]
+    return VERMILLION if name == "worst" else _DEFENCES.get(defence, ("", GREY))[1]
 
 
 def panels(n_columns: int, height: float, **keywords: Any) -> tuple[Figure, list[Axes]]:

@@ -1,7 +1,8 @@
 """One definition read: its text as far as it decides results, and what it leads to.
 
 Not part of the text: docstrings, annotations, comments, layout, imports (a name stands for what
-it was imported from), and the places of definitions in files.
+it was imported from), the places of definitions in files, and how an entry of a table is called in
+figures (`Shown`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from matlib.study.identity.definitions import MAKES, Function, Package, Unit, chain_of
+from matlib.study.identity.definitions import MAKES, SHOWN, Function, Package, Unit, chain_of
 from matlib.study.identity.receivers import Receivers, Scope, own_nodes
 
 Access = tuple[Unit | None, str]
@@ -94,6 +95,8 @@ class _Text:
                 return ["Assign", parts]
             case ast.Name() | ast.Attribute():
                 return self._name(node, scope)
+            case ast.Call() if chain_of(node.func)[-1:] == (SHOWN,):
+                return [SHOWN]
             case ast.Call():
                 self._by_text(node, scope)
                 return self._fields(node, scope)

@@ -17,7 +17,7 @@ from matlib.defences.own_loss import OWN_ATTACKS, OwnLossAttack, own_attack
 from matlib.defences.table import defence
 from matlib.evaluation.retrieval import Outcomes
 from matlib.evaluation.robustness import Evaluation, evaluate, strength_curve
-from matlib.evaluation.suite import Key
+from matlib.evaluation.suite import OWN, Key
 from matlib.progress import Progress
 from matlib.study.context import Context, Node
 from matlib.study.identity.makers import makes
@@ -167,7 +167,8 @@ def judged(study: Context, name: str, seed: int, how: Judging) -> Node[Judged]:
     chosen = moves_of(how)
     if name != "base":
         trained = defence(study.run(name).defence)
-        chosen = (*chosen, *(OWN_ATTACKS.keys() & {trained.kind}))
+        if trained.kind in OWN_ATTACKS:
+            chosen = (*chosen, OWN, trained.kind)
         if trained.needs_reference:
             inputs["reference"] = base(study)  # its distances are ascended by the row `own`
     config = {**judging_config(profile.evaluation, how), "model": profile.model.model_dump()}

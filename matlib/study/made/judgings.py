@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from matlib.attacks.ascent import ScaleViews
 from matlib.attacks.pgd import PGD
 from matlib.attacks.words import WordSubstitution
-from matlib.evaluation.suite import ATTACKS, MOVES, Suite
+from matlib.evaluation.suite import ATTACKS, Suite, default_rows
 from matlib.study.profile.parts import EvaluationConfig
 
 GalleryName = Literal["test", "val", "train-1", "test-1"]
@@ -38,7 +38,7 @@ class Judging:
     gallery: GalleryName
     threats: tuple[str, ...]
     eps_255: float
-    attacks: tuple[str, ...] = ATTACKS
+    attacks: tuple[str, ...] = field(default_factory=default_rows)
     with_curve: bool = False
     parts: tuple[str, ...] = ()
 
@@ -46,7 +46,7 @@ class Judging:
 def full(e: EvaluationConfig, gallery: GalleryName) -> Judging:
     """All attacks under all threats; on the test gallery none leaves more than `held_out`."""
     parts = e.held_out if gallery == "test" else ()
-    return Judging(gallery, e.threats, e.eps_255, ATTACKS, bool(e.curve_eps_255), parts)
+    return Judging(gallery, e.threats, e.eps_255, default_rows(), bool(e.curve_eps_255), parts)
 
 
 def held_out(e: EvaluationConfig) -> Judging:
@@ -113,7 +113,7 @@ def judging_config(e: EvaluationConfig, how: Judging) -> dict[str, Any]:
 
 def moves_of(how: Judging) -> tuple[str, ...]:
     """The attacks of a judging that have an entry in the table of attacks."""
-    return tuple(attack for attack in how.attacks if attack in MOVES)
+    return tuple(attack for attack in how.attacks if attack in ATTACKS)
 
 
 def make_suite(e: EvaluationConfig, how: Judging) -> Suite:

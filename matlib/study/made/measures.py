@@ -13,6 +13,7 @@ import pandas as pd
 from matlib.analysis.embeddings import embed_test, embed_variants
 from matlib.analysis.technique import MEASURE_COLUMNS, measure_technique, technique_coordinates
 from matlib.augmentations.dialled import scenes_told
+from matlib.augmentations.table import TECHNIQUES
 from matlib.data.pairs import OneToMany
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.study.context import Node
@@ -35,17 +36,15 @@ MEASURED_TECHNIQUES: tuple[Augmentation, ...] = (
 """Those that need no generating model; the coordinates of the others stand with the comparison
 of techniques (`matlib.study.tables.techniques`)."""
 
-MEASURED_IN_SCENES_ONLY = ("eda", "renderings", "restyled")
-"""Need scenes, their lexicon or their renderer; EDA of other data needs WordNet's files."""
-
 MEASURES_FILE = "measures.csv"
 
 
 def techniques_of(study: Study) -> tuple[Augmentation, ...]:
-    """The techniques that can be measured here."""
-    if study.source.truth() is None:
-        return tuple(name for name in MEASURED_TECHNIQUES if name not in MEASURED_IN_SCENES_ONLY)
-    return MEASURED_TECHNIQUES
+    """The techniques that can be measured here; EDA of data on disk needs WordNet's files."""
+    data = study.source.data
+    missing = {"eda"} if data == "disk" else set()
+    made = {name for name in MEASURED_TECHNIQUES if TECHNIQUES[name].maker(data) is not None}
+    return tuple(name for name in MEASURED_TECHNIQUES if name in made - missing)
 
 
 def references_of(study: Study) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ from matlib.augmentations.generators import (
 )
 from matlib.augmentations.scenes_rewriter import rewrite_scene_captions
 from matlib.augmentations.small_captioner import CaptionerConfig, SmallCaptioner, train_captioner
+from matlib.augmentations.table import TECHNIQUES
 from matlib.augmentations.variants import with_captions, with_images
 from matlib.augmentations.words import wordnet_identity
 from matlib.choices import Choices
@@ -216,9 +217,6 @@ CAPTIONS, IMAGES = "captions.json", "images.safetensors"
 Made = tuple[OneToMany, dict[str, Any]]
 """The pairs with what was added, and notes of how."""
 
-NEED_A_MODEL = ("captioned", "rewritten", "back-translated", "generated")
-"""Techniques of a generating model; on photographs `restyled` is one too."""
-
 
 @makes("pairs")
 def generated(study: Context, run: Run, seed: int) -> Node[OneToMany] | None:
@@ -231,14 +229,14 @@ def generated(study: Context, run: Run, seed: int) -> Node[OneToMany] | None:
         ValueError: the profile names no generator for this technique.
     """
     name, named = run.augmentation, study.identified.generators
-    is_scenes = study.profile.dataset.name == "scenes"
-    if name not in NEED_A_MODEL and (name != "restyled" or is_scenes):
+    technique, data = TECHNIQUES[name], study.profile.dataset.data
+    if not technique.needs_model(data):
         return None
 
     def make(folder: Path) -> dict[str, Any]:
         pairs, generator = study.source.pairs("train"), draw(seed, name)
         n = n_variants_of(study.profile, run) - 1
-        made, notes = GENERATED.choose(name)(study, run, pairs, n, generator)
+        made, notes = BY_MODEL.choose(technique.model)(study, run, pairs, n, generator)
         if made.images.shape[1] > 1:
             added = made.all_images()[:, 1:].contiguous()
             save_file({"images": added}, str(folder / IMAGES))
@@ -259,21 +257,16 @@ def generated(study: Context, run: Run, seed: int) -> Node[OneToMany] | None:
         "technique": name,
         "n_variants": n_variants_of(study.profile, run),
         "strength": run.strength,
-        "generator": {
-            "captioned": named.captioner,
-            "rewritten": named.rewriter,
-            "back-translated": list(named.translators),
-            "restyled": named.image_to_image,
-            "generated": named.text_to_image,
-        }[name],
+        "generator": getattr(named, technique.model),
         "top_p": named.top_p,
     }
     inputs: dict[str, Node[Any] | None] = {}
-    if name == "captioned":
+    if technique.model == "captioner":
         inputs["captioner"] = captioner(study)
-    if name == "rewritten" and is_scenes:
+    if technique.model == "rewriter" and data == "scenes":
         inputs["masked_lm"] = masked_lm(study)
-    return study.node("pairs", name, seed, config, inputs, make, load, chosen=(name,))
+    chosen = (name, technique.model)
+    return study.node("pairs", name, seed, config, inputs, make, load, chosen=chosen)
 
 
 @makes("captioner")
@@ -369,29 +362,33 @@ def translated(
 def diffused(
     study: Context, run: Run, pairs: ImageTextPairs, n: int, generator: torch.Generator
 ) -> Made:
-    """Images by a diffusion model, from the captions or from the images."""
-    named, is_new = study.profile.generators, run.augmentation == "generated"
-    what = "text_to_image" if is_new else "image_to_image"
-    source = _named(study, what, named.text_to_image if is_new else named.image_to_image)
-    model = Diffusion.load(source, what, study.device)
-    how: dict[str, Any] = {
-        "diffusion_steps": model.n_steps, "guidance": GUIDANCE, "size": model.size
-    }  # fmt: skip
-    if is_new:
-        return drawn_by_diffusion(pairs, n, generator, model), how
+    """Images by a diffusion model from the captions."""
+    model, how = _diffusion(study, "text_to_image", study.profile.generators.text_to_image)
+    return drawn_by_diffusion(pairs, n, generator, model), how
+
+
+def redrawn(
+    study: Context, run: Run, pairs: ImageTextPairs, n: int, generator: torch.Generator
+) -> Made:
+    """Images by a diffusion model from the images."""
+    model, how = _diffusion(study, "image_to_image", study.profile.generators.image_to_image)
     strength = strength_of(run) / 2  # half of the way at the usual strength
     made = restyled_by_diffusion(pairs, n, generator, model, strength=strength)
     return made, {**how, "diffusion_strength": strength}
 
 
-GENERATED: Choices[
+def _diffusion(study: Context, what: str, name: str) -> tuple[Diffusion, dict[str, Any]]:
+    model = Diffusion.load(_named(study, what, name), what, study.device)
+    return model, {"diffusion_steps": model.n_steps, "guidance": GUIDANCE, "size": model.size}
+
+
+BY_MODEL: Choices[
     Callable[[Context, Run, ImageTextPairs, int, torch.Generator], Made]
 ] = Choices({
-    "captioned": captioned, "rewritten": rewritten,
-    "back-translated": translated, "restyled": diffused,
-    "generated": diffused,
-}, what="generating technique")  # fmt: skip
-"""The techniques that need a generating model (`restyled` on photographs)."""
+    "captioner": captioned, "rewriter": rewritten, "translators": translated,
+    "image_to_image": redrawn, "text_to_image": diffused,
+}, what="generating model")  # fmt: skip
+"""What each generating model of a profile (`Generators`) adds, see `Technique.model`."""
 
 
 def _written(

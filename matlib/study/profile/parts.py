@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from matlib.attacks.balls import check_eps
+from matlib.augmentations.table import Data
 from matlib.data.images import Fit, Interpolation
 from matlib.models.settings import model_config
 from matlib.models.small import ImageTower, TextTower
@@ -93,6 +94,11 @@ class Dataset(Part):
     base_renderings: int = Field(default=1, ge=1, le=1000)
     image_mode: Fit = "crop"
     interpolation: Interpolation = "bicubic"
+
+    @property
+    def data(self) -> Data:
+        """What kind of data they are, for the techniques."""
+        return "scenes" if self.name == "scenes" else "disk"
 
 
 class Model(Part):

@@ -11,6 +11,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
+from matlib.augmentations.table import TECHNIQUES
 from matlib.data.strict import UnreadableError, read_yaml
 from matlib.study.profile.parts import (
     TRUE_THREATS,
@@ -25,7 +26,7 @@ from matlib.study.profile.parts import (
     TrainAttack,
     Training,
 )
-from matlib.study.profile.rows import REAL_ONLY, SCENES_ONLY, Generators, Intervention, Run
+from matlib.study.profile.rows import Generators, Intervention, Run
 
 Architecture = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$")]
 """Name of a further model; part of a folder's name, so letters, digits and - only."""
@@ -159,9 +160,8 @@ class Profile(Part):
             rows = [run.row for run in getattr(self, name)]
             if len(set(rows)) < len(rows):
                 raise ValueError(f"{name} has a row twice: {max(rows, key=rows.count)}")
-        unfit = SCENES_ONLY if self.dataset.name != "scenes" else REAL_ONLY
         for run in self.every_run:
-            if run.augmentation in unfit:
+            if not TECHNIQUES[run.augmentation].fits(self.dataset.data):
                 raise ValueError(f"{run.augmentation} cannot be made from {self.dataset.name}")
             if run.n_train is not None and run.n_train > self.dataset.n_train:
                 raise ValueError(

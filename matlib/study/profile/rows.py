@@ -6,44 +6,29 @@ What is studied about pairs: the controlled experiment, and what generates pairs
 from __future__ import annotations
 
 from itertools import product
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
-from matlib.choices import Choices
+from matlib.augmentations.table import TECHNIQUES
 from matlib.defences.inner_attack import AttackOrder
 from matlib.defences.table import DEFENCES
 from matlib.study.profile.parts import Distinct, Part, Seeds, Steps, Threat
 
-Augmentation = Literal[
-    "none", "captions", "renderings", "captions+renderings", "similar-images", "restated", "eda",
-    "characters", "drop-swap", "rewritten", "back-translated", "captioned", "randaugment",
-    "crop-flip-jitter", "augmix", "restyled", "generated", "mismatched", "dialled",
-]  # fmt: skip
-AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 
-IMAGE_TECHNIQUES = (
-    "renderings", "similar-images", "randaugment", "crop-flip-jitter", "augmix", "restyled",
-    "generated",
-)  # fmt: skip
-BOTH_SIDES = ("captions+renderings",)
-SCENES_ONLY = ("renderings", "restated", "dialled")
-"""Only a world that knows its scenes can draw or restate them; dials need the truth."""
-REAL_ONLY = ("back-translated", "generated")
-"""Large pretrained generators without a small counterpart in the embedded world."""
+def _known(name: str) -> str:
+    TECHNIQUES.choose(name)
+    return name
 
-STRENGTHS: Choices[tuple[str, float, float]] = Choices({
-    "eda": ("share of words changed", 0.1, 1.0),
-    "characters": ("share of words with an edited letter", 0.1, 1.0),
-    "drop-swap": ("share of words dropped and swapped", 0.1, 1.0),
-    "rewritten": ("sampling temperature", 1.0, 4.0),
-    "captioned": ("sampling temperature", 1.0, 4.0),
-    "randaugment": ("magnitude of 30", 9.0, 30.0),
-    "crop-flip-jitter": ("strength", 1.0, 2.0),
-    "augmix": ("severity of 10", 3.0, 10.0),
-    "restyled": ("distance of the style", 1.0, 1.0),
-})  # fmt: skip
-"""Technique -> what its strength is, the usual one, the greatest; 0 is the least."""
+
+Augmentation = Annotated[str, AfterValidator(_known)]
+"""The name of a technique of `TECHNIQUES`."""
 
 OPTIONS = {
     "n_train": "t", "n_variants": "n", "strength": "x", "keep_aligned": "a", "keep_diverse": "k",
@@ -129,7 +114,7 @@ class Run(Part):
         le=1000,
         description="captions and images per pair, the original among them",
     )
-    strength: float | None = Field(default=None, ge=0, description="unit: see STRENGTHS")
+    strength: float | None = Field(default=None, ge=0, description="unit: see TECHNIQUES")
     keep_aligned: float | None = Field(
         default=None, ge=-1, le=1,
         description="drop added pairs whose cosine under the base model is below this",
@@ -162,13 +147,7 @@ class Run(Part):
     @property
     def modality(self) -> str:
         """What is added: `text`, `image`, `both` or, for the originals, ``."""
-        if self.augmentation == "none":
-            return ""
-        if self.dials is not None:
-            return self.dials.modality
-        if self.augmentation in BOTH_SIDES:
-            return "both"
-        return "image" if self.augmentation in IMAGE_TECHNIQUES else "text"
+        return TECHNIQUES[self.augmentation].adds if self.dials is None else self.dials.modality
 
     @property
     def row(self) -> str:
@@ -201,14 +180,15 @@ class Run(Part):
         if (self.dials is not None) != (self.augmentation == "dialled"):
             raise ValueError("augmentation dialled needs dials, and no other takes them")
         if self.strength is not None:
-            known = STRENGTHS.get(self.augmentation)
+            known = TECHNIQUES[self.augmentation].strength
             if known is None:
+                have = ", ".join(name for name, each in TECHNIQUES.items() if each.strength)
+                raise ValueError(f"{self.augmentation} has no strength; these have: {have}")
+            if self.strength > known.greatest:
                 raise ValueError(
-                    f"{self.augmentation} has no strength; these have: {', '.join(STRENGTHS)}"
+                    f"strength of {self.augmentation} ({known.unit}) is at most "
+                    f"{known.greatest:g}; got {self.strength:g}"
                 )
-            if self.strength > known[2]:
-                raise ValueError(f"strength of {self.augmentation} ({known[0]}) is at most "
-                                 f"{known[2]:g}; got {self.strength:g}")  # fmt: skip
         if self.vendi is not None and self.modality != "text":
             raise ValueError("vendi thins added captions; this row adds none, or images too")
         return self

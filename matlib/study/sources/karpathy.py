@@ -11,20 +11,19 @@ from typing import Any
 
 from matlib.attacks.attackable import english_stop_words, pieces
 from matlib.attacks.edits import content_pieces, one_letter_edits
-from matlib.augmentations.images import RandAugmented
-from matlib.augmentations.variants import with_captions
+from matlib.augmentations.table import Data
+from matlib.augmentations.wanted import Wanted
 from matlib.augmentations.words import synonyms_in_wordnet
-from matlib.choices import Choices
 from matlib.data.file_hashes import FileHashes
 from matlib.data.karpathy import KarpathyFormatError, find_json, image_files, read_karpathy
-from matlib.data.pairs import ImageTextPairs, OneToMany, image_budget
+from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.study.profile.parts import Dataset
 from matlib.study.profile.rows import Run
-from matlib.study.sources.source import draw, strength_of, typo_rules, variants_of_any_data
+from matlib.study.sources.source import Source, draw, typo_rules
 from matlib.study.store.provenance import text_hash
 
 
-class KarpathySource:
+class KarpathySource(Source):
     """A data set on disk in the Karpathy format: Flickr8k, Flickr30k or COCO.
 
     Images that fit into `image_budget()` are held as bytes, others decoded when a batch needs
@@ -36,6 +35,8 @@ class KarpathySource:
         kept: folder for hashes of its files, so that they are read again only when they have
             changed; None keeps none.
     """
+
+    data: Data = "disk"
 
     def __init__(self, config: Dataset, folder: Path, kept: Path | None = None) -> None:
         self.config, self.folder, self.kept = config, folder, kept
@@ -102,37 +103,8 @@ class KarpathySource:
         wanted = max(self.config.n_train, self.config.n_base)
         return list(self._read("train", wanted).captions[:n_captions])
 
-    def variants(self, run: Run, n: int, seed: int) -> OneToMany:
-        if run.augmentation in ON_DISK:
-            return ON_DISK[run.augmentation](self, run, n, seed)
-        pairs = self.pairs("train")
-        return variants_of_any_data(pairs, run, n, seed, self.synonyms, self.stop_words)
-
-    def written(self, run: Run, n: int, seed: int) -> OneToMany:
-        """The other captions that people wrote for an image."""
-        pairs, every = self.pairs("train"), OneToMany.from_pairs(self._train).captions
-        extra = [
-            tuple(c for c in own if c != first)[: n - 1] or (first,)
-            for own, first in zip(every, pairs.captions, strict=True)
-        ]
-        return with_captions(pairs, extra, "captions")
-
-    def augmented(self, run: Run, n: int, seed: int) -> OneToMany:
-        """RandAugment of each image."""
-        captions = OneToMany.from_pairs(self.pairs("train"))
-        return self._augmented(captions, "randaugment", n, seed, round(strength_of(run)))
-
-    def both(self, run: Run, n: int, seed: int) -> OneToMany:
-        """Other captions, and RandAugment: other photographs of a scene do not exist."""
-        captions = self.written(run, n, seed)
-        return self._augmented(captions, "captions+randaugment", n, seed, magnitude=9)
-
-    def _augmented(
-        self, captions: OneToMany, technique: str, n: int, seed: int, magnitude: int
-    ) -> OneToMany:
-        images = RandAugmented(self.pairs("train").images, n, seed, magnitude=magnitude)
-        found = replace(captions, technique=technique, images=images, made_from=None)
-        return found.held(image_budget())
+    def wanted(self, run: Run, added: int, seed: int) -> Wanted:
+        return replace(super().wanted(run, added, seed), written=self._train)
 
     def synonyms(self, word: str) -> Sequence[str]:
         return synonyms_in_wordnet(word)
@@ -154,10 +126,3 @@ class KarpathySource:
 
     def truth(self) -> Callable[[int, str], float] | None:
         return None
-
-
-ON_DISK: Choices[Callable[[KarpathySource, Run, int, int], OneToMany]] = Choices({
-    "captions": KarpathySource.written, "randaugment": KarpathySource.augmented,
-    "captions+renderings": KarpathySource.both,
-})  # fmt: skip
-"""The techniques that need what a data set on disk has: further captions, image files."""

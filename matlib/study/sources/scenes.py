@@ -6,28 +6,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-
-from matlib.augmentations.dialled import dialled_captions, dialled_images
-from matlib.augmentations.variants import combine, with_captions, with_images
-from matlib.choices import Choices
+from matlib.augmentations.table import Data
+from matlib.augmentations.wanted import Wanted
 from matlib.data.pairs import ImageTextPairs, OneToMany
-from matlib.scenes.grammar import Dials, restate
+from matlib.scenes.grammar import Dials
 from matlib.scenes.lexicon import FUNCTION_WORDS, HELD_OUT_WORDS, synonyms_of
-from matlib.scenes.renderer import Style
+from matlib.scenes.renderer import even_style
 from matlib.scenes.scene import Scene
 from matlib.scenes.truth import EditChecker, aligned_fraction, describes, read
 from matlib.scenes.typos import typo_edits
 from matlib.scenes.world import BASE_DIALS, World
 from matlib.study.profile.parts import Dataset
 from matlib.study.profile.rows import Run
-from matlib.study.sources.source import draw, strength_of, typo_rules, variants_of_any_data
+from matlib.study.sources.source import Source, typo_rules
 
 
-class ScenesSource:
+class ScenesSource(Source):
     """The embedded world of one seed."""
 
     name: str = "scenes"
+    data: Data = "scenes"
     stop_words: frozenset[str] = frozenset(FUNCTION_WORDS)
     held_out_words: frozenset[str] = HELD_OUT_WORDS
 
@@ -40,7 +38,7 @@ class ScenesSource:
             n_val=config.n_val,
             n_test=config.n_test,
             captions_per_image=config.captions_per_image,
-            style=nuisance_style(config.nuisance),
+            style=even_style(config.nuisance),
             base_dials=replace(BASE_DIALS, omit_rate=config.omit_rate),
             dials=Dials(omit_rate=config.omit_rate),
             three_rate=config.three_rate,
@@ -61,65 +59,8 @@ class ScenesSource:
     def corpus(self, n_captions: int) -> list[str]:
         return self.world.masked_lm_corpus(n_captions)
 
-    def variants(self, run: Run, n: int, seed: int) -> OneToMany:
-        if run.augmentation in OF_SCENES:
-            return OF_SCENES[run.augmentation](self, run, n - 1, seed)
-        pairs = self.pairs("train")
-        return variants_of_any_data(pairs, run, n, seed, self.synonyms, self.stop_words)
-
-    def captioned(self, run: Run, n_added: int, seed: int) -> OneToMany:
-        """More sentences about the same scenes."""
-        extra = self.world.more_captions(self._rows, n_added, draw(seed, "captions"))
-        return with_captions(self.pairs("train"), extra, "captions")
-
-    def rendered(self, run: Run, n_added: int, seed: int) -> OneToMany:
-        """More pictures of the same scenes."""
-        return self._renderings(n_added, draw(seed, "renderings"), None, "renderings")
-
-    def both(self, run: Run, n_added: int, seed: int) -> OneToMany:
-        """More sentences and more pictures."""
-        captions, images = (make(run, n_added, seed) for make in (self.captioned, self.rendered))
-        return combine(captions, images, technique=run.augmentation)
-
-    def restyled(self, run: Run, n_added: int, seed: int) -> OneToMany:
-        """More pictures, in another style."""
-        style = replace(self.world.style, palette_shift=strength_of(run))
-        return self._renderings(n_added, draw(seed, "restyled"), style, "restyled")
-
-    @property
-    def _rows(self) -> range:
-        return range(self.config.n_train)
-
-    def _renderings(
-        self, n_added: int, generator: torch.Generator, style: Style | None, technique: str
-    ) -> OneToMany:
-        extra = self.world.more_renderings(self._rows, n_added, generator, style=style)
-        return with_images(self.pairs("train"), extra, technique)
-
-    def restated(self, run: Run, n_added: int, seed: int) -> OneToMany:
-        """Other sentences with the facts of each training caption and no others."""
-        pairs, generator, found = self.pairs("train"), draw(seed, "restated"), []
-        for caption in pairs.captions:
-            reading = read(caption)
-            assert reading is not None, "the grammar writes what the reader reads"
-            told = restate(reading, generator, n_added) or (caption,)
-            found.append(tuple(told[i % len(told)] for i in range(n_added)))
-        return with_captions(pairs, found, "restated")
-
-    def dialled(self, run: Run, n_added: int, seed: int) -> OneToMany:
-        """One point of the controlled experiment."""
-        dials = run.dials
-        assert dials is not None, "a row of augmentation dialled has dials"
-        generator = draw(seed, str(dials))
-        pairs, scenes = self.pairs("train"), self.world.train.scenes
-        if dials.modality == "text":
-            return dialled_captions(
-                pairs, scenes, n_added, generator, dials=self.world.dials, **dials.levels
-            )
-        low = self.config.nuisance
-        high = low if dials.nuisance is None else dials.nuisance
-        style = nuisance_style(low + dials.diversity * (high - low))
-        return dialled_images(pairs, scenes, n_added, generator, style=style, **dials.levels)
+    def wanted(self, run: Run, added: int, seed: int) -> Wanted:
+        return replace(super().wanted(run, added, seed), world=self.world)
 
     def synonyms(self, word: str) -> Sequence[str]:
         return synonyms_of(word)
@@ -162,16 +103,3 @@ class ScenesSource:
         """Whether an edited caption no longer describes its own scene."""
         own = int(self.pairs(split).image_of[caption])
         return own not in self.world.split(split).checker.described(edited)
-
-
-OF_SCENES: Choices[Callable[[ScenesSource, Run, int, int], OneToMany]] = Choices({
-    "captions": ScenesSource.captioned, "renderings": ScenesSource.rendered,
-    "captions+renderings": ScenesSource.both, "restyled": ScenesSource.restyled,
-    "restated": ScenesSource.restated, "dialled": ScenesSource.dialled,
-})  # fmt: skip
-"""The techniques that need the world: its grammar, its renderer, its truth."""
-
-
-def nuisance_style(strength: float) -> Style:
-    """A renderer whose every nuisance has the same strength."""
-    return Style(*[strength] * 7)

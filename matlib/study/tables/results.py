@@ -18,8 +18,9 @@ import pandas as pd
 
 from matlib.defences.table import defence
 from matlib.evaluation.retrieval import DIRECTIONS, KS, Outcomes
+from matlib.evaluation.robustness import WORST
 from matlib.evaluation.statistics import Estimate, over_seeds, recall_estimate
-from matlib.evaluation.suite import WORDS_ALONE, Key
+from matlib.evaluation.suite import ATTACKS, Key
 from matlib.files import write_durably
 from matlib.study.made.models import model
 from matlib.study.profile.rows import Run
@@ -72,6 +73,7 @@ def recall_rows(
         source_model: the row that the attacks were made on; `self` for the judged model.
     """
     pairs, e = study.pairs(split), study.profile.evaluation
+    moving = (WORST, *(name for name, each in ATTACKS.items() if each.moves_images))
     for (attack, threat), direction, k in product(outcomes, DIRECTIONS, KS):
         ranks = outcomes[attack, threat]
         estimate = recall_estimate(ranks, pairs.image_of, direction, k, n_boot=e.n_boot)
@@ -83,7 +85,7 @@ def recall_rows(
             **about,
             "attack": attack,
             "text_threat": threat,
-            "eps_255": 0.0 if attack in ("clean", *WORDS_ALONE) else e.eps_255,
+            "eps_255": e.eps_255 if attack in moving else 0.0,
             "n_words": e.n_words if threat else 0,
             "source_model": source_model,
             "direction": direction,

@@ -11,12 +11,13 @@ from typing import Any
 
 import pandas as pd
 
+from matlib.augmentations.table import TECHNIQUES
 from matlib.evaluation.robustness import WORST
 from matlib.evaluation.statistics import primary_endpoint
 from matlib.study.made import judgings
 from matlib.study.made.judgings import INSIDE_ATTACKS, PAIRS_ATTACKS
 from matlib.study.made.measures import coordinates
-from matlib.study.profile.rows import STRENGTHS, Run
+from matlib.study.profile.rows import Run
 from matlib.study.recipes import n_variants_of, sweep_rows_of
 from matlib.study.study import Study
 from matlib.study.tables.recalls import Recalls, of_pairs, shown
@@ -31,7 +32,9 @@ SWEEP_COLUMNS = (
     "augmentation", "dial", "unit", "level", "attack", "value", "low", "high", "row", "n_seeds",
 )  # fmt: skip
 
-COPIES_AT_ZERO = ("eda", "characters", "drop-swap", "augmix")
+COPIES_AT_ZERO = tuple(
+    name for name, each in TECHNIQUES.items() if each.strength and each.strength.copies_at_zero
+)
 """Techniques that at strength 0 add copies of the original, which is MAT itself. Others still add
 something: a likeliest caption, a new rendering, a mirror image, RandAugment's operations that
 have no strength."""
@@ -160,19 +163,19 @@ def _family(run: Run, dial: str) -> str | None:
 
 def _level(study: Study, run: Run, dial: str, *, usual: bool = False) -> float | None:
     """Where a row stands on a dial; without its own setting only if the usual one is asked."""
-    own = getattr(run, OPTION_OF_DIAL[dial])
+    own, known = getattr(run, OPTION_OF_DIAL[dial]), TECHNIQUES[run.augmentation].strength
     if own is None and usual:
         own = {
             "amount": study.profile.n_variants,
-            "strength": STRENGTHS.get(run.augmentation, ("", None, 0))[1],
+            "strength": known.usual if known else None,
             "pairs": study.profile.dataset.n_train,
         }[dial]
     return None if own is None else float(own)
 
 
 def _unit(family: str, dial: str) -> str:
-    if dial == "strength":
-        return STRENGTHS[family][0]
+    if dial == "strength" and (known := TECHNIQUES[family].strength):
+        return known.unit
     return "variants per pair" if dial == "amount" else "training pairs"
 
 
