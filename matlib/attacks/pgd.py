@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +48,8 @@ class PGD:
         n_restarts: runs in all, each from a start of its own drawn from the same generator in
             order; per image the final point with the highest score is kept (the earlier of
             two equal ones). One run scores nothing afterwards.
+        n_averaged: the mean of so many last points of a run is its final point (MAVA); it lies in
+            the ball, which is convex.
     """
 
     eps_255: float
@@ -57,11 +60,13 @@ class PGD:
     momentum: float = 0.0
     renormalise_velocity: bool = False
     n_restarts: int = 1
+    n_averaged: int = 1
 
     def __post_init__(self) -> None:
         check_eps(self.eps_255, self.norm)
         check_start(self.start, self.norm, self.n_restarts)
         check_count("n_steps", self.n_steps)
+        check_count("n_averaged", self.n_averaged, 1)
         if self.step_255 is not None:
             check_positive("step_255", self.step_255, " in 1/255 of the pixel range")
         if not 0 <= self.momentum <= 1:
@@ -131,6 +136,7 @@ class PGD:
         ball = self.ball
         point = ball.project(clean + ball.draw(clean, self.start, generator), clean)  # (B, 3, H, W)
         velocity: Tensor | None = None
+        last: deque[Tensor] = deque(maxlen=self.n_averaged)
         for _ in range(self.n_steps):
             _, gradient = score_and_gradient(encoder, point, objective, generator, views)
             gradient, stays = vanished.check(gradient)  # stays: (B, 1, 1, 1)
@@ -141,7 +147,8 @@ class PGD:
                 velocity = direction if self.renormalise_velocity else velocity
                 direction = direction.masked_fill(stays, 0)
             point = ball.project(point + self.step * direction, clean)
-        return point
+            last.append(point)
+        return point if self.n_averaged == 1 else torch.stack(tuple(last)).mean(0)
 
     def _restart(
         self,

@@ -28,11 +28,14 @@ class Batch:
         pixels: float (B, 3, H, W) in [0, 1]; image i belongs to caption i.
         captions: B captions.
         index: int64 (B,), row of each pair's original in the training set; noise is keyed by it.
+        families: per image all the captions that it has, the one of its pair among them; clean.
+            Empty where an image has its pair's caption alone.
     """
 
     pixels: Tensor
     captions: list[str]
     index: Tensor
+    families: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ class Draw:
             data.captions[i][int(u * len(data.captions[i]))]
             for i, u in zip(index.tolist(), self.caption[rows].tolist(), strict=True)
         ]
-        return Batch(images.to(device, non_blocking=True).to(dtype) / 255, captions, index)
+        families = tuple(data.captions[i] for i in index.tolist())
+        pixels = images.to(device, non_blocking=True).to(dtype) / 255
+        return Batch(pixels, captions, index, families)
 
 
 def own_rows(micro_batch_size: int, part: int, processes: Processes) -> slice:

@@ -6,7 +6,7 @@ Losses are taken from the embeddings of the whole batch, over all processes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -24,6 +24,7 @@ from matlib.defences.inner_attack import (
     TextStep,
     as_measured,
     attack_pairs,
+    family_features,
 )
 from matlib.defences.processes import ONE_PROCESS, Processes
 from matlib.defences.reference import given_reference, reference_image, reference_text
@@ -84,7 +85,8 @@ class Defence:
     @property
     def needs_reference(self) -> bool:
         """Whether it needs a frozen copy of the model before fine-tuning."""
-        return self.image == "reference_distance" or self.text in BY_DISTANCE
+        distances = ("reference_distance", "away_from_all")
+        return self.image in distances or self.text in BY_DISTANCE
 
     def attack(
         self,
@@ -97,9 +99,14 @@ class Defence:
         processes: Processes = ONE_PROCESS,
     ) -> Batch:
         """Adversarial versions of what is attacked; see `inner_attack.attack_pairs`."""
+        inner = self.budget(inner)
         return attack_pairs(
             self, encoder, batch, inner, candidates, generators, reference, processes
         )
+
+    def budget(self, inner: InnerAttack) -> InnerAttack:
+        """The inner attack as this defence uses it; what it is already stays as it is."""
+        return inner
 
     def loss(
         self,
@@ -314,7 +321,9 @@ class Guided(Defence):
     """PMG-AFT: TeCoA's loss, guided by the reference and by the model's own clean predictions.
 
     CE(p(x'), y) + w_r KL(p_ref(x') || p(x')) + w_c KL(p(x) || p(x')), p over the captions of
-    the batch. The released code is corrected in four places:
+    the batch. AdvFLYP (arXiv 2604.11576) has both halves of CLIP's loss in place of the
+    cross-entropy, and adds w_f (|v(x') - v_ref(x')| + |v(x') - v(x)|) between unit embeddings.
+    PMG-AFT's released code is corrected in four places:
 
     - It normalises the text features again after they were multiplied by the logit scale, so
       everything runs at temperature 1 on cosines. Then the largest possible probability among
@@ -329,10 +338,14 @@ class Guided(Defence):
 
     Attributes:
         reference_weight, clean_weight: w_r and w_c (source: paper, 1 and 1).
+        feature_weight: w_f (AdvFLYP: 1; source: its code).
+        direction: of the cross-entropy.
     """
 
     reference_weight: float = 1.0
     clean_weight: float = 1.0
+    feature_weight: float = 0.0
+    direction: LossDirection = "image_to_text"
     kind: str = field(default="guided", init=False)
 
     @property
@@ -359,8 +372,65 @@ class Guided(Defence):
                 image = processes.gather_fixed(model.encode_image(attacked.pixels))
                 classes = processes.gather_fixed(model.encode_text(attacked.captions))
                 reference_logits = model.logit_scale * image @ classes.T  # (G, G)
-        return (
-            contrastive_loss(moved, text, scale, "image_to_text")
+        loss = (
+            contrastive_loss(moved, text, scale, self.direction)
             + self.reference_weight * divergence_loss(logits, reference_logits)
             + self.clean_weight * divergence_loss(logits, clean_logits)
+        )
+        if self.feature_weight:
+            far = (moved - image).norm(dim=1) + (moved - still).norm(dim=1)
+            loss = loss + self.feature_weight * far.mean()
+        return loss
+
+
+@dataclass(frozen=True)
+class Neighbours(Defence):
+    """MAVA: the mean of the last attacked images, held near the reference and the captions.
+
+    w_a |v(x') - v_ref(x)|^2 + w_c |v(x) - v_ref(x)|^2 - w_t <v(x'), sum of the captions' t>,
+    unit embeddings, averaged over images. x' is the mean of the attack's last iterates
+    (`n_iterates`; a mean of points of the ball lies in it), so the attack inside training is to
+    have more than one step. The captions are those of the image, embedded by the model before
+    fine-tuning; the text tower stays.
+
+    Read from the released code. There every image is repeated once per caption, which weighs the
+    same; its loss against captions looks up rows of the repeated batch by the number of the
+    image, so that most captions meet another image: here each meets its own.
+
+    Attributes:
+        attacked_weight, clean_weight, text_weight: w_a, w_c and w_t (source: code).
+        n_iterates: the last of them that are averaged (source: code, 3 and the final one).
+    """
+
+    attacked_weight: float = 0.4
+    clean_weight: float = 0.6
+    text_weight: float = 0.002
+    n_iterates: int = 4
+    kind: str = field(default="neighbours", init=False)
+
+    def budget(self, inner: InnerAttack) -> InnerAttack:
+        """With the mean of the last iterates in place of the final one."""
+        if inner.image.n_averaged == self.n_iterates:
+            return inner
+        return replace(inner, image=replace(inner.image, n_averaged=self.n_iterates))
+
+    def loss(
+        self,
+        encoder: DualEncoder,
+        clean: Batch,
+        attacked: Batch,
+        reference: DualEncoder | None = None,
+        processes: Processes = ONE_PROCESS,
+    ) -> Tensor:
+        model = given_reference(reference)
+        moved = self._images(encoder, attacked.pixels, processes)
+        still = self._images(encoder, clean.pixels, processes)
+        with torch.no_grad(), frozen(model):
+            target = processes.gather_fixed(model.encode_image(clean.pixels))
+            text, n = family_features(model, clean, clean.captions)
+            text = processes.gather_fixed(n[:, None] * text)
+        return (
+            self.attacked_weight * distance_loss(moved, target)
+            + self.clean_weight * distance_loss(still, target)
+            - self.text_weight * (moved * text).sum(1).mean()
         )

@@ -11,6 +11,7 @@ from hashlib import blake2b
 from typing import Literal, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from matlib.attacks.balls import ImageGenerators
@@ -37,15 +38,23 @@ from matlib.models.dual_encoder import DualEncoder, frozen
 Candidates = Mapping[str, Sequence[Edit]]
 """The allowed edits of each training caption, by the caption itself."""
 
-ImageStep = Literal["symmetric", "image_to_text", "reference_distance"]
-"""What PGD ascends: CLIP's loss, its image-to-text half, or the squared distance, before
-normalisation, to the reference's embedding of the clean image (FARE)."""
+ImageStep = Literal[
+    "symmetric", "caption_set", "image_to_text", "reference_distance", "away_from_all"
+]
+"""What PGD ascends: CLIP's loss; the same against the mean of all captions of each image, the
+attacked one in place of its clean self (SAFT's set-level attack, arXiv 2602.12461); its
+image-to-text half; the squared distance, before normalisation, to the reference's embedding of
+the clean image (FARE); or, between unit embeddings, the distance to that and to the captions
+(MAVA)."""
 
 TextStep = Literal["contrastive", "unimodal", "reference_words", "characters", "random"]
 """How a caption is changed. By words: ascending the cross-entropy against the images of the
 batch, or KL from its own clean embedding (BERT-Attack), or at random; or the squared distance,
 before normalisation, to the reference's embedding of the clean caption. By characters: the same
 distance (LEAF)."""
+
+OF_FAMILIES = ("caption_set", "away_from_all")
+"""Image steps against all captions of an image."""
 
 BY_WORDS = ("contrastive", "unimodal", "reference_words", "random")
 """Text steps that take word edits from a table."""
@@ -129,6 +138,7 @@ def image_objective(
     reference_features: Tensor | None = None,
     processes: Processes = ONE_PROCESS,
     relevant: Tensor | None = None,
+    n_captions: Tensor | None = None,
 ) -> ImageObjective:
     """What the image step ascends, in the embeddings of `measured(how.image, encoder)`.
 
@@ -138,15 +148,19 @@ def image_objective(
         reference_features: (B, D) of the clean images, not normalised; used by distances.
         relevant: bool (B, M) for a judge whose images have several captions: then the ascent
             is the image-to-text half against all of them. By default a caption per image.
+        n_captions: (B,), of how many captions `text_features` is the mean (`away_from_all`).
 
     Raises:
         ValueError: no image step, or its features are missing.
     """
     if how.image == "reference_distance":
         return squared_distance(_given(reference_features, "reference_features"))
-    if how.image not in ("symmetric", "image_to_text"):
-        raise ValueError(f"this defence has no image step; got {how.image!r}")
+    if how.image is None:
+        raise ValueError("this defence has no image step")
     own = _given(text_features, "text_features")
+    if how.image == "away_from_all":
+        clean = _given(reference_features, "reference_features")
+        return away_from_all(clean, own, torch.ones(len(own)) if n_captions is None else n_captions)
     scale = encoder.logit_scale.detach()
     if relevant is not None:
         return contrastive(own, relevant, scale)
@@ -155,6 +169,45 @@ def image_objective(
         return contrastive(text, _diagonal(text)[rows], scale)
     gather = None if processes.count == 1 else processes.gather_fixed
     return symmetric_contrastive(text, scale, gather=gather, own=rows)
+
+
+def away_from_all(clean: Tensor, text: Tensor, n: Tensor) -> ImageObjective:
+    """MAVA's inner loss: |v' - v|^2 + mean_c |v' - t_c|^2 - sum_c <v', t_c>, unit vectors.
+
+    Of unit vectors |v' - t|^2 is 2 - 2 <v', t>, so the mean of the captions is all it needs. (The
+    released code has one copy of the image per caption, which ascend the same in the mean.)
+
+    Args:
+        clean: (B, D) unit embeddings v of the clean images by the reference.
+        text: (B, D), of each image the mean unit embedding of its captions.
+        n: (B,), how many they are.
+    """
+    weight = 2 + n.to(text)
+
+    def score(image: Tensor) -> Tensor:
+        return (image - clean).square().sum(1) + 2 - weight * (image * text).sum(1)
+
+    return score
+
+
+def family_features(
+    encoder: DualEncoder, batch: Batch, captions: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """(B, D): of each image the mean unit embedding of its captions; and (B,) how many they are.
+
+    Args:
+        captions: B captions as they are now; each stands in place of its clean self.
+    """
+    families = batch.families or tuple((caption,) for caption in batch.captions)
+    texts, sizes = [], []
+    for family, clean, now in zip(families, batch.captions, captions, strict=True):
+        others = list(family)
+        others.remove(clean)
+        texts += [now, *others]
+        sizes.append(len(family))
+    features = embed_texts(encoder, texts)
+    parts = features.split(sizes)
+    return torch.stack([part.mean(0) for part in parts]), torch.tensor(sizes).to(features)
 
 
 def text_objective(
@@ -333,12 +386,18 @@ class _Run:
         how, pixels = self.how, self.batch.pixels
         if how.image is None:
             return pixels
-        text = target = None
+        text = target = n = None
         if how.image == "reference_distance":
             target = reference_image(self.reference, pixels)
+        elif how.image in OF_FAMILIES:
+            text, n = family_features(self.encoder, self.batch, captions)
+            if how.image == "away_from_all":
+                target = F.normalize(reference_image(self.reference, pixels), dim=1)
+            else:
+                text = F.normalize(text, dim=1)
         else:
             text = embed_texts(self.encoder, captions)
-        score = image_objective(how, self.encoder, text, target, self.processes)
+        score = image_objective(how, self.encoder, text, target, self.processes, n_captions=n)
         encoder = as_measured(how.image, self.encoder)
         return self.inner.image(encoder, pixels, score, generator=self.generators)
 

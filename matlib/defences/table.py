@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from matlib.choices import Choices
-from matlib.defences.defence import Contrastive, Defence, Guided, PairWeights, ReferenceDistance
+from matlib.defences.defence import (
+    Contrastive,
+    Defence,
+    Guided,
+    Neighbours,
+    PairWeights,
+    ReferenceDistance,
+)
 
 _AT = "Madry et al. 2018 on CLIP's loss"
 _BERT_AT = "BERT-Attack (Li et al. 2020) in training"
@@ -60,6 +67,13 @@ DEFENCES: Choices[Defence] = Choices.named(
         "fare+leaf", "FARE and LEAF", "reference_distance", "characters",
         towers=("image", "text"), order="independent",
     ),
+    # AdvFLYP: a million pairs of LAION, SGD-like schedule, 2 steps at eps 1/255, rate 1e-4
+    Guided(
+        "advflyp", "AdvFLYP (arXiv 2604.11576)", "symmetric", towers=("image",),
+        feature_weight=1.0, direction="symmetric",
+    ),
+    # MAVA: COCO with five captions per image, SGD, rate 1e-3, 10 steps of 1/255 at eps 4/255
+    Neighbours("mava", "MAVA (ICLR 2025 workshop)", "away_from_all", towers=("image",)),
     Contrastive("image-at+random", "control: words at random", "symmetric", "random"),
     Contrastive("clean+random", "control: words at random", None, "random"),
     Contrastive("mat", _MAT, "symmetric", "contrastive"),
@@ -78,6 +92,11 @@ DEFENCES: Choices[Defence] = Choices.named(
     ),
     Contrastive(
         "mat+", "MAT+ (arXiv 2405.18770)", "symmetric", "contrastive", uses_one_to_many=True
+    ),
+    # the image ascends against all captions of its pair at once
+    Contrastive(
+        "mat+set", "MAT+ with SAFT's set-level attack (arXiv 2602.12461)", "caption_set",
+        "contrastive", uses_one_to_many=True,
     ),
     what="defence",
 )  # fmt: skip

@@ -96,11 +96,19 @@ def defence_of(run: Run) -> Defence:
     """The run's defence with its order of attacks and its pairs.
 
     Raises:
-        ValueError: shares of pairs for a defence whose loss is not on pairs.
+        ValueError: shares of pairs for a defence whose loss is not on pairs, or an image step
+            for one that does not ascend CLIP's loss.
     """
     how = defence(run.defence)
     if run.order is not None:
         how = replace(how, order=run.order)
+    if run.image_step is not None:
+        if how.image not in ("symmetric", "caption_set"):
+            raise ValueError(
+                f"{run.defence}'s image step is {how.image or 'none'}, not CLIP's loss: it takes "
+                f"no image_step {run.image_step!r}"
+            )
+        how = replace(how, image=run.image_step)
     if run.mixed_pairs is None and run.clean_pairs is None:
         return how
     if not isinstance(how, Contrastive):

@@ -98,7 +98,7 @@ class Stepper:
         self._candidates, self._clean_recall_every = candidates, clean_recall_every
         self._clock = Clock(encoder.device)
         self._attacks = how.attacks_image or how.attacks_text
-        self._inner = None if inner is None else self._timed(inner)
+        self._inner = None if inner is None else self._timed(how.budget(inner))
         if reference is None and how.needs_reference:
             reference = copy.deepcopy(encoder)
         self._reference = reference

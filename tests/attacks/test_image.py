@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from matlib.attacks.apgd import APGD
 from matlib.attacks.ascent import AttackReport, ImageAttack, ScaleViews
 from matlib.attacks.balls import Ball
-from matlib.attacks.objectives import contrastive
+from matlib.attacks.objectives import contrastive, squared_distance
 from matlib.attacks.pgd import PGD
 from matlib.models.dual_encoder import CachedText
 from matlib.models.open_clip import OpenClipEncoder
@@ -327,3 +327,18 @@ def test_views_are_the_image_and_one_copy_per_scale_in_range() -> None:
     seen = ScaleViews()(pixels, generator())
     assert len(seen) == 5 and torch.equal(seen[0], pixels)
     assert all(v.shape == pixels.shape and v.min() >= 0 and v.max() <= 1 for v in seen)
+
+
+def test_the_mean_of_the_last_points_lies_in_the_ball_and_is_that_of_shorter_runs() -> None:
+    encoder, clean = tiny_encoder().double(), random_pixels(3).double()
+    with torch.no_grad():
+        score = squared_distance(encoder.encode_image(clean))
+
+    def found(n_steps: int, n_averaged: int) -> Tensor:
+        attack = PGD(8.0, n_steps, step_255=1.0, n_averaged=n_averaged)
+        return attack(encoder, clean, score, generator=generator(2))
+
+    points = [found(n, 1) for n in (3, 4, 5)]
+    assert torch.allclose(found(5, 3), torch.stack(points).mean(0))
+    assert torch.equal(found(2, 9), torch.stack([found(1, 1), found(2, 1)]).mean(0))
+    assert float((found(5, 3) - clean).abs().max()) <= 8 / 255 + 1e-12

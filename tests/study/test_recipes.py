@@ -117,3 +117,12 @@ def test_undefended_models_are_clean_fine_tunings_where_there_are_enough() -> No
     assert undefended_rows(many) == [("clean", 0), ("clean", 3), ("clean", 4)]
     without = tuple(run for run in smoke.runs if run.defence != "clean")
     assert undefended_rows(many.model_copy(update={"runs": without})) == [("base", 0)]
+
+
+def test_the_image_step_is_a_choice_of_defences_that_ascend_clips_loss() -> None:
+    run = Run(defence="mat+", augmentation="captions", label="x", image_step="caption_set")
+    how = defence_of(run)
+    assert how.image == "caption_set" and row_name(run) == "mat+.captions.x"
+    assert defence_of(Run(defence="mat")).image == "symmetric"
+    with pytest.raises(ValueError, match="not CLIP's loss"):
+        defence_of(Run(defence="fare", image_step="caption_set"))

@@ -118,6 +118,44 @@ def test_pmg_aft_averages_three_terms_at_the_models_temperature() -> None:
     assert torch.allclose(loss("pmg-aft", encoder, reference), expected)
 
 
+def test_advflyp_adds_both_halves_and_two_distances_of_unit_embeddings() -> None:
+    encoder, reference = exact_encoder(), exact_encoder(1)
+    clean, moved = versions("advflyp")
+    text = encoder.encode_text(clean.captions)
+    image, still = encoder.encode_image(moved.pixels), encoder.encode_image(clean.pixels)
+    guide = reference.encode_image(moved.pixels)
+    logits, targets = encoder.logit_scale * image @ text.T, [
+        reference.logit_scale * guide @ reference.encode_text(clean.captions).T,
+        encoder.logit_scale * still @ text.T,
+    ]  # fmt: skip
+    expected = sum(clip(image, text, encoder.logit_scale)) / 2
+    for other in targets:
+        p, q = other.softmax(1), logits.softmax(1)
+        expected = expected + (p * (p / q).log()).sum() / 4
+    for i in range(4):
+        expected = expected + (image[i] - guide[i]).square().sum().sqrt() / 4
+        expected = expected + (image[i] - still[i]).square().sum().sqrt() / 4
+    assert torch.allclose(loss("advflyp", encoder, reference), expected)
+
+
+FAMILIES = (("red circle", "a disc"), ("blue star",), ("near", "small green cross", "far"),
+            ("large square",))  # fmt: skip
+
+
+def test_mava_holds_attacked_and_clean_images_near_the_reference_and_all_captions() -> None:
+    encoder, reference = exact_encoder(), exact_encoder(1)
+    clean, moved = (replace(each, families=FAMILIES) for each in versions("mava"))
+    image, still = encoder.encode_image(moved.pixels), encoder.encode_image(clean.pixels)
+    target = reference.encode_image(clean.pixels)
+    expected = torch.zeros((), dtype=torch.float64)
+    for i, family in enumerate(FAMILIES):
+        near = sum(image[i] @ text for text in reference.encode_text(family))
+        expected = expected + 0.4 * (image[i] - target[i]).square().sum() / 4
+        expected = expected + 0.6 * (still[i] - target[i]).square().sum() / 4 - 0.002 * near / 4
+    found = defence("mava").loss(encoder, clean, moved, reference)
+    assert torch.allclose(found, expected)
+
+
 def test_pmg_afts_targets_are_constants() -> None:
     encoder, reference = exact_encoder(), exact_encoder(1)
     clean, moved = versions("pmg-aft")
@@ -189,20 +227,22 @@ def test_two_defences_never_share_an_identity() -> None:
     mat = defence("mat")
     assert asdict(replace(mat, order="independent")) != asdict(mat)
     assert {how.kind for how in DEFENCES.values()} == {
-        "contrastive", "guided", "reference-distance",
+        "contrastive", "guided", "neighbours", "reference-distance",
     }  # fmt: skip
     assert all(name == how.name and how.source for name, how in DEFENCES.items())
 
 
 def test_what_a_defence_needs_follows_from_its_steps() -> None:
     needs = {n for n, how in DEFENCES.items() if how.needs_reference}
-    assert needs == {"fare", "pmg-aft", "leaf", "fare+leaf", "fare+leaf-valid"}
+    assert needs == {
+        "fare", "pmg-aft", "advflyp", "mava", "leaf", "fare+leaf", "fare+leaf-valid",
+    }  # fmt: skip
     tables = {n for n, how in DEFENCES.items() if how.attacks_text and not how.needs_candidates}
     assert tables == {"leaf", "fare+leaf"}
-    assert [n for n, how in DEFENCES.items() if how.uses_one_to_many] == ["mat+"]
+    assert [n for n, how in DEFENCES.items() if how.uses_one_to_many] == ["mat+", "mat+set"]
 
 
-@pytest.mark.parametrize("name", ["fare", "pmg-aft", "leaf", "fare+leaf"])
+@pytest.mark.parametrize("name", ["fare", "pmg-aft", "advflyp", "mava", "leaf", "fare+leaf"])
 def test_a_missing_reference_is_named(name: str) -> None:
     with pytest.raises(ValueError, match="model before fine-tuning"):
         defence(name).loss(exact_encoder(), *versions(name))

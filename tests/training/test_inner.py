@@ -17,6 +17,7 @@ from matlib.defences.batch import Batch
 from matlib.defences.inner_attack import (
     InnerAttack,
     as_measured,
+    away_from_all,
     image_objective,
     random_word_edits,
     text_objective,
@@ -191,6 +192,59 @@ def test_mmcoa_attacks_text_without_images_and_images_against_clean_captions() -
     assert found.captions == INNER.text(encoder, CAPTIONS, table)
     assert torch.equal(found.pixels, attack("tecoa", encoder).pixels)
     assert batch.captions == CAPTIONS
+
+
+FAMILIES = (("red circle", "a disc"), ("blue star",), ("near", "small green cross", "far"),
+            ("large square",))  # fmt: skip
+
+
+def test_the_set_level_step_ascends_the_mean_of_all_captions_of_an_image() -> None:
+    encoder, batch = exact_encoder(), replace(toy_batch(), families=FAMILIES)
+    how = defence("mat+set")
+    found = how.attack(encoder, batch, INNER, CANDIDATES, pair_generators(batch))
+    words = attack("text-at", encoder).captions
+    assert found.captions == words  # the words are MAT's
+    now = [[words[i] if c == CAPTIONS[i] else c for c in own] for i, own in enumerate(FAMILIES)]
+    with torch.no_grad():
+        means = torch.stack([encoder.encode_text(own).mean(0) for own in now])
+    score = symmetric_contrastive(
+        means / means.norm(dim=1, keepdim=True), encoder.logit_scale.detach()
+    )
+    pixels = INNER.image(encoder, batch.pixels, score, generator=pair_generators(batch))
+    assert torch.allclose(found.pixels, pixels)
+    assert not torch.equal(found.pixels, attack("mat", encoder).pixels)
+
+
+def test_of_one_caption_the_set_level_step_is_mats() -> None:
+    encoder = exact_encoder()
+    plain, single = attack("mat", encoder), attack("mat+set", encoder)
+    assert torch.allclose(plain.pixels, single.pixels, atol=1e-12)
+
+
+def test_mava_ascends_what_its_formula_says_and_takes_the_mean_of_the_last_points() -> None:
+    encoder, reference = exact_encoder(), exact_encoder(1)
+    batch = replace(toy_batch(), families=FAMILIES)
+    with torch.no_grad():
+        clean = reference.encode_image(batch.pixels)
+        texts = [encoder.encode_text(own) for own in FAMILIES]
+        image = encoder.encode_image(random_pixels(4, 3).double())
+    score = away_from_all(
+        clean, torch.stack([text.mean(0) for text in texts]), torch.tensor(list(map(len, texts)))
+    )(image)
+    for v, v0, text, found in zip(image, clean, texts, score, strict=True):
+        far = (v - v0).square().sum() + (v - text).square().sum(1).mean()
+        assert torch.allclose(found, far - (text @ v).sum())
+    inner = replace(INNER, image=PGD(8.0, 6))
+    moved = defence("mava").attack(
+        encoder, batch, inner, CANDIDATES, pair_generators(batch), reference
+    )
+    last = defence("mava").attack(  # a mean of one point is the point
+        encoder, batch, replace(INNER, image=PGD(8.0, 1)), CANDIDATES, pair_generators(batch),
+        reference,
+    )  # fmt: skip
+    assert float((moved.pixels - batch.pixels).abs().max()) <= 8 / 255 + 1e-12
+    steps = (moved.pixels - last.pixels).abs() * 255
+    assert float(steps.max()) > 0
 
 
 def test_leafs_loss_on_words_takes_the_farthest_allowed_word() -> None:

@@ -73,9 +73,12 @@ _DEFENCES: dict[str, tuple[str, str]] = {
     "image-at+random-valid": ("image-only AT, random true words", "#4F6F85"),
     "mmcoa-valid": ("MMCoA, true words", "#66BFA5"),
     "fare+leaf-valid": ("FARE + LEAF, true words", "#B56A80"),
+    "advflyp": ("AdvFLYP", "#A0522D"),
+    "mava": ("MAVA", "#708238"),
     "mat": ("MAT", INDIGO),
     "mat-valid": ("MAT, true words", BLUE),
     "mat+": ("MAT+", VERMILLION),
+    "mat+set": ("MAT+, set-level attack", "#E0885A"),
 }
 
 _SIDES = {"image": SKY, "words": PURPLE, "both": BLUE}

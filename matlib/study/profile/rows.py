@@ -95,6 +95,9 @@ class Run(Part):
     )
     lr: float | None = Field(default=None, gt=0, le=1, description="peak learning rate")
     order: AttackOrder | None = Field(default=None, description="of the attacks on image and text")
+    image_step: Literal["symmetric", "caption_set"] | None = Field(
+        default=None, description="what the image ascends in a defence that attacks by CLIP's loss"
+    )
     mixed_pairs: float | None = Field(
         default=None, ge=0, le=1,
         description="share of the loss on pairs of which one side is attacked, the other clean",

@@ -152,8 +152,8 @@ def _independent_difference(a: Estimate, b: Estimate) -> Estimate:
 
 
 UNIMODAL = (
-    "image-at", "image-at-tower", "tecoa", "fare", "pmg-aft", "image-at+random", "clean+random",
-    "leaf", "fare+leaf",
+    "image-at", "image-at-tower", "tecoa", "fare", "pmg-aft", "advflyp", "mava",
+    "image-at+random", "clean+random", "leaf", "fare+leaf",
 )  # fmt: skip
 """Rivals of MAT that know no true word; text-only training is paired with its own kind."""
 

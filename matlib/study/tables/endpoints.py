@@ -232,6 +232,7 @@ def described(study: Study, run: Run) -> tuple[str, str, str]:
         (choice, str(value), str(default))
         for choice, value, default in (
             ("order of the attacks", run.order, how.order),
+            ("image step in training", run.image_step, how.image),
             ("share of half-clean pairs", run.mixed_pairs, 0.0),
             ("share of clean pairs", run.clean_pairs, 0.0),
             ("image steps in training", run.pgd_steps, steps),
