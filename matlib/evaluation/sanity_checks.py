@@ -22,6 +22,7 @@ under examination that gives a check with the numbers behind it:
 | `pairwise` | the pairwise attacker leaves less recall than the gallery attacker |
 | `words_of_another` | words chosen on another model leave less recall than words chosen here |
 | `random_words` | random edits leave less recall than either search for words |
+| `own_loss` | an attack that ascends the defence's own loss leaves less than the gallery attacker |
 
 Recall is the primary endpoint, the mean of TR@1 and IR@1. "More", "less" and "above" mean: by
 more than 2 points. A check is *violated* where the one-sided 95 % lower bound over images lies
@@ -53,12 +54,14 @@ from matlib.attacks.words import WordSubstitution
 from matlib.data.pairs import ImageTextPairs
 from matlib.evaluation.sanity_judge import (
     fewer_edits,
+    own_loss,
     pairwise,
     random_words,
     stronger_gallery,
     words_of_another,
 )
 from matlib.evaluation.sanity_subject import Check, SanitySubject
+from matlib.evaluation.suite import OwnAttack
 from matlib.models.dual_encoder import DualEncoder
 
 
@@ -74,6 +77,7 @@ def sanity(
     word_search: WordSubstitution | None = None,
     apgd_steps: int = 50,
     n_restarts: int = 1,
+    own: OwnAttack | None = None,
     n_boot: int = 2000,
     on_check: Callable[[str], None] | None = None,
 ) -> list[Check]:
@@ -96,6 +100,8 @@ def sanity(
         word_search: the evaluation's text attack.
         apgd_steps: steps of APGD; the paper has 100 for classifiers.
         n_restarts: of the evaluation's gallery attacker.
+        own: the attack of the defence's own training loss (`matlib.defences.own_attack`); None
+            leaves out `own_loss`.
         n_boot: bootstrap samples.
         on_check: called with the name of each check when it is done.
 
@@ -116,11 +122,14 @@ def sanity(
         word_search or WordSubstitution(),
         apgd_steps,
         n_restarts,
+        own,
         n_boot,
     )
     found = []
     for check in CHECKS:
         if (check in OF_SOURCE and source is None) or (check in OF_WORDS and not tables):
+            continue
+        if check is own_loss and own is None:
             continue
         found.append(check(subject))
         if on_check is not None:
@@ -350,11 +359,12 @@ CHECKS: tuple[Callable[[SanitySubject], Check], ...] = (
     pairwise,
     words_of_another,
     random_words,
+    own_loss,
 )
 """All checks."""
 
 OF_SOURCE = (transfer, words_of_another)
 """They need a source."""
 
-OF_WORDS = (stronger_gallery, fewer_edits, pairwise, words_of_another, random_words)
+OF_WORDS = (stronger_gallery, fewer_edits, pairwise, words_of_another, random_words, own_loss)
 """They need tables."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from matlib.attacks.ascent import AttackReport
 from matlib.attacks.attacked_gallery import Attacked
 from matlib.attacks.edits import Edit, apply_edit
 from matlib.attacks.gallery_images import JointAscent
@@ -98,6 +99,33 @@ def random_words(subject: SanitySubject) -> Check:
          "words": lambda threat: _words(subject, subject.encoder, threat),
          "random": drawn},
     )  # fmt: skip
+
+
+def own_loss(subject: SanitySubject) -> Check:
+    """The attack that ascends the distances which FARE or LEAF was trained to keep small.
+
+    It is no row of the study's suite: the same attacks judge every defence.
+
+    Raises:
+        ValueError: a subject without such an attack.
+    """
+    own = subject.own
+    if own is None:
+        raise ValueError("this check needs the attack of the defence's own loss; there is none")
+
+    def left(threat: str) -> Outcomes:
+        found = own(
+            subject.encoder, subject.gallery, subject.tables[threat], subject.image,
+            subject.word_search, subject.generator(), AttackReport(),
+        )  # fmt: skip
+        return subject.judge(*Attacked(*found))
+
+    return _compared(
+        subject,
+        "own_loss",
+        "the gallery attacker leaves no more recall than an ascent of the defence's own loss",
+        {"gallery": lambda threat: gallery(subject, threat), "own loss": left},
+    )
 
 
 def _compared(subject: SanitySubject, name: str, asserts: str, ways: Mapping[str, Left]) -> Check:

@@ -31,6 +31,7 @@ from matlib.evaluation.statistics import (
     bootstrap_mean,
     primary_endpoint,
 )
+from matlib.evaluation.suite import OwnAttack
 from matlib.models.dual_encoder import CachedText, DualEncoder
 
 LEVEL = 0.9
@@ -103,6 +104,7 @@ class SanitySubject:
         word_search: the evaluation's text attack.
         apgd_steps: steps of APGD (paper: 100).
         n_restarts: of the evaluation's gallery attacker.
+        own: the attack of the defence's own loss, where no row of the suite ascends it.
         n_boot: bootstrap samples.
     """
 
@@ -115,6 +117,7 @@ class SanitySubject:
     word_search: WordSubstitution = field(default_factory=WordSubstitution)
     apgd_steps: int = 50
     n_restarts: int = 1
+    own: OwnAttack | None = None
     n_boot: int = 2000
 
     def __post_init__(self) -> None:

@@ -152,7 +152,7 @@ def attacked(encoder: Album, attack: PGD) -> float:
 def test_no_check_is_violated_by_an_ordinary_model() -> None:
     seen: list[str] = []
     found = judged(album(), tables=TABLES, source=album(1), on_check=seen.append)
-    assert seen == list(found) == NAMES
+    assert seen == list(found) == [name for name in NAMES if name != "own_loss"]
     assert violated(found) == []
     assert found["zero_budget"].verdict == found["huge_budget"].verdict == "passed"
     assert found["zero_budget"].numbers["clean"] == 100
@@ -454,3 +454,18 @@ def test_a_missing_source_or_table_is_named() -> None:
         sanity_judge.words_of_another(subject(tables=TABLES))
     with pytest.raises(ValueError, match="needs a table"):
         sanity_judge.random_words(subject())
+
+
+def test_an_attack_by_the_defences_own_loss_is_a_check_and_no_row() -> None:
+    """One that undoes every caption leaves nothing, so the gallery attacker is too weak."""
+
+    def own(encoder: object, gallery: Gallery, *_: object) -> tuple[Tensor, list[str]]:
+        return gallery.pixels, ["picture none" for _ in gallery.captions]
+
+    weak = {"tables": TABLES, "image": PGD(0.5, 1)}
+    tables = {"none": [[] for _ in PAIRS.captions]}
+    found = subject(**{**weak, "tables": tables}, own=own)  # type: ignore[arg-type]
+    check = sanity_judge.own_loss(found)
+    assert check.numbers["none: own loss"] < 5 and check.verdict == "violated"
+    with pytest.raises(ValueError, match="own loss"):
+        sanity_judge.own_loss(subject(tables=TABLES))

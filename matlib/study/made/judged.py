@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from matlib.defences.own_loss import OWN_ATTACKS, OwnLossAttack, own_attack
-from matlib.defences.table import defence
 from matlib.evaluation.retrieval import Outcomes
 from matlib.evaluation.robustness import Evaluation, evaluate, strength_curve
-from matlib.evaluation.suite import OWN, Key
+from matlib.evaluation.suite import Key
 from matlib.progress import Progress
 from matlib.study.context import Context, Node
 from matlib.study.identity.makers import makes
-from matlib.study.made.base import base, open_base
 from matlib.study.made.candidates import tables
 from matlib.study.made.judgings import Judging, judging_config, make_suite, moves_of
 from matlib.study.made.models import model, open_model
-from matlib.study.recipes import defence_of
 from matlib.study.store.store import Artefact
 
 RANKS, _CAPTIONS, SHOWN, CURVE = "ranks.csv", "captions.json", "shown.safetensors", "curve.csv"
@@ -132,14 +128,19 @@ def load_evaluation(artefact: Artefact) -> Judged:
 
 @makes("judged")
 def judged(study: Context, name: str, seed: int, how: Judging) -> Node[Judged]:
-    """Per-query outcomes, adversarial captions and a few images of one model."""
+    """Per-query outcomes, adversarial captions and a few images of one model.
+
+    The same attacks for every defence: one that ascends a defence's own loss is no part of them,
+    or `worst` would be the minimum over more attacks for some rows than for others. It is a check
+    of the sanity battery instead.
+    """
     profile = study.identified
     words = tables(study, how.gallery, how.threats)
     parts = tables(study, how.gallery, how.parts) if how.parts else None
 
     def make(folder: Path) -> dict[str, Any]:
         encoder, pairs = open_model(study, name, seed), study.pairs(how.gallery)
-        suite = replace(make_suite(profile.evaluation, how), own=_own_attack(study, name))
+        suite = make_suite(profile.evaluation, how)
         total = len(suite.rows(how.threats))
         with Progress(f"attack {name} s{seed} ({how.gallery})", total) as progress:
             found = evaluate(
@@ -164,20 +165,7 @@ def judged(study: Context, name: str, seed: int, how: Judging) -> Node[Judged]:
         "tables": words,
         "parts": parts,
     }
-    chosen = moves_of(how)
-    if name != "base":
-        trained = defence(study.run(name).defence)
-        if trained.kind in OWN_ATTACKS:
-            chosen = (*chosen, OWN, trained.kind)
-        if trained.needs_reference:
-            inputs["reference"] = base(study)  # its distances are ascended by the row `own`
     config = {**judging_config(profile.evaluation, how), "model": profile.model.model_dump()}
-    return study.node("judged", name, seed, config, inputs, make, load_evaluation, chosen=chosen)
-
-
-def _own_attack(study: Context, name: str) -> OwnLossAttack | None:
-    """The attack of the row's own training loss, where the suite has it not already."""
-    if name == "base":
-        return None
-    how = defence_of(study.run(name))
-    return own_attack(how, open_base(study) if how.needs_reference else None)
+    return study.node(
+        "judged", name, seed, config, inputs, make, load_evaluation, chosen=moves_of(how)
+    )

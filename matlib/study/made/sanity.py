@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from matlib.attacks.pgd import PGD
+from matlib.defences.own_loss import OWN_ATTACKS, own_attack
 from matlib.evaluation.sanity_checks import CHECKS, sanity
 from matlib.evaluation.sanity_subject import LEVEL, TOLERANCE_POINTS, Check
 from matlib.evaluation.statistics import MIN_SEEDS_FOR_INTERVAL, Estimate, t_interval, verdict
@@ -20,7 +21,7 @@ from matlib.study.made.base import base
 from matlib.study.made.candidates import tables
 from matlib.study.made.judgings import judging_config
 from matlib.study.made.models import model
-from matlib.study.recipes import attacks_anything
+from matlib.study.recipes import attacks_anything, defence_of
 from matlib.study.store.store import Artefact
 from matlib.study.study import Study
 
@@ -67,6 +68,7 @@ def checks(study: Study, name: str, seed: int) -> Node[list[Check]]:
     e = study.identified.evaluation
     how = study.main_judging("test")
     words = tables(study, "test", how.threats)
+    trained = defence_of(study.run(name))
 
     def make(folder: Path) -> None:
         encoder, pairs = study.model(name, seed), study.pairs("test")
@@ -82,6 +84,7 @@ def checks(study: Study, name: str, seed: int) -> Node[list[Check]]:
                 n_images=study.profile.analysis_images,
                 word_search=study.suite(how).text,
                 n_restarts=e.n_restarts,
+                own=own_attack(trained, study.model("base") if trained.needs_reference else None),
                 on_check=lambda check: progress.advance(1, str(check)),
             )
         text = json.dumps([asdict(check) for check in results], ensure_ascii=False, indent=1)
@@ -93,7 +96,8 @@ def checks(study: Study, name: str, seed: int) -> Node[list[Check]]:
         "n_images": study.profile.analysis_images,
     }
     inputs = {"model": model(study, name, seed), "base": base(study), "tables": words}
-    return study.node("sanity", name, seed, config, inputs, make, _checks_in)
+    chosen = tuple(OWN_ATTACKS.keys() & {trained.kind})
+    return study.node("sanity", name, seed, config, inputs, make, _checks_in, chosen=chosen)
 
 
 def _checks_in(artefact: Artefact) -> list[Check]:

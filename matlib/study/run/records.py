@@ -43,7 +43,6 @@ from matlib.study.made.judgings import Judging
 from matlib.study.made.measures import COORDINATES_FILE as COORDINATES
 from matlib.study.made.sanity import CHECKS_FILE as CHECKS
 from matlib.study.made.transfer import subjects
-from matlib.study.recipes import defence_of
 from matlib.study.run.tasks import (
     Task,
     all_rows,
@@ -300,9 +299,6 @@ def _judged_files(study: Study, name: str, how: Judging) -> dict[str, tuple[str,
     """The tables of one judged model -> the attacks in each."""
     suite = study.suite(how)
     rows = suite.rows(how.threats)
-    if name != "base" and defence_of(study.run(name)).kind == "reference-distance":
-        slow = suite.slow_under
-        rows += [("own", threat) for threat in how.threats if slow is None or threat in slow]
     rows += [("worst", threat) for threat in how.threats]
     files = {RANKS: tuple("/".join(key) for key in rows)}
     if how.with_curve:
