@@ -17,6 +17,8 @@ under examination that gives a check with the numbers behind it:
 | `restarts` | five runs of the attack leave less recall than one |
 | `apgd` | APGD leaves less recall than PGD |
 | `transfer` | images attacked on another model leave less recall than the white-box attack |
+| `universal` | one perturbation for all images, learnt on others, leaves less than the attack |
+| `hub_image` | one added image takes more captions than the attack on all images |
 | `stronger_gallery` | twice the rounds, steps and restarts of the gallery attacker leave less |
 | `fewer_edits` | half of the edits leave less recall than all |
 | `pairwise` | the pairwise attacker leaves less recall than the gallery attacker |
@@ -48,10 +50,15 @@ import torch
 from matlib.attacks.apgd import APGD
 from matlib.attacks.balls import MAX_EPS_255
 from matlib.attacks.edits import CandidateTable
-from matlib.attacks.gallery import Gallery
+from matlib.attacks.gallery import embed_images
+from matlib.attacks.hub import behind, hub
 from matlib.attacks.pgd import PGD
+from matlib.attacks.scoring import embed_texts
+from matlib.attacks.universal import Universal
 from matlib.attacks.words import WordSubstitution
 from matlib.data.pairs import ImageTextPairs
+from matlib.evaluation.retrieval import Outcomes
+from matlib.evaluation.robustness import gallery_of
 from matlib.evaluation.sanity_judge import (
     fewer_edits,
     own_loss,
@@ -78,6 +85,7 @@ def sanity(
     apgd_steps: int = 50,
     n_restarts: int = 1,
     own: OwnAttack | None = None,
+    train: ImageTextPairs | None = None,
     n_boot: int = 2000,
     on_check: Callable[[str], None] | None = None,
 ) -> list[Check]:
@@ -102,6 +110,7 @@ def sanity(
         n_restarts: of the evaluation's gallery attacker.
         own: the attack of the defence's own training loss (`matlib.defences.own_attack`); None
             leaves out `own_loss`.
+        train: other images with their captions, to learn on for `universal`; None leaves it out.
         n_boot: bootstrap samples.
         on_check: called with the name of each check when it is done.
 
@@ -114,7 +123,7 @@ def sanity(
     kept, kept_tables = _first(pairs, tables or {}, n_images)
     subject = SanitySubject(
         encoder,
-        Gallery(kept.pixels(), kept.captions, kept.relevance(), kept.image_of),
+        gallery_of(kept),
         image,
         seed,
         source,
@@ -123,13 +132,14 @@ def sanity(
         apgd_steps,
         n_restarts,
         own,
+        None if train is None else gallery_of(train),
         n_boot,
     )
     found = []
     for check in CHECKS:
         if (check in OF_SOURCE and source is None) or (check in OF_WORDS and not tables):
             continue
-        if check is own_loss and own is None:
+        if (check is own_loss and own is None) or (check is universal and train is None):
             continue
         found.append(check(subject))
         if on_check is not None:
@@ -320,6 +330,44 @@ def transfer(subject: SanitySubject) -> Check:
     )
 
 
+def universal(subject: SanitySubject) -> Check:
+    """One perturbation for all images, learnt on others: no gradient of a judged image is used.
+
+    Raises:
+        ValueError: a subject without other images.
+    """
+    if subject.train is None:
+        raise ValueError("the check universal needs other images to learn on; there are none")
+    attack = Universal(subject.image.eps_255)
+    added = attack.learn(subject.encoder, subject.train, subject.generator())
+    found = subject.judge(attack.apply(subject.gallery.pixels, added))
+    return subject.compare(
+        "universal",
+        "the attack leaves no more recall than one perturbation for all images",
+        {"attack": [subject.under(subject.image)], "universal": [found]},
+        [("attack", "universal")],
+    )
+
+
+def hub_image(subject: SanitySubject) -> Check:
+    """One image is added, near the first, towards all captions; none of the others moves."""
+    gallery, encoder = subject.gallery, subject.encoder
+    made = hub(
+        encoder, gallery.pixels[0], gallery.captions, subject.image, generator=subject.generator()
+    )
+    text = embed_texts(encoder, gallery.captions)
+    image = embed_images(encoder, torch.cat([gallery.pixels, made[None].to(gallery.pixels)]))
+    relevant = gallery.relevant.to(text.device)
+    ir_rank = behind(subject.clean.ir_rank.to(text.device), text, image[:-1], image[-1], relevant)
+    found = Outcomes(subject.clean.tr_rank, ir_rank.cpu())
+    return subject.compare(
+        "hub_image",
+        "the attack leaves no more recall than one image that is added to the gallery",
+        {"attack": [subject.under(subject.image)], "hub": [found]},
+        [("attack", "hub")],
+    )
+
+
 def shuffled_captions(subject: SanitySubject) -> Check:
     """Captions dealt out anew: what recall is left comes from the evaluation, not the model."""
     generator, captions = subject.generator(), subject.gallery.captions
@@ -354,6 +402,8 @@ CHECKS: tuple[Callable[[SanitySubject], Check], ...] = (
     restarts,
     apgd,
     transfer,
+    universal,
+    hub_image,
     stronger_gallery,
     fewer_edits,
     pairwise,

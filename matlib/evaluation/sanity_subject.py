@@ -105,6 +105,7 @@ class SanitySubject:
         apgd_steps: steps of APGD (paper: 100).
         n_restarts: of the evaluation's gallery attacker.
         own: the attack of the defence's own loss, where no row of the suite ascends it.
+        train: other images with their captions, to learn a universal perturbation on.
         n_boot: bootstrap samples.
     """
 
@@ -118,6 +119,7 @@ class SanitySubject:
     apgd_steps: int = 50
     n_restarts: int = 1
     own: OwnAttack | None = None
+    train: Gallery | None = None
     n_boot: int = 2000
 
     def __post_init__(self) -> None:

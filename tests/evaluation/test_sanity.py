@@ -152,7 +152,7 @@ def attacked(encoder: Album, attack: PGD) -> float:
 def test_no_check_is_violated_by_an_ordinary_model() -> None:
     seen: list[str] = []
     found = judged(album(), tables=TABLES, source=album(1), on_check=seen.append)
-    assert seen == list(found) == [name for name in NAMES if name != "own_loss"]
+    assert seen == list(found) == [name for name in NAMES if name not in ("own_loss", "universal")]
     assert violated(found) == []
     assert found["zero_budget"].verdict == found["huge_budget"].verdict == "passed"
     assert found["zero_budget"].numbers["clean"] == 100
@@ -469,3 +469,29 @@ def test_an_attack_by_the_defences_own_loss_is_a_check_and_no_row() -> None:
     assert check.numbers["none: own loss"] < 5 and check.verdict == "violated"
     with pytest.raises(ValueError, match="own loss"):
         sanity_judge.own_loss(subject(tables=TABLES))
+
+
+def test_gradients_that_vanish_at_the_judged_images_do_not_hide_from_what_was_learnt() -> None:
+    """The picture is seen through a wall in the judge's images alone; others show the way."""
+    judged_images = PAIRS.pixels()
+
+    def walled(pixels: Tensor) -> Tensor:
+        is_judged = len(pixels) == len(judged_images)
+        return pixels.detach() + 0 * pixels if is_judged else pixels
+
+    first = PAIRS.subset(range(20))
+    train = Gallery(first.pixels(), first.captions, first.relevance(), first.image_of)
+    encoder = album(see=walled)
+    found = subject(encoder, train=train, image=PGD(16, 10))
+    check = sanity_checks.universal(found)
+    assert found.report.n_images_vanished == N
+    assert check.numbers["universal"] < check.numbers["attack"] - 5
+    assert check.verdict == "violated"
+    with pytest.raises(ValueError, match="other images"):
+        sanity_checks.universal(subject())
+
+
+def test_a_hub_takes_captions_from_a_gallery_that_stands_still() -> None:
+    check = sanity_checks.hub_image(subject(image=PGD(16, 10)))
+    assert check.numbers["hub"] <= 100
+    assert estimate(check) == pytest.approx(check.numbers["attack"] - check.numbers["hub"])

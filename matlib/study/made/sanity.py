@@ -65,7 +65,7 @@ def checks(study: Study, name: str, seed: int) -> Node[list[Check]]:
 
     Transferred images are made on the undefended model, by which an attacker would begin.
     """
-    e = study.identified.evaluation
+    e, n_images = study.identified.evaluation, study.profile.analysis_images
     how = study.main_judging("test")
     words = tables(study, "test", how.threats)
     trained = defence_of(study.run(name))
@@ -81,10 +81,11 @@ def checks(study: Study, name: str, seed: int) -> Node[list[Check]]:
                 image=PGD(e.eps_255, e.pgd_steps, e.step_255),
                 source=study.model("base"),
                 seed=0,
-                n_images=study.profile.analysis_images,
+                n_images=n_images,
                 word_search=study.suite(how).text,
                 n_restarts=e.n_restarts,
                 own=own_attack(trained, study.model("base") if trained.needs_reference else None),
+                train=study.pairs("train").subset(range(min(n_images, len(study.pairs("train"))))),
                 on_check=lambda check: progress.advance(1, str(check)),
             )
         text = json.dumps([asdict(check) for check in results], ensure_ascii=False, indent=1)
@@ -93,7 +94,7 @@ def checks(study: Study, name: str, seed: int) -> Node[list[Check]]:
     config = {
         **judging_config(e, how),
         "model": study.identified.model.model_dump(),
-        "n_images": study.profile.analysis_images,
+        "n_images": n_images,
     }
     inputs = {"model": model(study, name, seed), "base": base(study), "tables": words}
     chosen = tuple(OWN_ATTACKS.keys() & {trained.kind})
