@@ -14,7 +14,7 @@ from benchmarks.load import Load
 from benchmarks.timing import repeated
 from matlib.attacks.objectives import kl_from_image
 from matlib.attacks.pgd import PGD
-from matlib.attacks.words import WordSubstitution
+from matlib.attacks.word_substitution import WordSubstitution
 from matlib.models.dual_encoder import frozen
 from matlib.models.open_clip import OpenClipEncoder
 

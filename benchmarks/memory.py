@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.load import Load, edit_table, scenes_load
-from matlib.attacks.words import WordSubstitution
+from matlib.attacks.word_substitution import WordSubstitution
 from matlib.models.small import SmallModel
 
 MIB = 2**20

@@ -15,7 +15,7 @@ from benchmarks.timing import seconds
 from matlib.attacks.edits import Edit, apply_edit
 from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
-from matlib.attacks.words import WordSubstitution
+from matlib.attacks.word_substitution import WordSubstitution
 from matlib.data.pairs import ImageTensor, ImageTextPairs, OneToMany
 from matlib.defences.defence import contrastive_loss
 from matlib.defences.inner_attack import InnerAttack

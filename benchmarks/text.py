@@ -11,7 +11,7 @@ from benchmarks.load import Load
 from benchmarks.peers import counting, peer_both_passes
 from benchmarks.timing import in_turns, seconds
 from matlib.attacks.objectives import TextObjective
-from matlib.attacks.words import WordSubstitution
+from matlib.attacks.word_substitution import WordSubstitution
 
 COMPARED_IMAGES = 16
 """Images whose captions are compared: double precision takes its time."""

@@ -55,7 +55,7 @@ from .whole_gallery import (
     nested as nested,
     words_attack as words_attack,
 )
-from .words import (
+from .word_substitution import (
     PreparedSubstitution as PreparedSubstitution,
     WordSubstitution as WordSubstitution,
     order_by_gradient as order_by_gradient,

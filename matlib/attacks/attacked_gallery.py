@@ -15,7 +15,7 @@ from matlib.attacks.gallery import Gallery, TextAttack, embed_images, prepared
 from matlib.attacks.gallery_words import WordChoices, WordDescent
 from matlib.attacks.margins import TIE, Aim, AimedAt, margins
 from matlib.attacks.scoring import embed_texts
-from matlib.attacks.words import PreparedSubstitution
+from matlib.attacks.word_substitution import PreparedSubstitution
 from matlib.models.dual_encoder import DualEncoder
 
 

@@ -14,7 +14,7 @@ from matlib.attacks.ascent import AttackReport
 from matlib.attacks.budgets import check_count
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.scoring import images_per_forward
-from matlib.attacks.words import PreparedSubstitution, WordSubstitution
+from matlib.attacks.word_substitution import PreparedSubstitution, WordSubstitution
 from matlib.models.dual_encoder import DualEncoder
 
 TextAttack = WordSubstitution | PreparedSubstitution

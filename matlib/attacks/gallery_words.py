@@ -13,7 +13,7 @@ from torch import Tensor
 
 from matlib.attacks.margins import NOTHING, SEARCH_TIE, Aim, unit_of
 from matlib.attacks.scoring import embed_in_order
-from matlib.attacks.words import PreparedSubstitution
+from matlib.attacks.word_substitution import PreparedSubstitution
 
 Worth = Callable[[Tensor], Tensor]
 """Margins -> how much of a query's worth the attacker counts as won, in [0, 1], rising."""

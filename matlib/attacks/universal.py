@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from matlib.attacks.attackable import check_count
 from matlib.attacks.balls import Ball, Norm, check_eps
+from matlib.attacks.budgets import check_count
 from matlib.attacks.gallery import Gallery
 from matlib.attacks.objectives import contrastive
 from matlib.attacks.scoring import embed_texts

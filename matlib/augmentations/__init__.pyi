@@ -35,9 +35,7 @@ from .small_captioner import (
     train_captioner as train_captioner,
 )
 from .table import TECHNIQUES as TECHNIQUES, Strength as Strength, Technique as Technique
-from .variants import combine as combine, with_captions as with_captions, with_images as with_images
-from .wanted import Wanted as Wanted
-from .words import (
+from .text import (
     Synonyms as Synonyms,
     character_noise as character_noise,
     drop_and_swap as drop_and_swap,
@@ -45,3 +43,5 @@ from .words import (
     mismatched as mismatched,
     synonyms_in_wordnet as synonyms_in_wordnet,
 )
+from .variants import combine as combine, with_captions as with_captions, with_images as with_images
+from .wanted import Wanted as Wanted

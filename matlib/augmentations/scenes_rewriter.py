@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from matlib.augmentations.words import originals_of
+from matlib.augmentations.text import originals_of
 from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.models.masked_lm import MaskedLM
 from matlib.scenes.grammar import restate, with_articles

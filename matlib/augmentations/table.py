@@ -1,6 +1,6 @@
 """The techniques by name: what each adds to pairs, by which function, of which data, how strongly.
 
-What makes a technique out of pairs alone is in `matlib.augmentations.words` and `images`, out of
+What makes a technique out of pairs alone is in `matlib.augmentations.text` and `images`, out of
 the embedded world in `of_scenes`, by a generating model in `generators` and `diffusion`.
 """
 
@@ -18,9 +18,9 @@ from matlib.augmentations.images import (
     randaugment,
     similar_images,
 )
+from matlib.augmentations.text import character_noise, drop_and_swap, eda, mismatched
 from matlib.augmentations.variants import other_captions, with_captions
 from matlib.augmentations.wanted import Wanted
-from matlib.augmentations.words import character_noise, drop_and_swap, eda, mismatched
 from matlib.choices import UNNAMED, Choices, Shown
 from matlib.data.pairs import OneToMany, image_budget
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from matlib.augmentations.dialled import Levels
-from matlib.augmentations.words import Synonyms
+from matlib.augmentations.text import Synonyms
 from matlib.data.pairs import ImageTextPairs
 from matlib.scenes.world import World
 

@@ -22,12 +22,12 @@ from matlib.attacks.edits import Table, normalise_caption
 from matlib.attacks.gallery import Gallery, embed_images
 from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
-from matlib.attacks.words import WordSubstitution
+from matlib.attacks.word_substitution import WordSubstitution
+from matlib.commands.allowed_words import allowed_edits, attackable, meet, words_identity
 from matlib.commands.batches import MAKER, AttackedBatch, AttackFolder, check_folder, result_name
 from matlib.commands.models import open_any
 from matlib.commands.options import AttackOptions
 from matlib.commands.user_data import check_readable, file_hashes, identity, read_user_data, sized
-from matlib.commands.words import allowed_edits, attackable, meet, words_identity
 from matlib.data.pairs import ImageTextPairs
 from matlib.evaluation.retrieval import (
     DIRECTIONS,

@@ -29,7 +29,7 @@ from matlib.attacks.objectives import (
 )
 from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
-from matlib.attacks.words import WordSubstitution
+from matlib.attacks.word_substitution import WordSubstitution
 from matlib.defences.batch import Batch
 from matlib.defences.processes import ONE_PROCESS, Processes
 from matlib.defences.reference import Unnormalised, reference_image, reference_text

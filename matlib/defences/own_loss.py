@@ -14,7 +14,7 @@ from matlib.attacks.gallery import Gallery, embed_images, prepared
 from matlib.attacks.multimodal import pgd_attack
 from matlib.attacks.objectives import caption_contrastive, squared_distance, squared_distance_from
 from matlib.attacks.scoring import images_per_forward
-from matlib.attacks.words import WordSubstitution
+from matlib.attacks.word_substitution import WordSubstitution
 from matlib.choices import Choices
 from matlib.defences.defence import Defence
 from matlib.defences.reference import Unnormalised, reference_image, reference_text

@@ -24,7 +24,7 @@ from matlib.attacks.gallery import Gallery, TextAttack, embed_images
 from matlib.attacks.multimodal import pgd_attack
 from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
-from matlib.attacks.words import PreparedSubstitution
+from matlib.attacks.word_substitution import PreparedSubstitution
 from matlib.data.pairs import ImageTextPairs
 from matlib.evaluation.retrieval import Outcomes, retrieve, worst_of
 from matlib.evaluation.suite import (

@@ -55,7 +55,7 @@ from matlib.attacks.hub import behind, hub
 from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
 from matlib.attacks.universal import Universal
-from matlib.attacks.words import WordSubstitution
+from matlib.attacks.word_substitution import WordSubstitution
 from matlib.data.pairs import ImageTextPairs
 from matlib.evaluation.retrieval import Outcomes
 from matlib.evaluation.robustness import gallery_of

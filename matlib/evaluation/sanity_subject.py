@@ -22,7 +22,7 @@ from matlib.attacks.gallery import Gallery, embed_images
 from matlib.attacks.objectives import contrastive
 from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
-from matlib.attacks.words import WordSubstitution
+from matlib.attacks.word_substitution import WordSubstitution
 from matlib.evaluation.retrieval import Outcomes, chance_recall, retrieve
 from matlib.evaluation.statistics import (
     Estimate,

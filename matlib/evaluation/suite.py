@@ -19,7 +19,7 @@ from matlib.attacks.gallery_images import JointAscent
 from matlib.attacks.multimodal import co_attack, contrastive_attack, feature_pgd, pgd_attack, sga
 from matlib.attacks.pgd import PGD
 from matlib.attacks.whole_gallery import aimed_at_rest, gallery_attack, words_attack
-from matlib.attacks.words import WordSubstitution
+from matlib.attacks.word_substitution import WordSubstitution
 from matlib.choices import UNNAMED, Choices, Shown
 from matlib.models.dual_encoder import DualEncoder
 

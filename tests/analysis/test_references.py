@@ -13,7 +13,7 @@ from matlib.analysis.shift.frechet import frechet_test
 from matlib.analysis.shift.mmd import median_bandwidth, mmd_test
 from matlib.analysis.technique import joint_features, measure_technique
 from matlib.augmentations.images import randaugment
-from matlib.augmentations.words import drop_and_swap, mismatched
+from matlib.augmentations.text import drop_and_swap, mismatched
 from matlib.data.pairs import OneToMany
 from tests.analysis.test_technique import toy_pairs
 from tests.toys import generator, tiny_encoder

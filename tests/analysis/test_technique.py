@@ -9,7 +9,7 @@ import torch
 from matlib.analysis.embeddings import HeldOutEmbeddings, embed_test
 from matlib.analysis.shift.mmd import mmd2_interval as interval, mmd2_unbiased
 from matlib.analysis.technique import MEASURE_COLUMNS, measure_technique
-from matlib.augmentations.words import mismatched
+from matlib.augmentations.text import mismatched
 from matlib.data.pairs import ImageTensor, ImageTextPairs, OneToMany
 from tests.toys import WORDS, generator, tiny_encoder
 

@@ -18,7 +18,7 @@ from matlib.attacks.characters import CharacterEdits, Charmer, n_dictionary_word
 from matlib.attacks.diversified import DiversifiedPGD, dra
 from matlib.attacks.multimodal import co_attack
 from matlib.attacks.pgd import PGD
-from matlib.attacks.words import WordSubstitution
+from matlib.attacks.word_substitution import WordSubstitution
 from matlib.defences.inner_attack import InnerAttack
 from tests.toys import generator, random_pixels, tiny_encoder, toy_gallery
 

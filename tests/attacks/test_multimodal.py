@@ -19,7 +19,7 @@ from matlib.attacks.multimodal import (
 from matlib.attacks.objectives import caption_contrastive
 from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
-from matlib.attacks.words import WordSubstitution
+from matlib.attacks.word_substitution import WordSubstitution
 from matlib.models.dual_encoder import CachedText
 from tests.toys import generator, random_edits, random_pixels, tiny_encoder, toy_gallery
 

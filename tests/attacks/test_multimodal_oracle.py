@@ -15,7 +15,7 @@ from matlib.attacks.diversified import dra
 from matlib.attacks.gallery import Gallery
 from matlib.attacks.multimodal import co_attack, contrastive_attack, sep_attack, sga
 from matlib.attacks.pgd import PGD
-from matlib.attacks.words import WordSubstitution
+from matlib.attacks.word_substitution import WordSubstitution
 from matlib.models.open_clip import OpenClipEncoder
 from tests.attacks.multimodal_oracle import SCALE, Plain
 from tests.toys import generator, random_edits, tiny_encoder, toy_gallery

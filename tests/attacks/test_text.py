@@ -14,7 +14,7 @@ from matlib.attacks.objectives import (
     squared_distance_from,
 )
 from matlib.attacks.scoring import embed_texts
-from matlib.attacks.words import WordSubstitution
+from matlib.attacks.word_substitution import WordSubstitution
 from matlib.models.dual_encoder import CachedText
 from matlib.models.open_clip import OpenClipEncoder
 from tests.toys import generator, random_captions, random_edits, tiny_encoder

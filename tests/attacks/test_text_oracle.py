@@ -12,7 +12,7 @@ from benchmarks.peers import counting, peer_both_passes, peer_text_attack
 from matlib.attacks.edits import Edit, n_changed_words
 from matlib.attacks.objectives import TextObjective, away_from_image, caption_contrastive, kl_from
 from matlib.attacks.scoring import embed_texts
-from matlib.attacks.words import WordSubstitution
+from matlib.attacks.word_substitution import WordSubstitution
 from matlib.models.dual_encoder import CachedText
 from matlib.models.open_clip import OpenClipEncoder
 from tests.attacks.text_oracle import by_importance, exhaustively

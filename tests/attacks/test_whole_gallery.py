@@ -24,7 +24,7 @@ from matlib.attacks.whole_gallery import (
     nested,
     words_attack,
 )
-from matlib.attacks.words import WordSubstitution
+from matlib.attacks.word_substitution import WordSubstitution
 from matlib.evaluation.retrieval import Outcomes, retrieve
 from matlib.models.open_clip import OpenClipEncoder
 from tests.toys import generator, random_edits, tiny_encoder, toy_gallery

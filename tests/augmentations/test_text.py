@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from matlib.augmentations.words import derangement, drop_and_swap, mismatched
+from matlib.augmentations.text import derangement, drop_and_swap, mismatched
 from tests.augmentations.pairs import CAPTIONS, toy_pairs
 from tests.toys import generator
 

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 
 from matlib.augmentations.generators import MissingExtraError
 from matlib.augmentations.images import similar_images
-from matlib.augmentations.words import character_noise, eda, synonyms_in_wordnet
+from matlib.augmentations.text import character_noise, eda, synonyms_in_wordnet
 from tests.augmentations.pairs import CAPTIONS, toy_pairs
 from tests.toys import generator
 

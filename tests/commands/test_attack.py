@@ -20,7 +20,7 @@ from matlib.attacks.gallery import Gallery, embed_images
 from matlib.attacks.multimodal import sga
 from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
-from matlib.attacks.words import WordSubstitution
+from matlib.attacks.word_substitution import WordSubstitution
 from matlib.cli import main
 from matlib.commands import attack as attack_module
 from matlib.commands.attack import run_attack

@@ -17,7 +17,7 @@ from matlib.attacks.gallery_images import JointAscent
 from matlib.attacks.multimodal import pgd_attack
 from matlib.attacks.pgd import PGD
 from matlib.attacks.whole_gallery import gallery_attack
-from matlib.attacks.words import WordSubstitution
+from matlib.attacks.word_substitution import WordSubstitution
 from matlib.data.pairs import ImageTensor, ImageTextPairs
 from matlib.evaluation import sanity_checks, sanity_judge
 from matlib.evaluation.retrieval import Outcomes

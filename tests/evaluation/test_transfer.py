@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from matlib.attacks.pgd import PGD
-from matlib.attacks.words import WordSubstitution
+from matlib.attacks.word_substitution import WordSubstitution
 from matlib.data.pairs import ImageTensor, ImageTextPairs
 from matlib.evaluation.robustness import evaluate, judge_transfer, transfer_from
 from matlib.evaluation.suite import Suite

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from matlib.augmentations import words as thesaurus
+from matlib.augmentations import text as thesaurus
 from matlib.data.karpathy import write_karpathy
 from matlib.data.pairs import BUDGET_VARIABLE, ImageTensor, ImageTextPairs
 from matlib.study.made.pairs import about_pairs

@@ -12,7 +12,7 @@ from matlib.attacks.balls import Ball
 from matlib.attacks.edits import Edit, apply_edit, n_changed_words
 from matlib.attacks.objectives import caption_contrastive, squared_distance, symmetric_contrastive
 from matlib.attacks.pgd import PGD
-from matlib.attacks.words import WordSubstitution
+from matlib.attacks.word_substitution import WordSubstitution
 from matlib.defences.batch import Batch
 from matlib.defences.inner_attack import (
     InnerAttack,

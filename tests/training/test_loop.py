@@ -8,7 +8,7 @@ import torch
 
 from matlib.attacks.edits import Edit
 from matlib.attacks.pgd import PGD
-from matlib.attacks.words import WordSubstitution
+from matlib.attacks.word_substitution import WordSubstitution
 from matlib.data.pairs import OneToMany
 from matlib.defences.batch import draw_batches
 from matlib.defences.inner_attack import InnerAttack, PairwiseCharacterEdits

@@ -11,7 +11,7 @@ from matlib.attacks.ascent import AttackReport
 from matlib.attacks.edits import Edit
 from matlib.attacks.gallery import Gallery
 from matlib.attacks.pgd import PGD
-from matlib.attacks.words import WordSubstitution
+from matlib.attacks.word_substitution import WordSubstitution
 from matlib.data.pairs import ImageTensor, ImageTextPairs
 from matlib.defences.own_loss import OwnLossAttack, own_attack
 from matlib.defences.table import defence

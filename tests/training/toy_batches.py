@@ -9,7 +9,7 @@ import torch
 
 from matlib.attacks.edits import Edit
 from matlib.attacks.pgd import PGD
-from matlib.attacks.words import WordSubstitution
+from matlib.attacks.word_substitution import WordSubstitution
 from matlib.defences.batch import Batch
 from matlib.defences.inner_attack import InnerAttack, PairwiseCharacterEdits
 from matlib.models.open_clip import OpenClipEncoder

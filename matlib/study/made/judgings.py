@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from matlib.attacks.ascent import ScaleViews
 from matlib.attacks.pgd import PGD
-from matlib.attacks.words import WordSubstitution
+from matlib.attacks.word_substitution import WordSubstitution
 from matlib.evaluation.suite import ATTACKS, Suite, default_rows
 from matlib.study.profile.parts import EvaluationConfig
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from matlib.attacks.edits import Table
 from matlib.attacks.pgd import PGD
-from matlib.attacks.words import WordSubstitution
+from matlib.attacks.word_substitution import WordSubstitution
 from matlib.choices import Choices
 from matlib.defences.inner_attack import Candidates, InnerAttack
 from matlib.evaluation.robustness import evaluate

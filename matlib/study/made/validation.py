@@ -22,8 +22,8 @@ from matlib.analysis.diversity import per_set
 from matlib.analysis.embeddings import HeldOutEmbeddings, embed_test, embed_variants
 from matlib.analysis.shift.sensitivity import dose_curve, mixed, shift_statistics, size_curve
 from matlib.augmentations.images import randaugment
+from matlib.augmentations.text import drop_and_swap, mismatched
 from matlib.augmentations.variants import with_captions
-from matlib.augmentations.words import drop_and_swap, mismatched
 from matlib.choices import Choices
 from matlib.data.pairs import ImageTensor, ImageTextPairs, OneToMany
 from matlib.models.dual_encoder import DualEncoder

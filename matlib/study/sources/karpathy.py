@@ -12,8 +12,8 @@ from typing import Any
 from matlib.attacks.attackable import english_stop_words, pieces
 from matlib.attacks.edits import content_pieces, one_letter_edits
 from matlib.augmentations.table import Data
+from matlib.augmentations.text import synonyms_in_wordnet
 from matlib.augmentations.wanted import Wanted
-from matlib.augmentations.words import synonyms_in_wordnet
 from matlib.data.file_hashes import FileHashes
 from matlib.data.karpathy import KarpathyFormatError, find_json, image_files, read_karpathy
 from matlib.data.pairs import ImageTextPairs, OneToMany
