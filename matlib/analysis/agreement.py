@@ -248,8 +248,8 @@ def rank_agreement(
     rows = []
     for (i, first), (j, second) in combinations(enumerate(values), 2):
         found = _interval(float(centre[i, j]), samples[:, i, j], n)
-        rows.append({"first": first, "second": second, "value": found.value, "low": found.low,
-                     "high": found.high, "n_points": n_points, "n": n})  # fmt: skip
+        rows.append({"first": first, "second": second, **found.columns(),
+                     "n_points": n_points, "n": n})  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -330,8 +330,8 @@ def reference_agreement(table: pd.DataFrame) -> pd.DataFrame:
             x, y = (torch.tensor(wide[name].to_numpy(copy=True)) for name in (first, second))
             found = rank_correlation(x, y)
             names_of_row = dict(zip(("property", "measure", "modality"), key, strict=True))
-            rows.append({**names_of_row, "first": first, "second": second, "value": found.value,
-                         "low": found.low, "high": found.high, "n": found.n})  # fmt: skip
+            pair = {"first": first, "second": second}
+            rows.append({**names_of_row, **pair, **found.columns(), "n": found.n})
     columns = ["property", "measure", "modality", "first", "second", "value", "low", "high", "n"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -380,8 +380,8 @@ def calibration(
         found = bootstrap_ratio(total, counts, n_boot=n_boot, seed=seed)
         inside = score[kept].double()
         rows.append({"score_low": float(inside.min()), "score_high": float(inside.max()),
-                     "score": float(inside.mean()), "value": found.value, "low": found.low,
-                     "high": found.high, "n_pairs": int(kept.sum()), "n": found.n})  # fmt: skip
+                     "score": float(inside.mean()), **found.columns(),
+                     "n_pairs": int(kept.sum()), "n": found.n})  # fmt: skip
     return pd.DataFrame(rows)
 
 

@@ -23,7 +23,7 @@ Gain by the set level of each dial: what the fitted model summarises, level by l
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -84,10 +84,9 @@ class Effects:
         Holm's correction runs over all terms but the mean.
         """
         rows = [
-            {"term": term, "value": e.value, "low": e.low, "high": e.high,
-             "p": self.p_values[term], "n": e.n, "unit": e.unit}
+            {"term": term, **e.columns(), "p": self.p_values[term], "n": e.n, "unit": e.unit}
             for term, e in self.estimates.items()
-        ]  # fmt: skip
+        ]
         found = pd.DataFrame(rows)
         tested = found["term"] != "mean"
         found["p_holm"] = math.nan
@@ -275,8 +274,7 @@ def manipulation_check(
             share = abs(found.value) / of if of > 0 else math.inf
             verdict = _verdict(dial == measure, found, share)
             rows.append({"modality": modality, "dial": dial, "measure": measure,
-                         "moved": found.value, "low": found.low, "high": found.high,
-                         "share": share, "is_own": dial == measure,
+                         **found.columns("moved"), "share": share, "is_own": dial == measure,
                          "failed": verdict.startswith("failed"), "verdict": verdict})  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -379,30 +377,28 @@ def gains_of_techniques(runs: pd.DataFrame, reference: str) -> pd.DataFrame:
             continue
         part = part.sort_values("seed")
         first = part.iloc[0]
-        own = _estimate(part["gain"].tolist(), first["gain_low"], first["gain_high"])
         kept = part["clean"].to_numpy() - clean.reindex(part["seed"]).to_numpy()
-        of_clean, of_sga, gap = (
-            _estimate(values, math.nan, math.nan)
-            for values in (kept.tolist(), part["sga_gain"].tolist(), part["gap"].tolist())
-        )
+        own = _estimate(part["gain"], first["gain_low"], first["gain_high"])
         about = ("row", "technique", "augmentation", "modality", "n_train", "n_variants")
         means = ("worst", "sga", "clean", "seconds", "validation", *GAIN_COORDINATES)
         rows.append(
             {
                 **{column: first[column] for column in about},
                 **{column: part[column].astype(float).mean() for column in means},
-                "gain": own.value, "low": own.low, "high": own.high,
-                "sga_gain": of_sga.value, "sga_low": of_sga.low, "sga_high": of_sga.high,
-                "gap": gap.value, "gap_low": gap.low, "gap_high": gap.high,
-                "clean_gain": of_clean.value, "clean_low": of_clean.low,
-                "clean_high": of_clean.high, "n_seeds": own.n_seeds,
+                **own.columns("gain"),
+                **_estimate(part["sga_gain"]).columns("sga_gain", "sga_"),
+                **_estimate(part["gap"]).columns("gap", "gap_"),
+                **_estimate(kept).columns("clean_gain", "clean_"),
+                "n_seeds": own.n_seeds,
             }
-        )  # fmt: skip
+        )
     found = pd.DataFrame(rows)
     return found.sort_values("gain", ascending=False, ignore_index=True) if rows else found
 
 
-def _estimate(values: list[float], low: float, high: float) -> Estimate:
+def _estimate(by_seed: Iterable[float], low: float = math.nan, high: float = math.nan) -> Estimate:
+    """By the rule of intervals; the first seed's interval is what the table has of it."""
+    values = list(by_seed)
     return over_seeds(values, lambda: Estimate(values[0], low, high, 1))
 
 
@@ -443,8 +439,7 @@ def responses_by_dose(runs: pd.DataFrame, *, n_boot: int = 2000, seed: int = 0) 
         for modality, part in runs.groupby("modality"):
             for level, found in _level_means(part, dial, n_boot, seed).items():
                 rows.append({"dial": dial, "modality": modality, "level": level,
-                             "value": found.value, "low": found.low, "high": found.high,
-                             "n": found.n, "unit": found.unit})  # fmt: skip
+                             **found.columns(), "n": found.n, "unit": found.unit})  # fmt: skip
     return pd.DataFrame(rows)
 
 

@@ -127,10 +127,9 @@ def prediction_errors(
     for model, own in miss.items():
         error = bootstrap_mean(own, n_boot=n_boot, seed=seed)
         better = bootstrap_mean(miss["baseline"] - own, n_boot=n_boot, seed=seed)
-        rows.append({"model": model, "error": error.value, "low": error.low, "high": error.high,
-                     "rmse": float(own.square().mean().sqrt()), "better_by": better.value,
-                     "better_low": better.low, "better_high": better.high,
-                     "n": error.n})  # fmt: skip
+        rows.append({"model": model, **error.columns("error"),
+                     "rmse": float(own.square().mean().sqrt()),
+                     **better.columns("better_by", "better_"), "n": error.n})  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -150,7 +149,6 @@ def coordinate_correlations(techniques: pd.DataFrame) -> pd.DataFrame:
     for name in DIALS:
         own = torch.tensor(techniques[name].to_numpy(dtype=float, copy=True))
         found, turned = rank_correlation(own, gain), rank_correlation(-own, gain)
-        rows.append({"coordinate": name, "value": found.value, "low": found.low,
-                     "high": found.high, "p_above": found.p_below, "p_below": turned.p_below,
-                     "n": found.n})  # fmt: skip
+        rows.append({"coordinate": name, **found.columns(), "p_above": found.p_below,
+                     "p_below": turned.p_below, "n": found.n})  # fmt: skip
     return pd.DataFrame(rows)

@@ -88,8 +88,7 @@ def _row(
     measure: tuple[str, str, str], found: Estimate, p_value: float = math.nan, **more: float
 ) -> dict[str, Any]:
     names = dict(zip(("property", "measure", "modality"), measure, strict=True))
-    numbers = {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
-    return {**names, **numbers, "p_value": p_value, **more}
+    return {**names, **found.columns(), "n": found.n, "p_value": p_value, **more}
 
 
 def _is_reference(embedded: VariantEmbeddings) -> bool:

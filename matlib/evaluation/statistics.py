@@ -195,6 +195,14 @@ class Estimate:
         """Trained weights that it speaks of: below three seeds those of the first alone."""
         return self.n if self.unit == "seed" else 1
 
+    def columns(self, value: str = "value", limits: str = "") -> dict[str, float]:
+        """For a row of a table: the estimate as `value`, its interval as `low` and `high`.
+
+        Args:
+            limits: prefix of the names of the two limits.
+        """
+        return {value: self.value, f"{limits}low": self.low, f"{limits}high": self.high}
+
 
 def bootstrap_ratio(
     numerator: Tensor,

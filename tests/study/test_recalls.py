@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -18,11 +19,7 @@ from matlib.study.tables.recalls import Recalls, in_short, shown
 from tests.toys import generator
 
 OWN = torch.arange(30).repeat_interleave(2)
-KEYS = [
-    ("clean", ""),
-    ("pgd", ""),
-    *((a, t) for t in ("bert_true", "typo") for a in ("bert", "sga")),
-]
+KEYS = [("clean", ""), ("pgd", ""), *product(("bert", "sga", "worst"), ("bert_true", "typo"))]
 
 
 class Judged:
@@ -65,7 +62,7 @@ def endpoint(found: Outcomes) -> float:
 
 
 def plainly_worst(found: dict[tuple[str, str], Outcomes], threat: str) -> Outcomes:
-    legal = [each for (_, own), each in found.items() if own in ("", threat)]
+    legal = [each for (a, own), each in found.items() if own in ("", threat) and a != "worst"]
     ranks = [[max(int(getattr(each, side)[q]) for each in legal) for q in range(n)]
              for side, n in (("tr_rank", 30), ("ir_rank", 60))]  # fmt: skip
     return Outcomes(*map(torch.tensor, ranks))
@@ -75,7 +72,7 @@ def plainly_worst(found: dict[tuple[str, str], Outcomes], threat: str) -> Outcom
 @pytest.mark.parametrize("threat", ["bert_true", "typo"])
 def test_worst_is_per_query_over_what_the_threat_allows(n_seeds: int, threat: str) -> None:
     made = study(n_seeds)
-    judged = Recalls(made)
+    judged = Recalls(made, attacks=("pgd", "bert", "sga"))
     found = judged.recall("mat", "worst", threat)
     by_seed = [dict(made.outcomes("mat", s, made.main_judging("test"))) for s in range(n_seeds)]
     wanted = [endpoint(plainly_worst(each, threat)) for each in by_seed]
@@ -112,6 +109,9 @@ def test_every_row_is_read_as_it_was_judged() -> None:
     made.asked.clear()
     in_short(cast(Study, made), "wider").found("base", "clean")
     assert made.asked == [("base", 0, inside(e))]
+    own = made.outcomes("mat", 4, short.otherwise["mat.x"])["worst", "bert_true"]
+    full_suite = Recalls(cast(Study, made), seeds=(4,)).recall("mat", "worst")
+    assert full_suite.value == pytest.approx(endpoint(own))  # the suite's, without a choice
     clean = Recalls(cast(Study, made), attacks=()).recall("mat", "worst")
     assert clean.value == short.recall("mat", "clean").value  # a query may be left as it is
 

@@ -142,7 +142,7 @@ def inside_table(study: Study) -> pd.DataFrame:
             rows.append({
                 "row": row_name(run), **about, "attack": attack,
                 **shown(judged.recall(row_name(run), attack), "recall"),
-                "difference": gain.value, "difference_low": gain.low, "difference_high": gain.high,
+                **gain.columns("difference", "difference_"),
             })  # fmt: skip
     return _table(INSIDE_COLUMNS, rows)
 

@@ -60,16 +60,13 @@ def technique_table(study: Study) -> pd.DataFrame:
 
 def _technique_row(study: Study, run: Run, seed: int) -> dict[str, Any]:
     judged, reference = of_pairs(study, (seed,)), study.profile.reference
-    gain = judged.recall(run.row, WORST, reference=reference)
     validated = Recalls(study, judgings.validating(study.profile.evaluation), (seed,))
     history = study.history(run.row, seed)
     return {
         **about_row(study, run),
         "seed": seed,
         **{attack: judged.level(run.row, attack) for attack in (*PAIRS_ATTACKS, WORST)},
-        "gain": gain.value,
-        "gain_low": gain.low,
-        "gain_high": gain.high,
+        **judged.recall(run.row, WORST, reference=reference).columns("gain", "gain_"),
         "sga_gain": judged.recall(run.row, "sga", reference=reference).value,
         "validation": validated.level(run.row, "joint"),
         "gap": gaps(study, run.row, (seed,))[0],
@@ -191,8 +188,7 @@ def _levels(study: Study, name: str) -> list[dict[str, Any]]:
 def _gain_over(study: Study, name: str, other: str) -> dict[str, Any]:
     """By how much a row keeps more than another one, paired by the seeds that both have."""
     e = _of_seeds_with(study, name, other).recall(name, WORST, reference=other)
-    return {"attack": "gain", "value": e.value, "low": e.low, "high": e.high, "row": name,
-            "n_seeds": e.n_seeds}  # fmt: skip
+    return {"attack": "gain", "row": name, **e.columns(), "n_seeds": e.n_seeds}
 
 
 def _of_seeds_with(study: Study, *names: str) -> Recalls:
