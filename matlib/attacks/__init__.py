@@ -7,6 +7,7 @@ Captions: `WordSubstitution` over a table of `Edit`s (`from_masked_lm`, `from_sy
 Both, on a `Gallery`: `sep_attack`, `co_attack`, `sga`, `dra`, `contrastive_attack` attack every
           pair for itself; `words_attack`, `gallery_attack`, `aimed_at_rest` choose all images
           and all words of the gallery together.
+Without the queries: `Universal`, one perturbation for all images; `hub`, one image added.
 
 Budgets are in 1/255 of the pixel range, pixels in [0, 1]; an `AttackReport` counts what was met.
 """

@@ -24,6 +24,7 @@ from .edits import (
 from .gallery import Gallery as Gallery, TextAttack as TextAttack
 from .gallery_images import JointAscent as JointAscent
 from .gallery_words import WordDescent as WordDescent
+from .hubs import hub as hub
 from .margins import Aim as Aim
 from .multimodal import (
     co_attack as co_attack,
@@ -48,6 +49,7 @@ from .objectives import (
 )
 from .pgd import PGD as PGD
 from .scoring import embed_texts as embed_texts
+from .universal import Universal as Universal
 from .whole_gallery import (
     GalleryBudget as GalleryBudget,
     aimed_at_rest as aimed_at_rest,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from matlib.attacks.apgd import checkpoints
 from matlib.attacks.ascent import AttackReport, Vanished, checked
 from matlib.attacks.balls import Ball, Norm, check_eps, largest
 from matlib.attacks.gallery import Gallery
@@ -32,6 +34,8 @@ class JointAscent:
         norm: `linf` or `l2`.
         momentum: share of the velocity that is kept.
         first_step, last_step: of the ball's radius; between them the step falls by a cosine.
+        schedule: `cosine`, or APGD's (`matlib.attacks.apgd`): steps of twice the radius, halved
+            for the whole gallery, with a return to the best point, where progress stalls.
         width: softness of "highest" among the answers, in units of the model's margins.
         softness: of "failing", in the same unit.
     """
@@ -44,6 +48,7 @@ class JointAscent:
     last_step: float = 0.05
     width: float = 0.3
     softness: float = 1.0
+    schedule: Literal["cosine", "apgd"] = "cosine"
 
     def __post_init__(self) -> None:
         check_eps(self.eps_255, self.norm)
@@ -52,6 +57,8 @@ class JointAscent:
                 "expected n_steps >= 0 and momentum in [0, 1]; "
                 f"got {self.n_steps} and {self.momentum}"
             )
+        if self.schedule not in ("cosine", "apgd"):
+            raise ValueError(f"schedule must be 'cosine' or 'apgd'; got {self.schedule!r}")
         if not (0 < self.last_step <= self.first_step and min(self.width, self.softness) > 0):
             raise ValueError(
                 "expected 0 < last_step <= first_step, and width and softness above 0; got "
@@ -124,14 +131,19 @@ class _Run:
     def ascend(self, point: Tensor, report: AttackReport | None) -> Tensor:
         how, ball = self.how, self.how.ball
         velocity, best, kept = torch.zeros_like(point), (-math.inf, -math.inf), point
+        size: _Falling | _Halving = _Falling(how)
+        if how.schedule == "apgd":
+            size = _Halving(how.n_steps)
         for step in range(how.n_steps):
             gradient, stays, value = self._look(point, first=step == 0)
-            best, kept = max((best, kept), (value, point), key=lambda each: each[0])
+            if step == 0 or value > best:
+                best, kept, there = value, point, (gradient, stays)
+            if size.stalls(step, value, best):
+                point, velocity = kept, torch.zeros_like(point)
+                gradient, stays = there
             velocity = how.momentum * velocity + _at_mean_1(gradient)  # (N, 3, H, W)
             direction = ball.direction(velocity).masked_fill(stays, 0)
-            falls = (1 + math.cos(math.pi * step / how.n_steps)) / 2
-            size = ball.eps * (how.last_step + (how.first_step - how.last_step) * falls)
-            point = ball.project(point + size * direction, self.clean)
+            point = ball.project(point + ball.eps * size.at(step) * direction, self.clean)
         if how.n_steps:
             with torch.no_grad():
                 value, _ = self._value(self._features(point) @ self.text.T)
@@ -180,6 +192,53 @@ class _Run:
         lost = (self.aim.tr * F.softplus(-tr / width)).sum()  # ()
         score = -lost - (self.aim.ir * F.softplus(-ir / width)).sum()
         return (float(failing), float(score.detach())), score
+
+
+class _Falling:
+    """A step that falls by a cosine, as a share of the radius."""
+
+    def __init__(self, how: JointAscent) -> None:
+        self.how = how
+
+    def stalls(self, step: int, value: tuple[float, float], best: tuple[float, float]) -> bool:
+        return False
+
+    def at(self, step: int) -> float:
+        falls = (1 + math.cos(math.pi * step / self.how.n_steps)) / 2
+        return self.how.last_step + (self.how.first_step - self.how.last_step) * falls
+
+
+class _Halving:
+    """APGD's step (Croce & Hein 2020, Algorithm 1), one for the whole gallery.
+
+    At a checkpoint it is halved if fewer than `rho` of the steps since the last one rose, or if
+    it was not halved there and nothing better has been met since.
+    """
+
+    rho = 0.75
+
+    def __init__(self, n_steps: int) -> None:
+        self.share, self.checkpoints = 2.0, checkpoints(n_steps)
+        self.rises, self.last, self.was_halved = 0, 0, True
+        self.before: tuple[float, float] = (-math.inf, -math.inf)
+        self.best_before = self.before
+
+    def stalls(self, step: int, value: tuple[float, float], best: tuple[float, float]) -> bool:
+        """Whether the ascent goes back to the best point; `value` is that after `step` steps."""
+        self.rises += step > 0 and value[1] > self.before[1]
+        self.before = value
+        if step not in self.checkpoints:
+            return False
+        few = self.rises < self.rho * (step - self.last)
+        no_better = not self.was_halved and best <= self.best_before
+        self.was_halved = few or no_better
+        self.rises, self.last, self.best_before = 0, step, best
+        if self.was_halved:
+            self.share, self.before = self.share / 2, best
+        return self.was_halved
+
+    def at(self, step: int) -> float:
+        return self.share
 
 
 def _at_mean_1(gradient: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ from matlib.attacks.apgd import APGD
 from matlib.attacks.balls import MAX_EPS_255
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.gallery import embed_images
-from matlib.attacks.hub import behind, hub
+from matlib.attacks.hubs import behind, hub
 from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
 from matlib.attacks.universal import Universal

@@ -13,7 +13,7 @@ from torch import Tensor
 from matlib.attacks.attacked_gallery import Attacked
 from matlib.attacks.edits import CandidateTable, Edit, n_changed_words
 from matlib.attacks.gallery import Gallery, embed_images, prepared
-from matlib.attacks.gallery_images import JointAscent
+from matlib.attacks.gallery_images import JointAscent, _Halving
 from matlib.attacks.gallery_words import WordChoices, WordDescent, exact, soft
 from matlib.attacks.margins import Aim, margins
 from matlib.attacks.scoring import embed_texts
@@ -318,3 +318,47 @@ def test_the_images_ascend_both_directions() -> None:
     assert found.captions == list(gallery.captions)
     assert after.recall("TR", 1) < before.recall("TR", 1)
     assert after.recall("IR", 1) < before.recall("IR", 1)
+
+
+@settings(max_examples=6)
+@given(counts=counts, seed=seeds, n_steps=st.integers(0, 9))
+def test_apgds_schedule_keeps_the_budget_and_leaves_no_more_than_its_start(
+    counts: list[int], seed: int, n_steps: int
+) -> None:
+    gallery, _ = case(counts, seed)
+    how = JointAscent(4.0, n_steps, schedule="apgd")
+    text = embed_texts(encoder(), gallery.captions)
+    aim = Aim.at(gallery.relevant)
+    start = how.start(gallery.pixels, generator(seed))
+    found = how(encoder(), gallery, start, text, aim)
+    assert float((found - gallery.pixels).abs().max()) <= 4 / 255 + 1e-6
+    left = [recall(gallery, Attacked(each, list(gallery.captions))) for each in (start, found)]
+    assert left[1] <= left[0] + 1e-9
+
+
+def test_apgds_step_is_halved_where_progress_stalls() -> None:
+    """Of 10 steps the paper's checkpoints are 3, 5, 6, 7, ...; scores by hand."""
+    size, best, halved = _Halving(10), (0.0, -9.0), []
+    #         start rises rises rises | falls falls | rises | rises
+    scores = [0.0, 1.0, 2.0, 3.0, 1.0, 0.5, 4.0, 5.0]
+    for step, score in enumerate(scores):
+        best = max(best, (0.0, score))
+        if size.stalls(step, (0.0, score), best):
+            halved.append(step)
+    assert halved == [5] and size.at(7) == 1.0
+    with pytest.raises(ValueError, match="schedule must be"):
+        JointAscent(2.0, 1, schedule="linear")  # type: ignore[arg-type]
+
+
+def test_apgds_schedule_goes_back_to_the_best_point_with_a_smaller_step() -> None:
+    gallery, _ = case([2, 1, 2], 3)
+    text, aim = embed_texts(encoder(), gallery.captions), Aim.at(gallery.relevant)
+    found = [
+        JointAscent(16.0, 12, schedule=schedule)(  # type: ignore[arg-type]
+            encoder(), gallery, gallery.pixels, text, aim
+        )
+        for schedule in ("cosine", "apgd")
+    ]
+    assert not torch.equal(*found)
+    left = [recall(gallery, Attacked(each, list(gallery.captions))) for each in found]
+    assert max(left) < recall(gallery, clean(gallery))

@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 from matlib.attacks.balls import Norm
 from matlib.attacks.gallery import Gallery
-from matlib.attacks.hub import behind, hub
+from matlib.attacks.hubs import behind, hub
 from matlib.attacks.objectives import contrastive
 from matlib.attacks.pgd import PGD
 from matlib.attacks.universal import Universal
