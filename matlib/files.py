@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -87,6 +88,12 @@ def write_durably(path: Path, content: str | bytes) -> None:
                 "Free some space and run the same command again: what is finished is kept",
             ) from error
         raise
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_tree(folder: Path) -> None:

@@ -19,8 +19,9 @@ from matlib.attacks.edits import (
 )
 from matlib.commands.options import AttackOptions
 from matlib.commands.user_data import read_mapping
+from matlib.files import file_hash
 from matlib.models.masked_lm import MaskedLM
-from matlib.study.store.provenance import file_hash, named_weights
+from matlib.study.store.provenance import named_weights
 
 
 def words_identity(options: AttackOptions) -> dict[str, Any]:

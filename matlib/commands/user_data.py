@@ -18,8 +18,9 @@ from matlib.data.images import Fit, Interpolation, decode_image, find_images, on
 from matlib.data.karpathy import KarpathyEntry, read_entries, relevance_of
 from matlib.data.pairs import ImageFiles, ImageTextPairs, n_readers
 from matlib.data.strict import check_whole, read_json
+from matlib.files import file_hash
 from matlib.progress import Progress
-from matlib.study.store.provenance import file_hash, text_hash
+from matlib.study.store.provenance import text_hash
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 

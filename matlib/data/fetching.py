@@ -1,22 +1,19 @@
 """Get what a data set lacks: `python -m matlib data fetch NAME`.
 
-Files are downloaded resumed, bounded and verified; no other module touches the network.
+No other module touches the network, and this one does by curl: an archive of 13 GB must go on in
+the middle, which pooch, fsspec and torch.hub cannot. What comes counts once its sha256 is right.
 """
 
 from __future__ import annotations
 
-import errno
-import http.client
-import json
 import re
 import shutil
+import subprocess
+import tempfile
 import time
-import urllib.error
-import urllib.request
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Literal
 from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
@@ -30,9 +27,9 @@ from matlib.data.manifest import (
     VerifyReport,
     check,
     load_manifest,
-    sha256_of,
     verify,
 )
+from matlib.files import file_hash
 
 Report = Callable[[str], None]
 
@@ -88,8 +85,6 @@ def fetch(
     root.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(root / ".fetch.lock", timeout=0):
-            for stale in root.glob(".unpack-*"):  # of a call that was killed
-                shutil.rmtree(stale)
             for file in lacking:
                 _obtain(root, file, report, keep_archives)
     except Timeout as error:
@@ -125,9 +120,7 @@ def _check_space(
     """Before anything starts. Photographs do not shrink: unpacked, an archive is its size."""
     n_bytes = sum(file.bytes or 0 for file in downloads)
     n_bytes += sum(file.bytes or 0 for file in lacking if file.extract != "none")
-    for file in downloads:
-        part = root / f"{file.path}.part"
-        n_bytes -= part.stat().st_size if part.exists() else 0
+    n_bytes -= sum(_n_bytes(root / f"{file.path}.part") for file in downloads)
     require_space(root, max(n_bytes, 0), name)
 
 
@@ -139,11 +132,12 @@ def _obtain(root: Path, file: RemoteFile, report: Report, keep_archives: bool) -
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         report(f"{file.path}: downloading {file.url}")
+        assert file.bytes is not None and file.sha256 is not None  # or it has no address
         download(file.url, target, file.bytes, file.sha256, report)
-    elif file.extract != "none":
-        _check_archive(root, file)
-    if file.extract != "none":
-        _unpack(root, file, report)
+    if (kind := file.extract) != "none":
+        if not is_ours:
+            _check_archive(root, file)
+        _unpack(root, file, kind, report)
         if is_ours and not keep_archives:
             target.unlink()
 
@@ -155,14 +149,14 @@ def _check_archive(root: Path, file: RemoteFile) -> None:
         raise ManifestError(f"{root}: {status}; delete it and run again")
 
 
-def _unpack(root: Path, file: RemoteFile, report: Report) -> None:
+def _unpack(root: Path, file: RemoteFile, kind: Literal["zip", "tar"], report: Report) -> None:
     """Unpack beside its place, check, and move into place what is not there yet."""
     report(f"{file.path}: unpacking")
-    part = root / f".unpack-{uuid.uuid4().hex}"
+    part = root / ".unpack"
+    shutil.rmtree(part, ignore_errors=True)  # of a call that was killed
     wanted = [path for c in file.provides for path in (c.path, *c.alternatives)]
     try:
-        if file.extract != "none":
-            extract(root / file.path, file.extract, part, wanted)
+        extract(root / file.path, kind, part, wanted)
         for content in file.provides:
             status = check(part, content)
             if not status.is_usable:
@@ -184,87 +178,70 @@ def _tell_what_is_by_hand(
                 report(f"terms: {manifest.terms.strip()}")
 
 
-_CHUNK_BYTES = 1 << 20
-_REPORT_EVERY_S = 2.0
-_RETRIED_STATUS = (408, 416, 425, 429, 500, 502, 503, 504)
-
-
 class DownloadError(RuntimeError):
     """A download that failed for good; the message says what to do."""
 
 
-class _TryAgain(Exception):
-    """The connection broke; what came so far is kept."""
-
-
-# Worth another try; what is left of OSError is trouble with the disk.
-_PASSING = (
-    _TryAgain,
-    urllib.error.URLError,
-    http.client.HTTPException,
-    ConnectionError,
-    TimeoutError,
-)
-
-
-class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(
-        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
-    ) -> urllib.request.Request | None:
-        before, after = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
-        if after not in ("http", "https") or (before == "https" and after == "http"):
-            raise DownloadError(f"{req.full_url} redirects to {newurl}; refused as unsafe")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+SCHEMES = ("https", "http", "file")
+TELL_EVERY_S = 2.0
+NO_SPACE, TOO_LARGE, HTTP_ERROR = 23, 63, 22
+ANEW = (33, 36)
+"""Ends of curl: the server sends no part of a file, or no part that goes on from ours."""
+PASSING = (5, 6, 7, 16, 18, 28, 35, 52, 55, 56, 92, *ANEW)
+"""Ends of curl that are worth another try: no such host for now, a connection that broke, ..."""
+PASSING_STATUS = (408, 416, 425, 429, 500, 502, 503, 504)
 
 
 def download(
     url: str,
     target: Path,
-    n_bytes: int | None = None,
-    sha256: str | None = None,
+    n_bytes: int,
+    sha256: str,
     report: Report = print,
     n_attempts: int = 5,
     wait_s: float = 1.0,
 ) -> None:
     """Save the file at `url` as `target`, which appears only when it is whole and verified.
 
-    What has come so far lies in `<target>.part`; a later call goes on from there if the
-    server still has the same file, and starts anew otherwise.
+    What has come so far lies in `<target>.part`; a later call goes on from there, and begins
+    anew where that leads to another file.
 
     Args:
         url: https, http or file address.
         target: file to make; its folder exists.
-        n_bytes, sha256: what the file must be; None if unknown.
+        n_bytes, sha256: what the file must be.
         report: called with lines for a person.
         n_attempts: tries when a connection breaks.
         wait_s: seconds before the second try, doubled for each further one.
 
     Raises:
-        DownloadError: no answer, wrong size or wrong sha256, or no space on disk.
+        DownloadError: no curl, no answer, wrong size or wrong sha256, or no space on disk.
     """
-    if urlsplit(url).scheme not in ("https", "http", "file"):
+    if urlsplit(url).scheme not in SCHEMES:
         raise DownloadError(f"{url}: only https, http and file addresses are fetched")
     part = target.with_name(target.name + ".part")
     for attempt in range(1, n_attempts + 1):
-        try:
-            _transfer(url, part, n_bytes, sha256 is not None, report)
-            break
-        except (_TryAgain, http.client.HTTPException, OSError) as error:
-            _give_up_if_final(error, url, target, is_last=attempt == n_attempts)
-            report(f"{target.name}: {error}; trying again ({attempt} of {n_attempts - 1})")
-            time.sleep(wait_s * 2 ** (attempt - 1))
-    if sha256 is not None:
-        report(f"{target.name}: checking sha256")
-        found = sha256_of(part)
-        if found != sha256:
-            _discard(part)
+        began = _n_bytes(part)
+        if began < n_bytes:
+            require_space(part.parent, n_bytes - began, target.name)
+            fault, is_passing = _transfer(url, part, n_bytes, report)
+        else:
+            fault, is_passing = "", True
+        if not fault:
+            report(f"{target.name}: checking sha256")
+            fault = _unfit(part, n_bytes, sha256)
+            if not fault:
+                part.replace(target)
+                return
+            part.unlink()
+            is_passing = began > 0  # the beginning was perhaps of another file
+        if attempt == n_attempts or not is_passing:
             raise DownloadError(
-                f"{url}: sha256 is {found}, expected {sha256}; the file at this address has "
-                "changed or was damaged on its way. Nothing was kept; try again, and if it "
-                "repeats, do not use the file"
+                f"{url}: {fault}. Check the connection and run again (it goes on where it "
+                f"stopped), or download the file by hand and save it as {target}"
             )
-    part.replace(target)
-    _stamp(part).unlink(missing_ok=True)
+        report(f"{target.name}: {fault}; trying again ({attempt} of {n_attempts - 1})")
+        time.sleep(wait_s * 2 ** (attempt - 1))
 
 
 def require_space(folder: Path, n_bytes: int, what: str) -> None:
@@ -279,130 +256,90 @@ def require_space(folder: Path, n_bytes: int, what: str) -> None:
         )
 
 
-def _transfer(url: str, part: Path, n_bytes: int | None, has_sha256: bool, report: Report) -> None:
-    """One connection's worth of `part`."""
-    have, validator = _resumable(url, part, has_sha256)
-    if n_bytes is not None and have == n_bytes > 0:
-        return
-    headers = {"User-Agent": "matlib", "Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-        if validator:
-            headers["If-Range"] = validator
-    request = urllib.request.Request(url, headers=headers)
-    opener = urllib.request.build_opener(_SafeRedirects)
-    with opener.open(request, timeout=60) as response:
-        start, total = _extent(response, have)
-        if n_bytes is not None and total is not None and total != n_bytes:
-            raise DownloadError(
-                f"{url}: the server offers {total:,} bytes, expected {n_bytes:,}; the file has "
-                "changed, or the address answers with an error page"
-            )
-        end = n_bytes if total is None else total
-        if end is not None:
-            require_space(part.parent, end - start, part.stem)
-        _write_stamp(url, part, response.headers)
-        if start:
-            report(f"{part.stem}: going on at {_size(start)}")
-        _append(response, part, start, end, report)
+def _transfer(url: str, part: Path, n_bytes: int, report: Report) -> tuple[str, bool]:
+    """Let curl go on with `part`: what went wrong ("" if nothing), and whether it may pass."""
+    if began := _n_bytes(part):
+        report(f"{part.stem}: going on at {_size(began)}")
+    onward = "=https" if urlsplit(url).scheme == "https" else "=http,https"
+    command = [
+        "curl", "--fail", "--location", "--proto", f"={','.join(SCHEMES)}", "--proto-redir", onward,
+        "--continue-at", "-", "--max-filesize", str(n_bytes), "--connect-timeout", "60",
+        "--speed-time", "60", "--silent", "--show-error", "--output", str(part), "--url", url,
+    ]  # fmt: skip
+    with tempfile.TemporaryFile() as said:
+        try:
+            curl = subprocess.Popen(command, stderr=said)
+        except FileNotFoundError:
+            return "the program curl, which downloads, was not found: install it", False
+        try:
+            _watch(curl, part, n_bytes, report)
+        finally:
+            curl.kill()  # only where the waiting was interrupted
+            curl.wait()
+        said.seek(0)
+        text = " ".join(said.read().decode("utf-8", "replace").split())
+    return _outcome(curl.returncode, text or f"curl ended with {curl.returncode}", part, n_bytes)
 
 
-def _resumable(url: str, part: Path, has_sha256: bool) -> tuple[int, str | None]:
-    """(bytes to keep of an earlier try, what the server called that version)."""
-    if not part.exists():
-        return 0, None
-    try:
-        stamp = json.loads(_stamp(part).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        stamp = {}
-    validator = stamp.get("validator") if isinstance(stamp, dict) else None
-    # Without a version from the server and without a hash nobody would see two halves
-    # of different files.
-    if stamp.get("url") != url or not (validator or has_sha256):
-        return 0, None
-    return part.stat().st_size, validator
+def _watch(curl: subprocess.Popen[bytes], part: Path, n_bytes: int, report: Report) -> None:
+    before = _n_bytes(part)
+    while True:
+        try:
+            curl.wait(TELL_EVERY_S)
+            return
+        except subprocess.TimeoutExpired:
+            done = _n_bytes(part)
+        rate = max(done - before, 1) / TELL_EVERY_S
+        report(
+            f"{part.stem}: {_size(done)} of {_size(n_bytes)} ({100 * done / n_bytes:.0f} %), "
+            f"{_size(rate)}/s, about {(n_bytes - done) / rate:.0f} s left"
+        )
+        before = done
+        if done > n_bytes:  # the server did not say how much it sends
+            curl.kill()
 
 
-def _extent(response: Any, have: int) -> tuple[int, int | None]:
-    """(first byte that this answer brings, length of the whole file if told)."""
-    length = response.headers.get("Content-Length")
-    if getattr(response, "status", None) != 206:
-        return 0, int(length) if length is not None else None
-    told = response.headers.get("Content-Range", "")
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", told.strip())
-    if match is None or int(match[1]) != have:
-        raise DownloadError(f"{response.url}: asked for bytes from {have:,}, got {told!r}")
-    return have, None if match[2] == "*" else int(match[2])
-
-
-def _append(source: IO[bytes], part: Path, start: int, end: int | None, report: Report) -> None:
-    began = told = time.monotonic()
-    done = start
-    with part.open("ab" if start else "wb") as output:
-        while chunk := source.read(_CHUNK_BYTES):
-            done += len(chunk)
-            if end is not None and done > end:
-                raise DownloadError(f"{part.stem}: the server sends more than {end:,} bytes")
-            output.write(chunk)
-            now = time.monotonic()
-            if now - told >= _REPORT_EVERY_S or done == end:
-                report(_progress(part.stem, start, done, end, now - began))
-                told = now
-    if end is not None and done < end:
-        raise _TryAgain(f"connection closed after {done:,} of {end:,} bytes")
-
-
-def _progress(name: str, start: int, done: int, end: int | None, seconds: float) -> str:
-    rate = (done - start) / max(seconds, 1e-3)
-    line = f"{name}: {_size(done)}"
-    if end is not None:
-        line += f" of {_size(end)} ({100 * done / max(end, 1):.0f} %)"
-    line += f", {_size(rate)}/s"
-    if end is not None and done < end:
-        line += f", about {(end - done) / max(rate, 1):.0f} s left"
-    return line
-
-
-def _give_up_if_final(error: Exception, url: str, target: Path, is_last: bool) -> None:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+def _outcome(code: int, text: str, part: Path, n_bytes: int) -> tuple[str, bool]:
+    """What an end of curl means, as `_transfer` returns it."""
+    if code == 0 or _n_bytes(part) > n_bytes:
+        return "", True  # what it is, its size and its sha256 tell
+    if code == TOO_LARGE:
+        return (
+            f"the server offers more than the expected {n_bytes:,} bytes: the file has changed, "
+            "or the address answers with an error page"
+        ), False
+    if code == NO_SPACE:
         raise DownloadError(
-            f"no space left on disk for {target}; make room and run again, it goes on from "
-            f"{target.name}.part"
-        ) from error
-    if isinstance(error, urllib.error.HTTPError):
-        error.close()
-        if error.code == 416:  # what we have is no prefix of what is there now
-            _discard(target.with_name(target.name + ".part"))
-        elif error.code not in _RETRIED_STATUS:
-            is_last = True
-    is_passing = isinstance(error, _PASSING) and urlsplit(url).scheme != "file"
-    if is_last or not is_passing:
-        raise DownloadError(
-            f"{url}: {error}. Check the connection and run again (it goes on where it "
-            f"stopped), or download the file by hand and save it as {target}"
-        ) from error
+            f"no space left on disk for {part.stem}, or it cannot be written ({text}); make room "
+            f"and run again, it goes on from {part.name}"
+        )
+    status = re.search(r"error: (\d{3})", text) if code == HTTP_ERROR else None
+    if code in ANEW or (status and status[1] == "416"):
+        part.unlink(missing_ok=True)
+    return text, code in PASSING or (status is not None and int(status[1]) in PASSING_STATUS)
 
 
-def _stamp(part: Path) -> Path:
-    return part.with_name(part.name + ".json")
+def _unfit(part: Path, n_bytes: int, sha256: str) -> str:
+    """Why what has come is not the file; "" if it is."""
+    if (found := _n_bytes(part)) != n_bytes:
+        told = f"{found:,} bytes came, expected {n_bytes:,}"
+    elif (digest := file_hash(part)) != sha256:
+        told = f"sha256 is {digest}, expected {sha256}"
+    else:
+        return ""
+    return (
+        f"{told}; the file at this address has changed, is an error page, or was damaged on its "
+        "way. Nothing was kept"
+    )
 
 
-def _write_stamp(url: str, part: Path, headers: Any) -> None:
-    etag = headers.get("ETag")
-    # A weak ETag ("W/...") does not promise equal bytes, so it cannot serve for If-Range.
-    validator = etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
-    text = json.dumps({"url": url, "validator": validator})
-    _stamp(part).write_text(text, encoding="utf-8")
-
-
-def _discard(part: Path) -> None:
-    part.unlink(missing_ok=True)
-    _stamp(part).unlink(missing_ok=True)
+def _n_bytes(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _size(n_bytes: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if n_bytes < 1024 or unit == "GiB":
+    for unit in ("B", "KiB", "MiB"):
+        if n_bytes < 1024:
             return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
         n_bytes /= 1024
-    raise AssertionError("unreachable")
+    return f"{n_bytes:.1f} GiB"

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from matlib.data.manifest import sha256_of
+from matlib.files import file_hash
 
 RACY_NS = 2 * 10**9
 """A file that was written less than this before it was read may be written again within the same
@@ -61,7 +61,7 @@ class FileHashes:
         if known is not None and known[0] == signature:
             return *known, True
         is_settled = max(signature[1:3]) + RACY_NS < began
-        return signature, sha256_of(path), is_settled
+        return signature, file_hash(path), is_settled
 
     def _keep(self) -> None:
         if self._kept_in is None:

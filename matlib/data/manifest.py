@@ -6,7 +6,6 @@ Presence, bytes, sha256 and file counts are compared; `matlib.data.fetching` get
 from __future__ import annotations
 
 import datetime
-import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from matlib.data.strict import UnreadableError, read_yaml
+from matlib.files import file_hash
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "data_manifests"
 
@@ -87,6 +87,8 @@ class RemoteFile(_Strict):
     def _is_reachable(self) -> Self:
         if self.url is None and not self.manual:
             raise ValueError(f"{self.path}: a file without url needs `manual` instructions")
+        if self.url is not None and (self.bytes is None or self.sha256 is None):
+            raise ValueError(f"{self.path}: what is downloaded is checked by bytes and sha256")
         if (self.extract == "none") == bool(self.provides):
             raise ValueError(f"{self.path}: `provides` belongs to archives, and to each of them")
         return self
@@ -167,8 +169,6 @@ def load_manifest(name: str, manifests: Path = MANIFESTS) -> Manifest:
     return manifest
 
 
-_CHUNK_BYTES = 1 << 20
-
 State = Literal[
     "ok", "unverified", "missing", "wrong kind", "wrong size", "wrong sha256", "too few files"
 ]
@@ -202,14 +202,6 @@ class VerifyReport:
     def is_complete(self) -> bool:
         return all(status.is_usable for status in self.statuses)
 
-    def require_complete(self) -> None:
-        """Raises ManifestError with every status if anything is missing or wrong."""
-        if not self.is_complete:
-            raise ManifestError(
-                f"{self}\n`python -m matlib data fetch {self.name}` gets what is missing; "
-                "delete what is wrong first"
-            )
-
     def __str__(self) -> str:
         verdict = "complete" if self.is_complete else "NOT complete"
         lines = [f"{self.name} in {self.root}: {verdict}", *map(str, self.statuses)]
@@ -224,8 +216,7 @@ def verify(name: str, root: Path, manifests: Path = MANIFESTS) -> VerifyReport:
         root: folder of this data set.
 
     Returns:
-        A report with every part's status; it raises for no missing or wrong file (call
-        `require_complete()` for that).
+        A report with every part's status; it raises for no missing or wrong file.
     """
     manifest = load_manifest(name, manifests)
     wanted = [content for file in manifest.files for content in file.contents]
@@ -249,7 +240,7 @@ def check(root: Path, content: Content) -> FileStatus:
         return FileStatus(place, "wrong size", f"{n_bytes:,} bytes, expected {content.bytes:,}")
     if content.sha256 is None:
         return FileStatus(place, "unverified", f"{n_bytes:,} bytes, no sha256 known")
-    sha256 = sha256_of(path)
+    sha256 = file_hash(path)
     if sha256 != content.sha256:
         return FileStatus(place, "wrong sha256", f"{sha256}, expected {content.sha256}")
     return FileStatus(place, "ok", f"{n_bytes:,} bytes")
@@ -269,12 +260,3 @@ def _check_folder(path: Path, place: str, content: Content) -> FileStatus:
 def _visible_files(folder: Path) -> Iterator[Path]:
     # Thumbs and .DS_Store that a desktop adds are no part of the data.
     return (p for p in folder.iterdir() if p.is_file() and not re.match(r"\.|Thumbs\.db$", p.name))
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file of any size."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -113,14 +113,14 @@ def test_zip_links_and_devices_are_refused(tmp_path: Path, mode: int) -> None:
         extract(path, "zip", tmp_path / "out")
 
 
-def test_no_mode_of_the_archive_is_applied(tmp_path: Path) -> None:
+def test_no_special_mode_of_the_archive_is_applied(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
     with tarfile.open(path, "w") as archive:
         info = tarfile.TarInfo("run.sh")
         info.mode = 0o4777
         archive.addfile(info, io.BytesIO(b""))
     extract(path, "tar", tmp_path / "out")
-    assert (tmp_path / "out/run.sh").stat().st_mode & 0o7111 == 0
+    assert (tmp_path / "out/run.sh").stat().st_mode & 0o7022 == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -138,7 +138,7 @@ def test_decompression_bomb_stops_at_the_bound(tmp_path: Path, kind: Kind) -> No
     archive = make(kind, tmp_path / "x", [("a", bytes(3000)), ("b", bytes(3000))])
     with pytest.raises(ArchiveError, match="decompression bomb"):
         extract(archive, kind, tmp_path / "out", max_bytes=5999)
-    assert sum(map(len, files_below(tmp_path / "out").values())) <= 5999
+    assert files_below(tmp_path / "out") == {}
     assert extract(archive, kind, tmp_path / "fits", max_bytes=6000) == 2
 
 

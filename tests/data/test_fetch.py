@@ -210,7 +210,7 @@ def test_archive_that_escapes_is_refused_and_leaves_nothing(tiny: Tiny, server: 
 
 
 def test_leftovers_of_a_killed_call_are_cleared(tiny: Tiny) -> None:
-    (tiny.root / ".unpack-killed/images").mkdir(parents=True)
+    (tiny.root / ".unpack/images").mkdir(parents=True)
     assert tiny.fetch().is_complete and tiny.names() == ["d.json", "images"]
 
 
@@ -220,8 +220,8 @@ def test_disk_space_is_checked_before_anything_starts(
     asked: list[int] = []
     monkeypatch.setattr(module, "require_space", lambda root, n_bytes, what: asked.append(n_bytes))
     tiny.manifest["files"][1]["bytes"] = 10**6
-    with pytest.raises(DownloadError, match="expected 1,000,000"):
-        tiny.fetch()
+    monkeypatch.setattr(module, "_obtain", lambda *_: None)
+    tiny.fetch()
     # Each archive once as it is and once unpacked.
     assert asked == [2 * (len(tiny.captions) + 10**6)]
 

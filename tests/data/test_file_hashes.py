@@ -35,7 +35,7 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         return sha(path.read_bytes())
 
     monkeypatch.setattr(file_hashes, "RACY_NS", -(10**18))
-    monkeypatch.setattr(file_hashes, "sha256_of", counted)
+    monkeypatch.setattr(file_hashes, "file_hash", counted)
     return read
 
 

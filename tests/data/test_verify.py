@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from matlib.data.manifest import Content, ManifestError, check, sha256_of, verify
+from matlib.data.manifest import Content, check, verify
 from tests.data.test_manifest import save, with_file
 
 TEXT = b"five words, no more, here"
@@ -61,25 +61,17 @@ def test_file_in_place_of_a_folder_and_the_reverse_are_wrong(tmp_path: Path) -> 
     assert check(tmp_path, JSON).state == "wrong kind"
 
 
-def test_hash_equals_hashlib_across_chunks(tmp_path: Path) -> None:
-    data = bytes(range(256)) * 10_000
-    put(tmp_path / "big", data)
-    assert sha256_of(tmp_path / "big") == hashlib.sha256(data).hexdigest()
-
-
-def test_report_shows_every_part_and_require_complete_raises_it(tmp_path: Path) -> None:
+def test_report_shows_every_part(tmp_path: Path) -> None:
     manifests = tmp_path / "m"
     manifests.mkdir()
     save(manifests, with_file(bytes=len(TEXT), sha256=SHA))
     report = verify("tiny", tmp_path / "data", manifests)
     assert not report.is_complete and "missing        a.json" in str(report)
-    with pytest.raises(ManifestError, match=r"NOT complete(.|\n)*data fetch tiny"):
-        report.require_complete()
     put(tmp_path / "data/a.json")
-    verify("tiny", tmp_path / "data", manifests).require_complete()
+    assert verify("tiny", tmp_path / "data", manifests).is_complete
     put(tmp_path / "data/a.json", TEXT.upper())
-    with pytest.raises(ManifestError, match=r"wrong sha256 +a\.json"):
-        verify("tiny", tmp_path / "data", manifests).require_complete()
+    report = verify("tiny", tmp_path / "data", manifests)
+    assert "NOT complete" in str(report) and "wrong sha256   a.json" in str(report)
 
 
 def test_generated_data_are_always_complete(tmp_path: Path) -> None:

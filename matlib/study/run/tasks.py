@@ -14,6 +14,7 @@ import itertools
 import os
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import suppress
@@ -278,7 +279,9 @@ def make_rows(study: Study, data: Path | None, rows: Rows, workers: int, say: Sa
             study.make(node)
         return
     say(f"{n} artefacts to make, {workers} at a time, one thread each")
-    with TemporaryDirectory(prefix="matlib-") as slots:
+    with TemporaryDirectory(prefix="matlib-") as slots, warnings.catch_warnings():
+        # said of a worker that has grown and is started anew
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs")
         gpus = torch.cuda.device_count()
         pool = get_reusable_executor(
             workers, reuse=False, env=ONE_THREAD, initializer=_open,

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from matlib.files import file_hash
 from matlib.study.identity.reached import Code
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[3]
@@ -68,12 +69,6 @@ def _strings(value: Any) -> Iterator[str]:
 def text_hash(text: str) -> str:
     """sha256 of `text` in UTF-8, hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def file_hash(path: Path) -> str:
-    """sha256 of a file's bytes, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def named_weights(name_or_place: str) -> str:

@@ -22,13 +22,19 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from matlib.files import check_space, sync_folder, sync_tree, whole_or_nothing, write_durably
+from matlib.files import (
+    check_space,
+    file_hash,
+    sync_folder,
+    sync_tree,
+    whole_or_nothing,
+    write_durably,
+)
 from matlib.progress import note
 from matlib.study.store.provenance import (
     canonical_json,
     checkout_state,
     code_hash,
-    file_hash,
     text_hash,
     versions,
 )
