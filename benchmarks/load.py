@@ -88,8 +88,7 @@ def scenes_load(n_images: int, captions_per_image: int, shape: SmallModel | None
 def demo_shape() -> SmallModel:
     """The model of the demo profile."""
     profile = load_profile("demo")
-    shape = profile.model.shape
-    return SmallModel(image_size=profile.dataset.image_size, **shape)
+    return profile.model.shape(profile.dataset.image_size)
 
 
 def edit_table(captions: list[str], n: int = EDITS_PER_WORD) -> Table:

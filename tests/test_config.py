@@ -5,8 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from matlib.models.masked_lm_training import MaskedLMConfig
+from matlib.models.small import SmallModel
+from matlib.study.profile.parts import MaskedLanguageModel, Model, Training
 from matlib.study.profile.profile import PROFILES, ProfileError, load_profile, profile_names
 from matlib.study.profile.rows import Intervention, Run
+from matlib.training.schedule import Schedule
 
 SMOKE = yaml.safe_load((PROFILES / "smoke.yaml").read_text())
 
@@ -200,3 +204,10 @@ def test_rows_are_named_by_their_options_and_the_experiment_has_every_setting() 
     runs = Intervention(levels=(0, 0.5, 1)).runs()
     assert len({run.row for run in runs}) == 54
     assert runs[1].row == "mat+.dialled.text-a0-d0-s0.5"
+
+
+def test_a_part_of_a_profile_has_the_defaults_of_what_it_becomes() -> None:
+    assert Model().shape(64) == SmallModel(image_size=64)
+    assert MaskedLanguageModel().training() == MaskedLMConfig()
+    assert Training(n_steps=2, batch_size=4, lr=0.1).schedule() == Schedule(2, 4, 0.1)
+    assert Training(n_steps=2, batch_size=4, lr=0.1).schedule(lr=0.2) == Schedule(2, 4, 0.2)

@@ -59,7 +59,7 @@ def _small_shape(weights: Path, profile: str) -> SmallModel:
     chosen = load_profile(profile)
     if chosen.model.kind != "small":
         raise ValueError(f"profile {profile!r} has no small model but {chosen.model.name}")
-    return SmallModel(image_size=chosen.dataset.image_size, **chosen.model.shape)
+    return chosen.model.shape(chosen.dataset.image_size)
 
 
 def _small_settings(weights: Path, profile: str) -> Settings:

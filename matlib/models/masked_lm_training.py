@@ -29,13 +29,13 @@ class MaskedLMConfig:
             BERT-Attack reads predictions at *unmasked* words, so those get more practice).
     """
 
-    width: int = 128
+    width: int = 96
     layers: int = 2
     heads: int = 4
     vocab_size: int = 2000
-    n_steps: int = 400
+    n_steps: int = 600
     batch_size: int = 128
-    lr: float = 1e-3
+    lr: float = 2e-3
     mask_rate: float = 0.25
     max_tokens: int = 64
 

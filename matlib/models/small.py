@@ -38,9 +38,9 @@ class SmallModel:
 
     image_size: int = 64
     patch_size: int = 16
-    image_width: int = 192
+    image_width: int = 128
     image_layers: int = 4
-    text_width: int = 128
+    text_width: int = 96
     text_layers: int = 2
     context_length: int = 32
     head_width: int = 32

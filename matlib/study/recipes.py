@@ -7,11 +7,10 @@ from typing import Any
 
 from matlib.augmentations.table import TECHNIQUES
 from matlib.defences.defence import Contrastive, Defence, PairWeights
-from matlib.defences.table import defence
 from matlib.evaluation.statistics import MIN_SEEDS_FOR_INTERVAL
 from matlib.study.profile.parts import TrainAttack, Training
 from matlib.study.profile.profile import Profile
-from matlib.study.profile.rows import Run
+from matlib.study.profile.rows import Run, row_defence
 from matlib.training.schedule import Schedule
 
 
@@ -99,7 +98,7 @@ def defence_of(run: Run) -> Defence:
         ValueError: shares of pairs for a defence whose loss is not on pairs, or an image step
             for one that does not ascend CLIP's loss.
     """
-    how = defence(run.defence)
+    how = row_defence(run.defence)
     if run.order is not None:
         how = replace(how, order=run.order)
     if run.image_step is not None:
@@ -119,20 +118,15 @@ def defence_of(run: Run) -> Defence:
 
 def attacks_anything(run: Run) -> bool:
     """Whether training under this run needs an inner attack."""
-    how = defence(run.defence)
+    how = row_defence(run.defence)
     return how.attacks_image or how.attacks_text
 
 
 def schedule_of(phase: Training, run: Run | None = None) -> Schedule:
     """How long and how fast to train, with the run's own learning rate and averaging."""
-    own: dict[str, Any] = {}
-    if run is not None and run.lr is not None:
-        own["lr"] = run.lr
-    if run is not None and run.ema_decay is not None:
-        own["ema_decay"] = run.ema_decay
-    if run is not None and run.weight_decay is not None:
-        own["weight_decay"] = run.weight_decay
-    return Schedule(**{**phase.model_dump(exclude={"validate_every"}), **own})
+    options = ("lr", "ema_decay", "weight_decay")
+    own = {name: value for name in options if (value := getattr(run, name, None)) is not None}
+    return phase.schedule(**own)
 
 
 def train_attack_of(profile: Profile, run: Run) -> TrainAttack:

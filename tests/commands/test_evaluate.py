@@ -9,7 +9,7 @@ import pytest
 from matlib.cli import main
 from matlib.commands import evaluate as evaluate_module
 from matlib.evaluation.robustness import Evaluation
-from matlib.models.small import SmallModel, build_small
+from matlib.models.small import build_small
 from matlib.study.profile.profile import load_profile
 from matlib.study.tables.results import ROBUSTNESS_COLUMNS
 from matlib.training.checkpoint import save_weights
@@ -18,9 +18,8 @@ from matlib.training.checkpoint import save_weights
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     profile = load_profile("smoke")
-    shape = profile.model.model_dump(exclude={"kind", "name", "pretrained"})
     path = tmp_path_factory.mktemp("own") / "robust.safetensors"
-    encoder = build_small(SmallModel(image_size=profile.dataset.image_size, **shape), seed=3)
+    encoder = build_small(profile.model.shape(profile.dataset.image_size), seed=3)
     save_weights(encoder, path)
     return path
 
@@ -96,8 +95,7 @@ def test_another_model_under_the_same_name_is_refused(
 ) -> None:
     """Weights are known by their content, in a file without an ending too."""
     profile = load_profile("smoke")
-    shape = profile.model.model_dump(exclude={"kind", "name", "pretrained"})
-    other = build_small(SmallModel(image_size=profile.dataset.image_size, **shape), seed=4)
+    other = build_small(profile.model.shape(profile.dataset.image_size), seed=4)
     save_weights(other, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     assert main(_arguments(Path(name), results)) == 1

@@ -38,7 +38,8 @@ def pixels_of(shape: SmallModel) -> torch.Tensor:
 
 
 def test_the_default_towers_draw_the_weights_that_they_always_drew() -> None:
-    assert digest(build_small(SmallModel(image_size=32, image_width=32), 3)) == "52d8fd9f62aa3cf0"
+    shape = SmallModel(image_size=32, image_width=32, text_width=128)
+    assert digest(build_small(shape, 3)) == "52d8fd9f62aa3cf0"
 
 
 @each_shape

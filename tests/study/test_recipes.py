@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +31,13 @@ def test_a_run_without_choices_is_the_defence_itself() -> None:
     assert train_attack_of(SMOKE, run) == SMOKE.train_attack
     assert SMOKE.finetune is not None
     assert schedule_of(SMOKE.finetune, run).lr == SMOKE.finetune.lr
+
+
+def test_a_row_on_true_words_has_the_defence_that_it_is_named_after() -> None:
+    how = defence_of(Run(defence="mat-valid"))
+    assert how == replace(defence("mat"), name="mat-valid")
+    with pytest.raises(ValueError, match="unknown defence 'nothing-valid'; known: clean"):
+        Run(defence="nothing-valid")
 
 
 def test_choices_reach_the_defence_its_schedule_and_its_attack() -> None:

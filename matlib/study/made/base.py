@@ -15,10 +15,9 @@ from matlib.defences.inner_attack import Candidates, InnerAttack
 from matlib.defences.table import defence
 from matlib.models import opening
 from matlib.models.masked_lm import MaskedLM, train_masked_lm
-from matlib.models.masked_lm_training import MaskedLMConfig
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.settings import Settings
-from matlib.models.small import SmallModel, build_small
+from matlib.models.small import build_small
 from matlib.progress import Progress
 from matlib.study.context import Context, Node
 from matlib.study.identity.makers import makes
@@ -43,17 +42,13 @@ def masked_lm(study: Context) -> Node[MaskedLM] | None:
         return None
 
     def make(folder: Path) -> None:
-        shape = MaskedLMConfig(
-            width=config.width,
-            layers=config.layers,
-            n_steps=config.n_steps,
-            batch_size=config.batch_size,
-            lr=config.lr,
-        )
         with Progress("train masked LM", config.n_steps) as progress:
             corpus = study.source.corpus(config.n_captions)
             model = train_masked_lm(
-                corpus, shape, 0, lambda _, loss: progress.advance(1, f"loss {loss:.2f}")
+                corpus,
+                config.training(),
+                0,
+                lambda _, loss: progress.advance(1, f"loss {loss:.2f}"),
             )
         model.save(folder)
 
@@ -106,9 +101,8 @@ def fresh(study: Context, seed: int = 0) -> OpenClipEncoder:
     if model.kind == "open_clip":
         return opening.open(model.name, model.pretrained or None, study.device, rest=model.rest)
     data = study.profile.dataset
-    shape = SmallModel(image_size=data.image_size, **model.shape)
     settings = Settings(image_mode=data.image_mode, interpolation=data.interpolation)
-    return build_small(shape, seed, settings).to(study.device)
+    return build_small(model.shape(data.image_size), seed, settings).to(study.device)
 
 
 def weights_in(study: Context) -> Callable[[Artefact], OpenClipEncoder]:

@@ -38,7 +38,7 @@ from matlib.study.made.candidates import (
 from matlib.study.made.judgings import judging_config, make_suite, moves_of, validating
 from matlib.study.made.pairs import about_pairs, choices_of, generated, variants
 from matlib.study.profile.parts import TrainAttack
-from matlib.study.profile.rows import Run
+from matlib.study.profile.rows import Run, library_name
 from matlib.study.recipes import (
     attacks_anything,
     defence_of,
@@ -89,7 +89,7 @@ def defended(study: Context, run: Run, seed: int) -> Node[OpenClipEncoder]:
         "validation": tables(study, "val", measured.threats) if every else None,
         "pairs": generated(study, run, seed),
     }
-    chosen = (*choices_of(study, run), how.name)
+    chosen = (*choices_of(study, run), library_name(run.defence))
     if every:
         chosen = (*chosen, "validated", *moves_of(measured))
     return study.node(

@@ -15,12 +15,14 @@ from pydantic import (
     model_validator,
 )
 
+from matlib.attacks.ascent import ScaleViews
 from matlib.attacks.balls import check_eps
 from matlib.augmentations.table import Data
 from matlib.data.images import Fit, Interpolation
+from matlib.models.masked_lm_training import MaskedLMConfig
 from matlib.models.settings import model_config
-from matlib.models.small import ImageTower, TextTower
-from matlib.training.schedule import Schedule
+from matlib.models.small import ImageTower, SmallModel, TextTower
+from matlib.training.schedule import Precision, Schedule
 
 Threat = Literal["bert_true", "typo", "bert_free"]
 HeldOutThreat = Literal["true_held_out", "typo_held_out"]
@@ -105,16 +107,18 @@ class Model(Part):
     """A small open_clip model from its shape, or any open_clip model by name."""
 
     kind: Literal["small", "open_clip"] = "small"
-    image_tower: ImageTower = "vit"
-    text_tower: TextTower = "causal"
-    patch_size: int = Field(default=16, ge=1, le=512)
-    image_width: Width = 128
-    image_layers: Layers = 4
-    text_width: Width = 96
-    text_layers: Layers = 2
-    context_length: int = Field(default=32, ge=3, le=4096, description="tokens")
-    head_width: Width = 32
-    embed_dim: Width = 128
+    image_tower: ImageTower = SmallModel.image_tower
+    text_tower: TextTower = SmallModel.text_tower
+    patch_size: int = Field(default=SmallModel.patch_size, ge=1, le=512)
+    image_width: Width = SmallModel.image_width
+    image_layers: Layers = SmallModel.image_layers
+    text_width: Width = SmallModel.text_width
+    text_layers: Layers = SmallModel.text_layers
+    context_length: int = Field(
+        default=SmallModel.context_length, ge=3, le=4096, description="tokens"
+    )
+    head_width: Width = SmallModel.head_width
+    embed_dim: Width = SmallModel.embed_dim
     name: str = ""
     pretrained: str = Field(default="", description="tag, checkpoint file or folder")
     rest: str = Field(default="", description="the weights that `pretrained` stems from")
@@ -155,10 +159,10 @@ class Model(Part):
         found: dict[str, Any] = handler(self)
         return {key: value for key, value in found.items() if key != "rest" or value}
 
-    @property
-    def shape(self) -> dict[str, Any]:
-        """What `SmallModel` takes, beside the size of the images."""
-        return self.model_dump(exclude={"kind", "name", "pretrained", "rest"})
+    def shape(self, image_size: int) -> SmallModel:
+        """The shape of a small model for images of that size."""
+        own = self.model_dump(exclude={"kind", "name", "pretrained", "rest"})
+        return SmallModel(image_size=image_size, **own)
 
 
 class MaskedLanguageModel(Part):
@@ -167,11 +171,11 @@ class MaskedLanguageModel(Part):
     kind: Literal["small", "pretrained"] = "small"
     name: str = ""
     n_captions: int = Field(default=20_000, ge=1, le=100_000_000)
-    width: Width = 96
-    layers: Layers = 2
-    n_steps: Steps = 600
-    batch_size: int = Field(default=128, ge=1, le=1_000_000)
-    lr: float = Field(default=2e-3, gt=0, le=1)
+    width: Width = MaskedLMConfig.width
+    layers: Layers = MaskedLMConfig.layers
+    n_steps: Steps = MaskedLMConfig.n_steps
+    batch_size: int = Field(default=MaskedLMConfig.batch_size, ge=1, le=1_000_000)
+    lr: float = Field(default=MaskedLMConfig.lr, gt=0, le=1)
 
     @model_validator(mode="after")
     def _named(self) -> MaskedLanguageModel:
@@ -179,9 +183,14 @@ class MaskedLanguageModel(Part):
             raise ValueError(
                 "masked_lm.kind pretrained needs masked_lm.name, and kind small takes none"
             )
-        if self.width % 4:
-            raise ValueError(f"width {self.width} does not divide into 4 heads")
+        heads = MaskedLMConfig.heads
+        if self.width % heads:
+            raise ValueError(f"width {self.width} does not divide into {heads} heads")
         return self
+
+    def training(self) -> MaskedLMConfig:
+        """Shape and training of a small one."""
+        return MaskedLMConfig(**self.model_dump(exclude={"kind", "name", "n_captions"}))
 
 
 class Training(Part):
@@ -190,12 +199,20 @@ class Training(Part):
     n_steps: Steps
     batch_size: int = Field(ge=2, le=1_000_000)
     lr: float = Field(gt=0, le=1)
-    weight_decay: float = Field(default=0.01, ge=0, le=1000)
-    warmup: float = Field(default=0.1, ge=0, lt=1, description="share of the steps to the peak")
-    checkpoint_every: int = Field(default=50, ge=1, description="steps; changes no number")
-    micro_batches: int = Field(default=1, ge=1, description="parts of a batch, to save memory")
-    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
-    ema_decay: float = Field(default=0.0, ge=0, lt=1, description="0: no weight averaging")
+    weight_decay: float = Field(default=Schedule.weight_decay, ge=0, le=1000)
+    warmup: float = Field(
+        default=Schedule.warmup, ge=0, lt=1, description="share of the steps to the peak"
+    )
+    checkpoint_every: int = Field(
+        default=Schedule.checkpoint_every, ge=1, description="steps; changes no number"
+    )
+    micro_batches: int = Field(
+        default=Schedule.micro_batches, ge=1, description="parts of a batch, to save memory"
+    )
+    mixed_precision: Precision = Schedule.mixed_precision
+    ema_decay: float = Field(
+        default=Schedule.ema_decay, ge=0, lt=1, description="0: no weight averaging"
+    )
     validate_every: int = Field(
         default=0, ge=0,
         description="steps between measurements on validation pairs, the best of which gives "
@@ -204,9 +221,17 @@ class Training(Part):
 
     @model_validator(mode="after")
     def _trains(self) -> Training:
-        # refuses what no loop could train by, such as micro-batches of unequal size
-        Schedule(**self.model_dump(exclude={"validate_every"}))
+        self.schedule()  # refuses what no loop could train by, as micro-batches of unequal size
         return self
+
+    def schedule(self, **changes: float) -> Schedule:
+        """What the loop trains by.
+
+        Args:
+            changes: other values of some fields.
+        """
+        own = self.model_dump(exclude={"validate_every"})
+        return Schedule(**{**own, **changes})
 
 
 class Budget(Part):
@@ -249,12 +274,12 @@ class EvaluationConfig(Budget):
     )
     slow_under: tuple[Threat, ...] | None = Field(
         default=None,
-        description="text threats under which Co-Attack and APGD judge too; null: all",
+        description="text threats under which the slow attacks judge too; null: all",
     )
     held_out: Annotated[tuple[HeldOutThreat, ...], Distinct] = Field(
         default=(), description="edits of kinds that no defence trains on, judged on their own"
     )
-    sga_scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = (0.5, 0.75, 1.25, 1.5)
+    sga_scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = ScaleViews.scales
     unimodal_eps_255: float = Field(
         default=2.0, description="C1: image budget at which PGD alone leaves 30-60 % of recall"
     )

@@ -5,6 +5,7 @@ What is studied about pairs: the controlled experiment, and what generates pairs
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from pydantic import (
 )
 
 from matlib.augmentations.table import TECHNIQUES
+from matlib.defences.defence import Defence
 from matlib.defences.inner_attack import AttackOrder
 from matlib.defences.table import DEFENCES
 from matlib.study.profile.parts import Distinct, Part, Seeds, Steps, Threat
@@ -35,6 +37,26 @@ OPTIONS = {
     "vendi": "v",
 }  # fmt: skip
 """Options of the pairs -> the letter that they have in a row's name."""
+
+
+ON_TRUE_WORDS = "-valid"
+"""End of the name of a row that has another's defence, on candidates that keep captions true."""
+
+
+def library_name(name: str) -> str:
+    """The entry of `DEFENCES` behind the defence of a row: `mat` behind `mat-valid`."""
+    stem = name.removesuffix(ON_TRUE_WORDS)
+    return stem if name not in DEFENCES and stem in DEFENCES else name
+
+
+def row_defence(name: str) -> Defence:
+    """The defence of a row, under the row's name for it.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    found = DEFENCES.choose(library_name(name))
+    return found if found.name == name else replace(found, name=name)
 
 
 class SetLevels(Part):
@@ -160,12 +182,10 @@ class Run(Part):
 
     @model_validator(mode="after")
     def _known(self) -> Run:
-        if self.defence not in DEFENCES:
-            raise ValueError(f"unknown defence {self.defence!r}; known: {', '.join(DEFENCES)}")
         shares = (self.mixed_pairs or 0.0) + (self.clean_pairs or 0.0)
         if shares > 1:
             raise ValueError(f"mixed_pairs and clean_pairs are shares of 1; got {shares:g} in all")
-        needs = DEFENCES[self.defence].uses_one_to_many
+        needs = row_defence(self.defence).uses_one_to_many
         if needs != (self.augmentation != "none"):
             raise ValueError(
                 f"{self.defence} {'needs' if needs else 'takes no'} augmentation; "

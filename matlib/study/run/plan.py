@@ -11,16 +11,15 @@ from pathlib import Path
 import torch
 
 from matlib.data.pairs import GIBIBYTE, image_budget
-from matlib.defences.table import defence
 from matlib.models import opening
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.opening import settings_of
-from matlib.models.small import SmallModel, build_small
+from matlib.models.small import build_small
 from matlib.study.arithmetic import one_thread
 from matlib.study.made.judgings import Judging, full, judgings_of, validating
 from matlib.study.made.models import defended
 from matlib.study.profile.profile import Profile
-from matlib.study.profile.rows import Run
+from matlib.study.profile.rows import Run, row_defence
 from matlib.study.recipes import (
     defence_of,
     n_variants_of,
@@ -247,7 +246,7 @@ def _add_sizes(found: Plan, profile: Profile, encoder: OpenClipEncoder) -> None:
     image_sets = {1, *(n_variants_of(profile, run) for run in profile.every_run
                        if run.modality in ("image", "both"))}  # fmt: skip
     images = max(data.n_train * max(image_sets), data.n_base)
-    copies = 4 + any(defence(run.defence).needs_reference for run in profile.every_run)
+    copies = 4 + any(row_defence(run.defence).needs_reference for run in profile.every_run)
     batch = phase.batch_size / phase.micro_batches if phase else 32
     half = 0.5 if phase and phase.mixed_precision != "no" else 1.0
     model = copies * weights + batch * half * activation_bytes(encoder, 2)
@@ -289,8 +288,7 @@ def _encoder(profile: Profile, device: str) -> OpenClipEncoder:
     if model.kind == "open_clip":
         settings = settings_of(model.name, model.pretrained or None, model.rest)
         return opening.open(model.name, None, device, settings=settings)
-    shape = model.shape
-    return build_small(SmallModel(image_size=profile.dataset.image_size, **shape), 0).to(device)
+    return build_small(model.shape(profile.dataset.image_size), 0).to(device)
 
 
 def _device_name(device: str) -> str:

@@ -8,12 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from matlib.defences.table import defence
 from matlib.evaluation.retrieval import Outcomes, chance_recall
 from matlib.evaluation.robustness import WORST, key_of
 from matlib.study.made.judgings import HELD_OUT_ATTACKS, TRANSFER_ATTACKS, GalleryName
 from matlib.study.made.transfer import sources, subjects, transferred
-from matlib.study.profile.rows import Run
+from matlib.study.profile.rows import Run, row_defence
 from matlib.study.recipes import inside_seeds_of, row_name, schedule_of
 from matlib.study.study import Study
 from matlib.study.tables.recalls import Recalls, in_short, shown
@@ -226,7 +225,7 @@ def described(study: Study, run: Run) -> tuple[str, str, str]:
     """
     profile = study.profile
     assert profile.finetune is not None
-    how, steps = defence(run.defence), profile.train_attack.pgd_steps
+    how, steps = row_defence(run.defence), profile.train_attack.pgd_steps
     plain = schedule_of(profile.finetune)
     found = [
         (choice, str(value), str(default))

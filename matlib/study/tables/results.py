@@ -16,14 +16,13 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from matlib.defences.table import defence
 from matlib.evaluation.retrieval import DIRECTIONS, KS, Outcomes
 from matlib.evaluation.robustness import WORST
 from matlib.evaluation.statistics import Estimate, over_seeds, recall_estimate
 from matlib.evaluation.suite import ATTACKS, Key
 from matlib.files import write_durably
 from matlib.study.made.models import model
-from matlib.study.profile.rows import Run
+from matlib.study.profile.rows import Run, row_defence
 from matlib.study.run.records import as_made
 from matlib.study.study import Study
 from matlib.study.tables.endpoints import (
@@ -101,7 +100,7 @@ def recall_rows(
 def _about_model(study: Study, run: Run | None) -> dict[str, Any]:
     if run is None:
         return {"defence": "base", "augmentation": "none", "train_eps_255": 0.0}
-    attacked = defence(run.defence).attacks_image
+    attacked = row_defence(run.defence).attacks_image
     eps = study.profile.train_attack.eps_255 if attacked else 0.0
     return {"defence": run.defence, "augmentation": run.augmentation, "train_eps_255": eps}
 
