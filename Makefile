@@ -49,7 +49,7 @@ notebooks: $(STAMP) ## run the study and copy its outputs into notebooks/
 report: $(STAMP) ## write the report again from the executed notebooks
 	@$(PY) -m matlib report --profile $(PROFILE)
 
-bench: $(STAMP) ## speed and memory against the released code's order of operations
+bench: $(STAMP) ## speed and memory against the released code, and the strength of attacks against their time
 	@$(PY) -m benchmarks
 
 lab: $(STAMP) ## open the notebooks in JupyterLab

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from benchmarks.load import demo_shape, scenes_load
 from benchmarks.machine import describe_machine
 from benchmarks.memory import TOY, bench_memory
 from benchmarks.step import StepSize, bench_step
+from benchmarks.strength import StrengthSize, bench_strength, draw_front
 from benchmarks.text import bench_text
 from matlib.models import opening
 from matlib.models.open_clip import OpenClipEncoder
@@ -38,6 +39,7 @@ class BenchSize:
         pgd_batch, peak_side: on an accelerator.
         step: of MAT's step; the demo profile's by default.
         feed: photographs, and how many make a batch.
+        strength: of the strength-time front.
     """
 
     n_images: int = 32
@@ -52,6 +54,7 @@ class BenchSize:
     peak_side: int = 8192
     step: StepSize | None = None
     feed: tuple[int, int] = (256, 64)
+    strength: StrengthSize = field(default_factory=StrengthSize)
 
 
 TOY_SIZE = BenchSize(
@@ -67,6 +70,15 @@ TOY_SIZE = BenchSize(
     peak_side=64,
     step=StepSize(batch=4, image_steps=1, max_edits=2, n_steps=2),
     feed=(4, 2),
+    strength=StrengthSize(
+        n_images=4,
+        captions_per_image=2,
+        n_train=8,
+        n_steps=2,
+        pgd_steps=2,
+        joint_steps=(2,),
+        shape=TOY,
+    ),
 )
 
 
@@ -81,7 +93,7 @@ def bench(size: BenchSize | None = None) -> dict[str, Any]:
     found: dict[str, Any] = {"machine": describe_machine()}
     load = scenes_load(size.n_images, size.captions_per_image, size.shape)
     n_attacked = min(size.n_attacked_images, size.n_images)
-    with Progress("bench", 6) as progress:
+    with Progress("bench", 7) as progress:
         found["model"] = _about(load.encoder)
         found["n_captions"], found["n_images"] = len(load.captions), n_attacked
         found["n_repeats"] = size.n_repeats
@@ -99,6 +111,8 @@ def bench(size: BenchSize | None = None) -> dict[str, Any]:
         progress.advance(1, "step")
         found |= bench_feed(*size.feed, n_repeats=min(size.n_repeats, 3))
         progress.advance(1, "feed")
+        found["strength"] = bench_strength(size.strength)
+        progress.advance(1, "strength")
         if torch.cuda.is_available():
             encoder = opening.open("ViT-B-16", None, "cuda") if size.shape is None else load.encoder
             found["accelerator"] = {
@@ -133,6 +147,8 @@ def write_bench(path: Path, size: BenchSize | None = None) -> dict[str, Any]:
     beside = path.with_name(f".{path.name}.part")
     beside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     beside.replace(path)
+    if "strength" in found:
+        draw_front(found["strength"], path.with_name("strength.png"))
     print(table(found))
     return found
 

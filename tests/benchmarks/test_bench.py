@@ -41,7 +41,7 @@ def test_the_bench_writes_every_promised_key(written: dict[str, Any]) -> None:
         "text_peak_memory_mib",
         "host_synchronisations_per_step", "mat_step_over_necessary",
         "mat_step_necessary_seconds", "mat_step_text_share", "feed_samples_per_second",
-        "mat_step_vit_b_16",
+        "mat_step_vit_b_16", "strength",
     ):  # fmt: skip
         assert key in written, key
     assert {"cpu", "n_cores", "memory_gib", "torch", "n_threads", "gpu"} <= {*written["machine"]}

@@ -1,0 +1,186 @@
+"""The strength-time front: what each attack leaves of recall, against the seconds it takes.
+
+All attacks meet one model, one gallery and one budget; the conventions of Co-Attack's and SGA's
+released code are among them. The model is trained for a moment on scenes, since of random weights
+there is no recall to take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.load import Load, demo_shape, edit_table
+from benchmarks.timing import seconds
+from matlib.attacks.apgd import APGD
+from matlib.attacks.ascent import ScaleViews
+from matlib.attacks.gallery import Gallery, embed_images
+from matlib.attacks.gallery_images import JointAscent
+from matlib.attacks.multimodal import co_attack, contrastive_attack, pgd_attack, sep_attack, sga
+from matlib.attacks.pgd import PGD
+from matlib.attacks.scoring import embed_texts
+from matlib.attacks.whole_gallery import gallery_attack, words_attack
+from matlib.attacks.word_substitution import WordSubstitution
+from matlib.data.pairs import OneToMany
+from matlib.defences.table import defence
+from matlib.evaluation.retrieval import retrieve
+from matlib.evaluation.statistics import primary_endpoint
+from matlib.models.small import SmallModel, build_small
+from matlib.scenes.world import World
+from matlib.training.loop import train
+from matlib.training.schedule import Schedule
+
+Found = tuple[Tensor | None, list[str] | None]
+"""Adversarial images and captions; None for what an attack leaves alone."""
+
+
+@dataclass(frozen=True)
+class StrengthSize:
+    """How much is measured.
+
+    Attributes:
+        n_images, captions_per_image: of the gallery.
+        n_train, n_steps: pairs and optimiser steps of the model.
+        eps_255, pgd_steps: budget of the image attacks.
+        joint_steps: image steps of each alternation of the gallery attacker, one row each.
+        shape: of the model; the demo profile's by default.
+    """
+
+    n_images: int = 100
+    captions_per_image: int = 3
+    n_train: int = 2000
+    n_steps: int = 300
+    eps_255: float = 3.0
+    pgd_steps: int = 7
+    joint_steps: tuple[int, ...] = (7, 20, 40)
+    shape: SmallModel | None = None
+
+
+def bench_strength(size: StrengthSize) -> dict[str, dict[str, float | bool]]:
+    """Per attack `seconds`, `recall_left` (mean of TR@1 and IR@1, in percent) and `on_front`:
+    whether no other attack is as fast and leaves less; `clean` among them."""
+    load, gallery = trained_load(size)
+    measured = {"clean": (0.0, recall_left(load, gallery, (None, None)))}
+    for name, attack in contenders(load, gallery, size).items():
+        run = _Run(attack)
+        spent = seconds(run, load.encoder.device)
+        measured[name] = spent, recall_left(load, gallery, run.found)
+    front = front_of(measured)
+    return {
+        name: {"seconds": spent, "recall_left": left, "on_front": name in front}
+        for name, (spent, left) in measured.items()
+    }
+
+
+@dataclass
+class _Run:
+    """An attack that keeps what it finds."""
+
+    attack: Callable[[], Found]
+    found: Found = (None, None)
+
+    def __call__(self) -> None:
+        self.found = self.attack()
+
+
+def front_of(measured: Mapping[str, tuple[float, float]]) -> set[str]:
+    """Those (seconds, recall left) that no other is below in one and at most equal in the other."""
+    return {
+        name
+        for name, (spent, left) in measured.items()
+        if not any(
+            (a <= spent and b <= left) and (a, b) != (spent, left) for a, b in measured.values()
+        )
+    }
+
+
+def trained_load(size: StrengthSize) -> tuple[Load, Gallery]:
+    """A model of the demo's shape after a little clean training, and what it is attacked on."""
+    shape = size.shape or demo_shape()
+    world = World(
+        0, image_size=shape.image_size, n_train=size.n_train, n_val=1, n_test=size.n_images,
+        captions_per_image=size.captions_per_image,
+    )  # fmt: skip
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    encoder = build_small(shape, seed=0).to(device)
+    batch = min(64, size.n_train)
+    data = OneToMany.from_pairs(world.train.pairs)
+    train(encoder, data, defence("clean"), Schedule(size.n_steps, batch, 1e-3), seed=0)
+    pairs = world.test.pairs
+    captions = list(pairs.captions)
+    gallery = Gallery(pairs.pixels(), captions, pairs.relevance(), pairs.image_of)
+    load = Load(encoder.eval(), gallery.pixels, captions, pairs.image_of, edit_table(captions))
+    return load, gallery
+
+
+def contenders(load: Load, gallery: Gallery, size: StrengthSize) -> dict[str, Callable[[], Found]]:
+    """The attacks by name, each at the same budgets of image and words."""
+    encoder, table, words = load.encoder, load.table, WordSubstitution(1)
+    target, image = (encoder, gallery, table), PGD(size.eps_255, size.pgd_steps)
+    released = replace(image, start="positive", step_255=1.25 * size.eps_255 / size.pgd_steps)
+    guided, views = replace(image, step_255=size.eps_255 / 4), ScaleViews(released=True)
+    apgd = APGD(size.eps_255, 3 * size.pgd_steps)
+
+    def drawn() -> dict[str, Any]:
+        return {"generator": torch.Generator().manual_seed(0)}
+
+    found: dict[str, Callable[[], Found]] = {
+        "pgd": lambda: (pgd_attack(encoder, gallery, image, **drawn()), None),
+        "bert": lambda: (None, words(encoder, gallery.captions, table)),
+        "words, pairwise": lambda: (
+            None, words_attack(*target, words, attacker="pairwise", **drawn())
+        ),
+        "words, gallery": lambda: (None, words_attack(*target, words, **drawn())),
+        "sep": lambda: sep_attack(*target, image, words, **drawn()),
+        "co-attack": lambda: co_attack(*target, image, words, **drawn()),
+        "co-attack, released": lambda: co_attack(
+            *target, released, words, captions="per_caption_last", **drawn()
+        ),
+        "sga": lambda: sga(*target, image, words, **drawn()),
+        "sga, released": lambda: sga(*target, guided, words, views=views, **drawn()),
+        "joint": lambda: contrastive_attack(*target, image, words, **drawn()),
+        "joint, APGD": lambda: contrastive_attack(*target, apgd, words, **drawn()),
+    }  # fmt: skip
+    for n in size.joint_steps:
+        cosine = JointAscent(size.eps_255, n)
+        for name, how in (("", cosine), (", APGD", replace(cosine, schedule="apgd"))):
+            found[f"gallery, {n} steps{name}"] = lambda how=how: gallery_attack(  # type: ignore[misc]
+                *target, how, words, **drawn()
+            )
+    return found
+
+
+def recall_left(load: Load, gallery: Gallery, found: Found) -> float:
+    """Mean of TR@1 and IR@1 in percent; None for what was not attacked."""
+    pixels, captions = found
+    seen = gallery.pixels if pixels is None else pixels
+    image = embed_images(load.encoder, seen.to(load.encoder.device))
+    text = embed_texts(load.encoder, gallery.captions if captions is None else captions)
+    return 100 * primary_endpoint(retrieve(image, text, gallery.relevant))
+
+
+def draw_front(found: Mapping[str, Mapping[str, float | bool]], path: Path) -> None:
+    """The front as a picture: seconds (logarithmic) against recall left, a line along the front."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axis = figure.subplots()
+    attacks = {name: row for name, row in found.items() if row["seconds"] > 0}
+    front = sorted(
+        (row["seconds"], row["recall_left"]) for row in attacks.values() if row["on_front"]
+    )
+    axis.step(*zip(*front, strict=True), where="post", color="#0072B2", lw=1.5)
+    for name, row in attacks.items():
+        colour = "#0072B2" if row["on_front"] else "#767676"
+        axis.plot(row["seconds"], row["recall_left"], "o", color=colour)
+        axis.annotate(name, (row["seconds"], row["recall_left"]), (4, 3), fontsize=8,
+                      textcoords="offset points", color=colour)  # fmt: skip
+    axis.set_xscale("log")
+    axis.set_xlabel("seconds")
+    axis.set_ylabel(f"recall left (of {found['clean']['recall_left']:.0f} %)")
+    figure.savefig(path)
