@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from matlib.models import opening
-from matlib.models.checkpoints import check_numbers, read_json_object, read_metadata
+from matlib.models.checkpoints import read_metadata
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.opening import checked_device
 from matlib.models.settings import Settings, said_by_metadata
-from matlib.models.small import SmallModel, build_small, shape_from
+from matlib.models.small import SmallModel, load_small
 from matlib.study.profile.profile import load_profile
-from matlib.training.checkpoint import load_weights
 
 SMALL = "small"
 
@@ -41,16 +40,14 @@ def open_any(
     path = Path(weights)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint file at {weights}")
-    encoder = build_small(_small_shape(path, profile), 0, _small_settings(path, profile))
-    load_weights(encoder, path)
-    check_numbers(encoder, weights)
-    return encoder.to(device).eval()
+    shape, settings = _small_shape(path, profile), _small_settings(path, profile)
+    return load_small(path, shape, settings).to(device)
 
 
-def _small_shape(weights: Path, profile: str) -> SmallModel:
-    beside = weights.with_name("model.json")
-    if beside.is_file():
-        return shape_from(read_json_object(beside), str(beside))
+def _small_shape(weights: Path, profile: str) -> SmallModel | None:
+    """None where `model.json` says it."""
+    if weights.with_name("model.json").is_file():
+        return None
     if not profile:
         raise ValueError(
             f"no model.json beside {weights} says the model's shape: pass the profile that the "

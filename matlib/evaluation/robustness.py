@@ -30,7 +30,6 @@ from matlib.evaluation.retrieval import Outcomes, retrieve, worst_of
 from matlib.evaluation.suite import (
     ATTACKS,
     CLEAN,
-    OWN,
     Attack,
     Key,
     Move,
@@ -296,9 +295,6 @@ def strength_curve(
     return found
 
 
-SourceAndTarget = tuple[str, str]
-
-
 def transfer_from(
     source: DualEncoder,
     targets: Mapping[str, DualEncoder],
@@ -336,45 +332,6 @@ def transfer_from(
         if on_attack is not None:
             on_attack(f"{attack} {threat}".strip())
     return {name: judge.found.outcomes for name, judge in judges.items()}
-
-
-def judge_transfer(
-    sources: Mapping[str, DualEncoder],
-    targets: Mapping[str, DualEncoder],
-    pairs: ImageTextPairs,
-    tables: Mapping[str, CandidateTable],
-    suite: Suite,
-    *,
-    seed: int,
-    key: Key,
-) -> dict[SourceAndTarget, Outcomes]:
-    """One attack of the suite from every source to every target.
-
-    Args:
-        sources, targets: name -> model, in evaluation mode; a model that is both is attacked
-            with its own weights there (white-box).
-        key: (attack, threat), e.g. `("sga", "bert_true")`, `("pgd", "")` or
-            `("joint", "bert_true")`; one of `suite.rows(tables)`, and the only one
-            that is made.
-        pairs, tables, suite, seed: as of `evaluate`.
-
-    Returns:
-        (source, target) -> the rank of every query.
-
-    Raises:
-        ValueError: an attack that the suite has not; else as `transfer_from`.
-    """
-    known = suite.rows(tables)
-    if key not in known:
-        raise ValueError(f"the suite has no attack {key!r} with these tables; it has: {known}")
-    attack, threat = key
-    alone = replace(suite, attacks=(attack,), own=suite.own if attack == OWN else None)
-    edits = {threat: tables[threat]} if threat else {}
-    found = {}
-    for name, source in sources.items():
-        outcomes = transfer_from(source, targets, pairs, edits, alone, seed=seed, parts=tables)
-        found.update({(name, target): each[key] for target, each in outcomes.items()})
-    return found
 
 
 WORST = "worst"

@@ -7,4 +7,9 @@ from .open_clip import OpenClipEncoder as OpenClipEncoder
 from .opening import open as open, settings_of as settings_of
 from .sentence_encoder import SentenceEncoder as SentenceEncoder
 from .settings import Settings as Settings
-from .small import SmallModel as SmallModel, build_small as build_small
+from .small import (
+    SmallModel as SmallModel,
+    build_small as build_small,
+    load_small as load_small,
+    save_small as save_small,
+)

@@ -106,18 +106,24 @@ def save_small(encoder: OpenClipEncoder, shape: SmallModel, folder: Path) -> Non
     (folder / "model.json").write_text(json.dumps(asdict(shape), indent=1) + "\n", encoding="utf-8")
 
 
-def load_small(folder: Path) -> OpenClipEncoder:
-    """The model that `save_small` wrote, in evaluation mode.
+def load_small(
+    weights: Path, shape: SmallModel | None = None, settings: Settings = CLIP_SETTINGS
+) -> OpenClipEncoder:
+    """A small model in evaluation mode, from its safetensors.
+
+    Args:
+        shape: that of the `model.json` beside the weights by default, as `save_small` wrote it.
+        settings: how the images that it was trained on were made.
 
     Raises:
         FileNotFoundError, ValueError: a file is missing, damaged or of another model.
     """
-    encoder = build_small(shape_from(read_json_object(folder / "model.json"), str(folder)), seed=0)
-    path = folder / "model.safetensors"
-    stored = read_tensors(path)
-    check_architecture(stored, encoder.state_dict(), str(path))
+    beside = weights.with_name("model.json")
+    encoder = build_small(shape or shape_from(read_json_object(beside), str(beside)), 0, settings)
+    stored = read_tensors(weights)
+    check_architecture(stored, encoder.state_dict(), str(weights))
     encoder.load_state_dict(stored)
-    check_numbers(encoder, str(path))
+    check_numbers(encoder, str(weights))
     return encoder.eval()
 
 

@@ -311,10 +311,10 @@ def test_a_small_models_files_are_checked(tmp_path: Path) -> None:
     weights = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(cut(weights))
     with pytest.raises(ValueError, match=r"model\.safetensors: cut, or no safetensors"):
-        load_small(tmp_path)
+        load_small(tmp_path / "model.safetensors")
     for wrong in ({**shape, "width": 3}, {**shape, "image_size": "16"}):
         (tmp_path / "model.json").write_text(json.dumps(wrong))
         with pytest.raises(ValueError, match="not the shape of a small model"):
-            load_small(tmp_path)
+            load_small(tmp_path / "model.safetensors")
     with pytest.raises(FileNotFoundError, match="no weights at"):
         read_tensors(tmp_path / "gone.safetensors")

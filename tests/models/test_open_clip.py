@@ -76,7 +76,7 @@ def test_same_seed_same_weights_and_global_generator_untouched() -> None:
 def test_saved_model_is_the_loaded_model(tmp_path: Path) -> None:
     encoder = tiny_encoder(3)
     save_small(encoder, TINY, tmp_path)
-    loaded = load_small(tmp_path)
+    loaded = load_small(tmp_path / "model.safetensors")
     pixels = random_pixels(2)
     assert torch.equal(loaded.encode_image(pixels), encoder.encode_image(pixels))
 
