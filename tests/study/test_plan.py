@@ -15,7 +15,7 @@ from matlib.study.profile.parts import TrainAttack
 from matlib.study.profile.profile import load_profile, profile_names
 from matlib.study.profile.rows import Run
 from matlib.study.recipes import inside_rows_of
-from matlib.study.run import plan as costs, plan as module
+from matlib.study.run import plan as module
 from matlib.study.run.plan import Plan, plan
 from matlib.study.run.probe import (
     COUNTING,
@@ -97,11 +97,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every model tiny, every row and image the same second."""
     one = {kind: Timed(1.0, 0.1) for kind in KINDS}
     monkeypatch.setattr(module, "_encoder", lambda *_: build_small(COUNTING, 0))
-    monkeypatch.setattr(costs, "pass_seconds", lambda *_, **__: one)
+    monkeypatch.setattr(module, "pass_seconds", lambda *_, **__: one)
     monkeypatch.setattr(
-        costs, "training_steps", lambda *_: (Timed(2.0, 0.1), dict.fromkeys(KINDS, 1.0))
+        module, "training_steps", lambda *_: (Timed(2.0, 0.1), dict.fromkeys(KINDS, 1.0))
     )
-    monkeypatch.setattr(costs, "judging", lambda *_: (1.0, dict.fromkeys(KINDS, 2.0)))
+    monkeypatch.setattr(module, "judging", lambda *_: (1.0, dict.fromkeys(KINDS, 2.0)))
 
 
 @pytest.mark.usefixtures("quick")
@@ -162,8 +162,24 @@ def test_the_plan_is_printed(
     assert "no profile 'smok'" in capsys.readouterr().err
 
 
+def test_a_plan_says_what_it_does_before_it_opens_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    said: list[str] = []
+    monkeypatch.setattr(module, "_encoder", stop)
+    with pytest.raises(KeyboardInterrupt):
+        plan(SMOKE, tmp_path, workers=3, say=said.append)
+    assert len(said) == 1 and said[0].startswith("smoke: ") and "3 at a time" in said[0]
+
+
 def test_a_small_study_is_planned_by_measuring(tmp_path: Path) -> None:
-    found = plan(SMOKE, tmp_path)
+    said: list[str] = []
+    found = plan(SMOKE, tmp_path, say=said.append)
+    for what in ("timing passes", "timing steps of mat with", "timing pgd", "what is finished"):
+        assert any(what in line for line in said)
     assert 0 < found.hours < 1 and set(found.seconds) == {
         "training", "validation", "judging", "inside", "held-out", "sanity", "gap", "storing",
         "transfer", "unimodal", "technique", "sweep", "dialled",

@@ -15,6 +15,7 @@ from matlib.models import opening
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.opening import settings_of
 from matlib.models.small import build_small
+from matlib.progress import note
 from matlib.study.arithmetic import one_thread
 from matlib.study.made.judgings import Judging, full, judgings_of, validating
 from matlib.study.made.models import defended
@@ -37,7 +38,7 @@ from matlib.study.run.probe import (
     pass_seconds,
     training_steps,
 )
-from matlib.study.run.tasks import TRAINED, Task, all_rows, is_done, n_workers, tasks_of
+from matlib.study.run.tasks import TRAINED, Say, Task, all_rows, is_done, n_workers, tasks_of
 from matlib.study.store.store import Artefact
 from matlib.study.study import Study
 
@@ -113,26 +114,40 @@ def _time(hours: float) -> str:
     return f"{hours * 60:.1f} min" if hours < 2 else f"{hours:.1f} h"
 
 
-def plan(profile: Profile, results: Path, data: Path | None = None, workers: int = 0) -> Plan:
+def plan(
+    profile: Profile,
+    results: Path,
+    data: Path | None = None,
+    workers: int = 0,
+    say: Say = note,
+) -> Plan:
     """Probe and extrapolate; nothing is written.
 
     Args:
         results: folder of all results, looked into for what is finished.
         data: folder of a data set on disk; without it images are made up and nothing counts
             as finished.
+        workers: runs at the same time, as of a study.
+        say: receives a line before everything that takes its time.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    device_name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
     at_once = n_workers(profile, workers)
     rows = all_rows(profile)
+    n_models = len(rows.main) + len(rows.inside) + len(rows.elsewhere) + len(rows.of_pairs)
+    say(
+        f"{profile.name}: {n_models} models to train and judge on {device_name}, {at_once} at a "
+        "time; what they cost is probed"
+    )
     with one_thread(at_once > 1):
         encoder = _encoder(profile, device)
         parameters = {
             name: sum(p.numel() for p in encoder.tower(name)) for name in ("image", "text")
         }
-        n_models = len(rows.main) + len(rows.inside) + len(rows.elsewhere) + len(rows.of_pairs)
-        found = Plan(profile.name, _device_name(device), at_once, parameters, n_models)
-        costs = {name: Costs(*each) for name, each in _models(profile, encoder).items()}
+        found = Plan(profile.name, device_name, at_once, parameters, n_models)
+        costs = {name: Costs(*each, say) for name, each in _models(profile, encoder).items()}
         tasks = tasks_of(profile, rows)
+        say("looking for what is finished")
         done, trained = _finished(profile, results, data, tasks, found)
         _add_hours(found, costs, tasks, done, trained)
         _add_sizes(found, profile, encoder)
@@ -291,10 +306,6 @@ def _encoder(profile: Profile, device: str) -> OpenClipEncoder:
     return build_small(model.shape(profile.dataset.image_size), 0).to(device)
 
 
-def _device_name(device: str) -> str:
-    return torch.cuda.get_device_name() if device == "cuda" else "cpu"
-
-
 PROBE_SECONDS = 40.0
 """Trainings, and attacks, that take longer than this in a probe are predicted from passes."""
 
@@ -303,13 +314,20 @@ LARGE_BATCH_SECONDS = 0.25
 
 
 class Costs:
-    """Seconds of a step of each row and of an image of each judging."""
+    """Seconds of a step of each row and of an image of each judging.
 
-    def __init__(self, profile: Profile, encoder: OpenClipEncoder) -> None:
+    Args:
+        say: receives what is timed, before it is.
+    """
+
+    def __init__(self, profile: Profile, encoder: OpenClipEncoder, say: Say) -> None:
+        self._say = say
         self.profile, self.encoder, self.notes = profile, encoder, list[str]()
         self.counting = counting_encoder()
         phase = profile.finetune or profile.base
         self.precision = "no" if phase is None else phase.mixed_precision
+        n_parameters = sum(p.numel() for p in encoder.parameters())
+        say(f"timing passes of a model of {n_parameters:,} parameters")
         first = pass_seconds(encoder, 2, 1)
         slow = 2 * (first["image_train"].seconds + first["text_train"].seconds)
         self.is_large = slow > LARGE_BATCH_SECONDS
@@ -319,12 +337,11 @@ class Costs:
         self.passes = pass_seconds(
             encoder, self.batch, repeats, self.precision, is_warm=self.is_large
         )
-        is_half = self.precision != "no"
-        if self.is_large and is_half:
-            self.judge_passes = first
+        if self.precision == "no":
+            self.judge_passes = self.passes
         else:
             self.judge_passes = (
-                pass_seconds(encoder, self.batch, repeats) if is_half else self.passes
+                first if self.is_large else pass_seconds(encoder, self.batch, repeats)
             )
         self._steps: dict[tuple[object, ...], tuple[Timed, dict[str, float]]] = {}
         self._judged: dict[Judging, tuple[Timed, dict[str, float]]] = {}
@@ -349,6 +366,7 @@ class Costs:
         expected = batch * _seconds(rows, self.passes)
         if not self.is_large and self._probed + 4 * expected < PROBE_SECONDS:
             self._probed += 4 * expected
+            self._say(f"timing steps of {run.defence} with {batch} pairs")
             timed, _ = training_steps(self.encoder, self.profile, run, batch, 3)
             return timed, rows
         ratio = self.ratio(run, rows)
@@ -358,6 +376,7 @@ class Costs:
     def ratio(self, run: Run, rows: dict[str, float]) -> Timed:
         """A measured small step over its passes, from the first row that asks."""
         if self._ratio is None:
+            self._say(f"timing a step of {run.defence} with {self.batch} pairs")
             timed, _ = training_steps(self.encoder, self.profile, run, self.batch, 1)
             expected = self.batch * _seconds(rows, self.passes)
             self._ratio = Timed(timed.seconds / expected, 0.0)
@@ -380,6 +399,8 @@ class Costs:
         expected = _seconds(rows, self.judge_passes)
         n = min(16, self.profile.dataset.n_test)
         if n * expected < PROBE_SECONDS:
+            attacks = ", ".join(attack for attack in how.attacks if attack != "clean")
+            self._say(f"timing {attacks or 'no attack'} on {n} images")
             times = [judging(self.encoder, self.profile, how, n)[0] / n for _ in range(2)]
             return Timed.of(times), rows
         self.notes.append("attacks take too long here to be tried: predicted from their passes")
