@@ -15,21 +15,21 @@ from matlib.scenes.renderer import Style
 from matlib.scenes.truth import read
 
 
-def captioned(w: Wanted) -> OneToMany:
+def told_again(w: Wanted) -> OneToMany:
     """More sentences about the same scenes."""
     rows = range(len(w.pairs))
     extra = w.of_world().more_captions(rows, w.added, w.draw("captions"))
     return with_captions(w.pairs, extra, "captions")
 
 
-def rendered(w: Wanted) -> OneToMany:
+def drawn_again(w: Wanted) -> OneToMany:
     """More pictures of the same scenes."""
     return _renderings(w, w.draw("renderings"), None, "renderings")
 
 
-def captioned_and_rendered(w: Wanted) -> OneToMany:
+def told_and_drawn(w: Wanted) -> OneToMany:
     """More sentences and more pictures."""
-    return combine(captioned(w), rendered(w), technique="captions+renderings")
+    return combine(told_again(w), drawn_again(w), technique="captions+renderings")
 
 
 def restyled(w: Wanted) -> OneToMany:

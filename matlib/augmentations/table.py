@@ -27,7 +27,7 @@ from matlib.data.pairs import OneToMany, image_budget
 Data = Literal["scenes", "disk"]
 """The embedded world, or a data set on disk."""
 
-Make = Callable[[Wanted], OneToMany]
+MakeVariants = Callable[[Wanted], OneToMany]
 
 
 @dataclass(frozen=True)
@@ -67,16 +67,16 @@ class Technique:
 
     name: str
     adds: Literal["", "text", "image", "both"]
-    pairs: Make | None = None
-    scenes: Make | None = None
-    disk: Make | None = None
+    pairs: MakeVariants | None = None
+    scenes: MakeVariants | None = None
+    disk: MakeVariants | None = None
     model: str = ""
     real_only: bool = False
     strength: Strength | None = None
     is_control: bool = False
     shown: Shown = UNNAMED
 
-    def maker(self, data: Data) -> Make | None:
+    def maker(self, data: Data) -> MakeVariants | None:
         """The function that makes it of such data; None where there is none."""
         return (self.scenes if data == "scenes" else self.disk) or self.pairs
 
@@ -155,10 +155,10 @@ def _with_randaugment(w: Wanted, captions: OneToMany, technique: str, magnitude:
 
 TECHNIQUES: Choices[Technique] = Choices.named(
     Technique("none", "", _none, shown=Shown("originals")),
-    Technique("captions", "text", scenes=of_scenes.captioned, disk=_written,
+    Technique("captions", "text", scenes=of_scenes.told_again, disk=_written,
               shown=Shown("true captions")),
-    Technique("renderings", "image", scenes=of_scenes.rendered, shown=Shown("true renderings")),
-    Technique("captions+renderings", "both", scenes=of_scenes.captioned_and_rendered,
+    Technique("renderings", "image", scenes=of_scenes.drawn_again, shown=Shown("true renderings")),
+    Technique("captions+renderings", "both", scenes=of_scenes.told_and_drawn,
               disk=_written_and_randaugmented, shown=Shown("captions and renderings")),
     Technique("similar-images", "image", _similar_images,
               shown=Shown("images of similar captions")),

@@ -18,7 +18,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 MAKES = "makes"
 """The decorator that marks (`matlib.study.identity.makers`)."""
 
-SHOWN = "Shown"
+SHOWN_CLASS = "Shown"
 """The class of what an entry is called in figures, which decides no result."""
 
 _parse = lru_cache(maxsize=1024)(ast.parse)  # by text: an edited file is parsed anew

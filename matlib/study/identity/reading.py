@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from matlib.study.identity.definitions import MAKES, SHOWN, Function, Package, Unit, chain_of
+from matlib.study.identity.definitions import MAKES, SHOWN_CLASS, Function, Package, Unit, chain_of
 from matlib.study.identity.receivers import Receivers, Scope, own_nodes
 
 Access = tuple[Unit | None, str]
@@ -95,8 +95,8 @@ class _Text:
                 return ["Assign", parts]
             case ast.Name() | ast.Attribute():
                 return self._name(node, scope)
-            case ast.Call() if chain_of(node.func)[-1:] == (SHOWN,):
-                return [SHOWN]
+            case ast.Call() if chain_of(node.func)[-1:] == (SHOWN_CLASS,):
+                return [SHOWN_CLASS]
             case ast.Call():
                 self._by_text(node, scope)
                 return self._fields(node, scope)
