@@ -408,7 +408,7 @@ def best_on_validation(runs: pd.DataFrame, modality: str) -> str | None:
     Controls are no candidates.
 
     Args:
-        runs: as for `technique_gains`.
+        runs: as for `gains_of_techniques`.
         modality: `text` or `image`.
     """
     plain = runs[(runs["modality"] == modality) & (runs["technique"] == runs["augmentation"])]

@@ -73,8 +73,8 @@ def measure_technique(
         n_boot: bootstrap samples.
 
     Returns:
-        columns `COLUMNS`; `modality` is `pair`, `image`, `text` or `joint`. What a technique
-        does not touch has no row: one that adds captions has no shift of images.
+        columns `MEASURE_COLUMNS`; `modality` is `pair`, `image`, `text` or `joint`. What a
+        technique does not touch has no row: one that adds captions has no shift of images.
     """
     embedded = embed_variants(encoder, variants)
     rows = _alignment_rows(embedded, variants, truth, seed, n_boot)

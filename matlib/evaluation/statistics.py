@@ -35,8 +35,7 @@ Endpoint = tuple[tuple[Direction, int], ...]
 
 PRIMARY: Endpoint = (("TR", 1), ("IR", 1))
 
-LEVEL = 0.95
-"""Of every interval, unless another is asked for."""
+_LEVEL = 0.95  # of every interval, unless another is asked for
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def bootstrap_contrast(
     endpoint: Endpoint = PRIMARY,
     n_boot: int = 2000,
     seed: int = 0,
-    level: float = LEVEL,
+    level: float = _LEVEL,
     threshold: float = 0.0,
 ) -> Estimate:
     """Interval of a weighted sum of endpoints, resampling images with all their captions.
@@ -161,7 +160,7 @@ def _share(
     """
     alone = Stratum(((1.0, outcomes),), own)
     found = bootstrap_contrast([alone], endpoint=endpoint, n_boot=n_boot, seed=seed)
-    beyond = 1 - ((1 - LEVEL) / 2) ** (1 / found.n)
+    beyond = 1 - ((1 - _LEVEL) / 2) ** (1 / found.n)
     if found.value == 0.0:
         return replace(found, high=beyond)
     return replace(found, low=1 - beyond) if found.value == 1.0 else found
@@ -210,7 +209,7 @@ def bootstrap_ratio(
     *,
     n_boot: int = 2000,
     seed: int = 0,
-    level: float = LEVEL,
+    level: float = _LEVEL,
     threshold: float = 0.0,
 ) -> Estimate:
     """Interval of sum(numerator) / sum(denominator), resampling units (rows).
@@ -240,7 +239,7 @@ def bootstrap_mean(
     *,
     n_boot: int = 2000,
     seed: int = 0,
-    level: float = LEVEL,
+    level: float = _LEVEL,
     threshold: float = 0.0,
 ) -> Estimate:
     """Interval of the mean of (n,) independent values.
@@ -275,7 +274,7 @@ def resampled_ratios(
 
 
 def percentile_estimate(
-    value: float, samples: Tensor, n: int, level: float = LEVEL, threshold: float = 0.0
+    value: float, samples: Tensor, n: int, level: float = _LEVEL, threshold: float = 0.0
 ) -> Estimate:
     """The estimate `value` with the percentile interval of its bootstrap `samples`."""
     if not 0 < level < 1:
@@ -303,7 +302,7 @@ MIN_SEEDS_FOR_CLAIM = 5
 
 
 def t_interval(
-    differences: Sequence[float], *, level: float = LEVEL, threshold: float = 0.0
+    differences: Sequence[float], *, level: float = _LEVEL, threshold: float = 0.0
 ) -> Estimate:
     """Student's interval of the mean of per-seed differences.
 

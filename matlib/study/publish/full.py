@@ -165,7 +165,7 @@ class PairStudy:
 
     @property
     def gains(self) -> pd.DataFrame:
-        """One line per technique: `matlib.analysis.experiment.technique_gains`."""
+        """One line per technique: `matlib.analysis.experiment.gains_of_techniques`."""
         if self.techniques.empty:
             return pd.DataFrame()
         return gains_of_techniques(self.techniques, self.reference)

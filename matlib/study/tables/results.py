@@ -178,7 +178,7 @@ def _provenance(study: Study) -> dict[str, Any]:
 
 
 PRIMARY_THREAT = "primary"
-"""Stands for the threat that decides, in `ATTACKS`."""
+"""Stands for the threat that decides, in `DEFENCE_TABLE_ATTACKS`."""
 
 DEFENCE_TABLE_ATTACKS: dict[str, Key] = {
     "no attack": ("clean", ""),
@@ -207,9 +207,9 @@ def defence_table(endpoints: pd.DataFrame, primary: str) -> pd.DataFrame:
         primary: the text threat of the attacks on both sides.
 
     Returns:
-        a row per defence in their order, columns those of `ATTACKS` that some defence was
-        judged by; cells such as `48.4 [45.0, 51.9]`, in percent, empty where nothing was
-        measured.
+        a row per defence in their order, columns those of `DEFENCE_TABLE_ATTACKS` that some
+        defence was judged by; cells such as `48.4 [45.0, 51.9]`, in percent, empty where nothing
+        was measured.
     """
     table = endpoints.fillna({"text_threat": ""})
     cells = cells_of(table)

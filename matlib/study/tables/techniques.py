@@ -214,8 +214,8 @@ def intervention_table(study: Study) -> pd.DataFrame:
     """One row per design point and seed.
 
     Returns:
-        `COLUMNS`: levels as set, the gain in worst-of recall (PGD, one word, SGA, joint) over
-        MAT of the same seed, the same under SGA, recalls, and the achieved measures, which
+        `INTERVENTION_COLUMNS`: levels as set, the gain in worst-of recall (`INSIDE_ATTACKS`)
+        over MAT of the same seed, the same under SGA, recalls, and the achieved measures, which
         are those of the pairs and so the same for all seeds. Empty without an experiment.
     """
     experiment, reference = study.profile.intervention, study.profile.reference
