@@ -34,7 +34,7 @@ from matlib.evaluation.statistics import (
 from matlib.evaluation.suite import OwnAttack
 from matlib.models.dual_encoder import CachedText, DualEncoder
 
-LEVEL = 0.9
+BOUNDS_LEVEL = 0.9
 """Of the two-sided interval whose ends are one-sided 95 % bounds."""
 
 TOLERANCE_POINTS = 2.0
@@ -230,14 +230,17 @@ class SanitySubject:
     def _violation(self, terms: Terms, floor: float = 0.0) -> Estimate:
         """Weighted sum of primary endpoints minus `floor`, with its one-sided bounds."""
         found = bootstrap_contrast(
-            [Stratum(terms, self.gallery.own)], n_boot=self.n_boot, seed=self.seed, level=LEVEL
+            [Stratum(terms, self.gallery.own)],
+            n_boot=self.n_boot,
+            seed=self.seed,
+            level=BOUNDS_LEVEL,
         )
         return Estimate(found.value - floor, found.low - floor, found.high - floor, found.n)
 
     def share(self, name: str, asserts: str, numbers: dict[str, float], n_bad: int) -> Check:
         """A check on images: `n_bad` of them are bad, and their share is the violation."""
         is_bad = (torch.arange(len(self.gallery.pixels)) < n_bad).double()
-        found = bootstrap_mean(is_bad, n_boot=self.n_boot, seed=self.seed, level=LEVEL)
+        found = bootstrap_mean(is_bad, n_boot=self.n_boot, seed=self.seed, level=BOUNDS_LEVEL)
         return self.check(name, asserts, numbers, {"share of images": found})
 
     def check(

@@ -12,7 +12,7 @@ from typing import Any
 from matlib.attacks.pgd import PGD
 from matlib.defences.own_loss import OWN_ATTACKS, own_attack
 from matlib.evaluation.sanity_checks import CHECKS, sanity
-from matlib.evaluation.sanity_subject import LEVEL, TOLERANCE_POINTS, Check
+from matlib.evaluation.sanity_subject import BOUNDS_LEVEL, TOLERANCE_POINTS, Check
 from matlib.evaluation.statistics import MIN_SEEDS_FOR_INTERVAL, Estimate, t_interval, verdict
 from matlib.progress import Progress
 from matlib.study.context import Node
@@ -135,7 +135,7 @@ def pooled(by_row: Mapping[str, Sequence[Sequence[Check]]]) -> list[Gain]:
                 if check.exact:
                     found = Estimate(max(values), max(values), max(values), check.n_images)
                 elif len(seeds) >= MIN_SEEDS_FOR_INTERVAL:
-                    found = t_interval(values, level=LEVEL)
+                    found = t_interval(values, level=BOUNDS_LEVEL)
                 else:
                     value, low, high = first
                     found = Estimate(value, low, high, check.n_images)
