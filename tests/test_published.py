@@ -91,8 +91,8 @@ def test_cross_and_intra_modal_captions_were_compared_at_equal_diversity() -> No
 
 def test_provenance_names_every_judged_model_and_no_machine_path() -> None:
     text = (DEMO / "provenance.json").read_text()
-    judged = {a["name"] for a in json.loads(text)["artefacts"] if a["kind"] == "judged"}
-    assert {"base", "mat", "mat+.captions+renderings"} <= judged
+    evaluated = {a["name"] for a in json.loads(text)["artefacts"] if a["kind"] == "judged"}
+    assert {"base", "mat", "mat+.captions+renderings"} <= evaluated
     assert '"/' not in text
 
 

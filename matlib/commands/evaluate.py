@@ -119,7 +119,7 @@ def _spec(
         "data": study.source.identity(),
         "device": arithmetic(study.device),
     }
-    moves = tuple(attack for attack in study.main_judging("test").attacks if attack in ATTACKS)
+    moves = tuple(attack for attack in study.main_protocol("test").attacks if attack in ATTACKS)
     return ArtefactSpec(KIND, name, SEED, config, inputs, "evaluate", moves)
 
 
@@ -138,7 +138,7 @@ def _judge(options: EvaluateOptions, study: Study, encoder: OpenClipEncoder) -> 
     source = None
     if options.source != SELF:
         source = study.model(options.source, study.profile.seeds[0])
-    how = study.main_judging("test")
+    how = study.main_protocol("test")
     tables = study.tables(how.gallery, how.threats)
     suite = study.suite(how)
     with Progress(f"attack {options.name}", len(suite.rows(how.threats))) as progress:
@@ -244,7 +244,7 @@ def read_rows(path: Path) -> pd.DataFrame:
     return table
 
 
-def _judged_alike(theirs: pd.DataFrame, own: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+def _evaluated_alike(theirs: pd.DataFrame, own: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """The rows of models that have all of `own`'s conditions, and how many models have not."""
     conditions = own[_CONDITIONS].drop_duplicates()
     alike = theirs.merge(conditions, on=_CONDITIONS)
@@ -268,7 +268,7 @@ def beside_the_study(study: Study, own: pd.DataFrame) -> tuple[pd.DataFrame, lis
     rows = own = own[(own["split"] == "test") & (own["k"] == 1) & asked]
     if (study.root / ROBUSTNESS).is_file():
         try:
-            theirs, n_left_out = _judged_alike(read_rows(study.root / ROBUSTNESS), own)
+            theirs, n_left_out = _evaluated_alike(read_rows(study.root / ROBUSTNESS), own)
         except ValueError as error:
             notes.append(f"without the study's rows: {error}")
         else:

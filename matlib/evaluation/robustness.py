@@ -114,7 +114,7 @@ def evaluate(
         ValueError: a model in training mode, a table that does not fit, an unknown `gallery`;
             before any attack.
     """
-    judge = Judge(encoder, gallery_of(pairs), suite, gallery, quantise_8bit)
+    judge = Evaluator(encoder, gallery_of(pairs), suite, gallery, quantise_8bit)
     attacks = Attacks(source or encoder, judge.gallery, tables, suite, seed, parts)
     found = judge.found
     for attack, threat in suite.rows(tables):
@@ -235,7 +235,7 @@ class Attacks:
         return self._text
 
 
-class Judge:
+class Evaluator:
     """The judged model with the clean gallery, filling an `Evaluation`."""
 
     def __init__(
@@ -323,7 +323,7 @@ def transfer_from(
     if not targets:
         raise ValueError("transfer needs at least one target to judge; got none")
     gallery, ranks_only = gallery_of(pairs), replace(suite, n_shown=0)
-    judges = {name: Judge(target, gallery, ranks_only) for name, target in targets.items()}
+    judges = {name: Evaluator(target, gallery, ranks_only) for name, target in targets.items()}
     attacks = Attacks(source, gallery, tables, suite, seed, parts)
     for attack, threat in suite.rows(tables):
         pixels, captions, _ = attacks.run(attack, threat)

@@ -18,13 +18,13 @@ from matlib.evaluation.suite import Key, Suite
 from matlib.models.masked_lm import MaskedLM
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.study.context import Context
-from matlib.study.made import judgings
+from matlib.study.made import protocols
 from matlib.study.made.base import open_masked_lm
 from matlib.study.made.candidates import tables
-from matlib.study.made.judged import Judged, judged
-from matlib.study.made.judgings import GalleryName, Judging
+from matlib.study.made.evaluated import EvaluatedModel, evaluated
 from matlib.study.made.models import history, open_model
 from matlib.study.made.pairs import variants
+from matlib.study.made.protocols import EvaluationProtocol, GalleryName
 from matlib.study.profile.profile import load_profile
 from matlib.study.profile.rows import Run
 from matlib.study.recipes import as_run, inside_rows_of, rows_of
@@ -69,17 +69,19 @@ class Study(Context):
         """Per text threat the allowed edits of every caption of a gallery."""
         return self.get(tables(self, gallery, threats))
 
-    def judged(self, name: str, seed: int = 0, how: Judging | None = None) -> Judged:
+    def evaluated(
+        self, name: str, seed: int = 0, how: EvaluationProtocol | None = None
+    ) -> EvaluatedModel:
         """Per-query outcomes, adversarial captions and a few images of one model.
 
         Args:
             how: the full suite on the test gallery by default.
         """
-        return self.get(judged(self, name, seed, how or self.main_judging("test")))
+        return self.get(evaluated(self, name, seed, how or self.main_protocol("test")))
 
-    def outcomes(self, name: str, seed: int, how: Judging) -> Mapping[Key, Outcomes]:
-        """The ranks of `judged` alone, read once: tables ask for the same row many times."""
-        node = judged(self, name, seed, how)
+    def outcomes(self, name: str, seed: int, how: EvaluationProtocol) -> Mapping[Key, Outcomes]:
+        """The ranks of `evaluated` alone, read once: tables ask for the same row many times."""
+        node = evaluated(self, name, seed, how)
         if node.hash not in self._outcomes:
             self._outcomes[node.hash] = self.get(node).outcomes
         self.used.add(node.hash)
@@ -89,25 +91,25 @@ class Study(Context):
     def _outcomes(self) -> dict[str, Mapping[Key, Outcomes]]:
         return {}
 
-    def main_judging(self, gallery: GalleryName) -> Judging:
+    def main_protocol(self, gallery: GalleryName) -> EvaluationProtocol:
         """The full suite under the evaluation budget."""
-        return judgings.full(self.profile.evaluation, gallery)
+        return protocols.full(self.profile.evaluation, gallery)
 
-    def held_out_judging(self) -> Judging:
+    def held_out_protocol(self) -> EvaluationProtocol:
         """Edits of kinds that no defence trains on."""
-        return judgings.held_out(self.profile.evaluation)
+        return protocols.held_out(self.profile.evaluation)
 
-    def inside_judging(self) -> Judging:
+    def inside_protocol(self) -> EvaluationProtocol:
         """How variations of one defence are compared."""
-        return judgings.inside(self.profile.evaluation)
+        return protocols.inside(self.profile.evaluation)
 
-    def gap_judging(self, gallery: GalleryName) -> Judging:
+    def gap_protocol(self, gallery: GalleryName) -> EvaluationProtocol:
         """How training and held-out pairs are judged."""
-        return judgings.gap(self.profile.evaluation, gallery)
+        return protocols.gap(self.profile.evaluation, gallery)
 
-    def suite(self, how: Judging) -> Suite:
-        """The attacks of one judging."""
-        return judgings.make_suite(self.profile.evaluation, how)
+    def suite(self, how: EvaluationProtocol) -> Suite:
+        """The attacks of one protocol."""
+        return protocols.make_suite(self.profile.evaluation, how)
 
 
 def open_study(profile: str, results: str = "", data: str = "", limit: int | str = 0) -> Study:

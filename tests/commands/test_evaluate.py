@@ -149,22 +149,22 @@ def test_damage_is_mended_from_the_store_or_judged_again(
 ) -> None:
     own = results / "smoke" / "extra" / "own.csv"
     kept = next((results / "smoke" / "runs").glob("extra-own-s0-*"))
-    sound, judged = own.read_bytes(), pd.read_csv(kept / "table.csv", keep_default_na=False)
+    sound, evaluated = own.read_bytes(), pd.read_csv(kept / "table.csv", keep_default_na=False)
     (results / "smoke" / "robustness.csv").unlink(missing_ok=True)
-    n_judged = []
+    n_evaluated = []
 
     def judge(*_: object) -> Evaluation:
-        n_judged.append(1)
+        n_evaluated.append(1)
         return Evaluation()
 
     monkeypatch.setattr(evaluate_module, "_judge", judge)
-    monkeypatch.setattr(evaluate_module, "_table", lambda *_: judged)
+    monkeypatch.setattr(evaluate_module, "_table", lambda *_: evaluated)
     for content in (sound[: len(sound) // 2], b"", sound.replace(b"0.0", b"0.9", 1), None):
         own.unlink()
         if content is not None:
             own.write_bytes(content)
         assert main(_arguments(weights, results)) == 0
-        assert own.read_bytes() == sound and not n_judged
+        assert own.read_bytes() == sound and not n_evaluated
     for name in ("table.csv", "provenance.json"):
         for content in ((kept / name).read_bytes()[:300], b"", b"[]", None):
             (kept / name).unlink()
@@ -173,7 +173,7 @@ def test_damage_is_mended_from_the_store_or_judged_again(
             capsys.readouterr()
             assert main(_arguments(weights, results)) == 0
             assert "it is made again" in capsys.readouterr().out
-            assert own.read_bytes() == sound and n_judged.pop()
+            assert own.read_bytes() == sound and n_evaluated.pop()
 
 
 def test_a_row_without_a_budget_of_training_is_shown(
@@ -182,10 +182,10 @@ def test_a_row_without_a_budget_of_training_is_shown(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    judged = pd.read_csv(results / "smoke" / "extra" / "own.csv", keep_default_na=False)
-    judged = judged.assign(defence="bare", train_eps_255=float("nan"))
+    evaluated = pd.read_csv(results / "smoke" / "extra" / "own.csv", keep_default_na=False)
+    evaluated = evaluated.assign(defence="bare", train_eps_255=float("nan"))
     monkeypatch.setattr(evaluate_module, "_judge", lambda *_: Evaluation())
-    monkeypatch.setattr(evaluate_module, "_table", lambda *_: judged)
+    monkeypatch.setattr(evaluate_module, "_table", lambda *_: evaluated)
     given = _arguments(weights, results, **{"--name": "bare"})
     at = given.index("--train-eps")
     assert main([*given[:at], *given[at + 2 :]]) == 0
@@ -216,10 +216,10 @@ def test_names_stay_text(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """`NA` and `007` are what pandas would read as nothing and as a number."""
-    judged = pd.read_csv(results / "smoke" / "extra" / "own.csv", keep_default_na=False)
+    evaluated = pd.read_csv(results / "smoke" / "extra" / "own.csv", keep_default_na=False)
     monkeypatch.setattr(evaluate_module, "_judge", lambda *_: Evaluation())
     monkeypatch.setattr(
-        evaluate_module, "_table", lambda _o, _s, name, _f: judged.assign(defence=name)
+        evaluate_module, "_table", lambda _o, _s, name, _f: evaluated.assign(defence=name)
     )
     for name in ("NA", "007", "1e3"):
         assert main(_arguments(weights, results, **{"--name": name})) == 0

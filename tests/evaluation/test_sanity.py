@@ -109,7 +109,7 @@ def subject(encoder: Album | None = None, **changes: object) -> SanitySubject:
     return SanitySubject(encoder or album(), gallery, **{"image": IMAGE, **given})  # type: ignore[arg-type]
 
 
-def judged(encoder: Album, **changes: object) -> dict[str, Check]:
+def evaluated(encoder: Album, **changes: object) -> dict[str, Check]:
     given = {"image": IMAGE, "seed": 3, "apgd_steps": 10, "n_boot": 1000, **changes}
     found = sanity(encoder, PAIRS, **given)  # type: ignore[arg-type]
     return {check.name: check for check in found}
@@ -151,7 +151,7 @@ def attacked(encoder: Album, attack: PGD) -> float:
 
 def test_no_check_is_violated_by_an_ordinary_model() -> None:
     seen: list[str] = []
-    found = judged(album(), tables=TABLES, source=album(1), on_check=seen.append)
+    found = evaluated(album(), tables=TABLES, source=album(1), on_check=seen.append)
     assert seen == list(found) == [name for name in NAMES if name not in ("own_loss", "universal")]
     assert violated(found) == []
     assert found["zero_budget"].verdict == found["huge_budget"].verdict == "passed"
@@ -161,41 +161,41 @@ def test_no_check_is_violated_by_an_ordinary_model() -> None:
 
 def test_none_by_a_small_vision_transformer_either() -> None:
     encoder, source = (Album(PAIRS.pixels(), tower=tiny_encoder(seed)).eval() for seed in (0, 1))
-    found = judged(encoder, source=source)
+    found = evaluated(encoder, source=source)
     assert violated(found) == []
     assert found["zero_budget"].numbers["clean"] == 100
     assert found["random_noise"].numbers["attack"] < 60
 
 
 def test_gradients_killed_by_rounding_are_caught() -> None:
-    found = judged(album(see=rounded), source=album())
+    found = evaluated(album(see=rounded), source=album())
     assert found["gradients"].verdict == "violated"
     assert found["gradients"].numbers["zero gradients"] == 100
     assert found["transfer"].verdict == "violated"
 
 
 def test_gradients_that_are_not_finite_are_caught() -> None:
-    found = judged(album(see=lambda pixels: pixels + 0 * (pixels - pixels.detach()).sqrt()))
+    found = evaluated(album(see=lambda pixels: pixels + 0 * (pixels - pixels.detach()).sqrt()))
     assert found["gradients"].verdict == "violated"
     assert found["gradients"].numbers["non-finite gradients"] == 100
 
 
 def test_shattered_gradients_are_caught_by_transfer_although_none_is_zero() -> None:
-    found = judged(album(see=shattered), source=album())
+    found = evaluated(album(see=shattered), source=album())
     assert found["gradients"].verdict == "passed"
     assert found["transfer"].verdict == "violated"
 
 
 def test_a_model_that_answers_differently_each_time_fails_the_exact_check() -> None:
     draw = generator(9)
-    found = judged(album(see=lambda p: p + 0.3 * torch.randn(p.shape, generator=draw)))
+    found = evaluated(album(see=lambda p: p + 0.3 * torch.randn(p.shape, generator=draw)))
     check = found["zero_budget"]
     assert check.exact and check.verdict == "violated" and estimate(check) > 0
 
 
 def test_an_attack_that_stops_too_early_is_caught_by_apgd() -> None:
     weak = dataclasses.replace(IMAGE, step_255=0.05)
-    found = judged(album(), image=weak)
+    found = evaluated(album(), image=weak)
     assert found["apgd"].verdict == "violated"
     assert found["more_steps"].verdict != "violated"  # more steps help the attacker, as they should
 

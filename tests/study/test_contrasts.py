@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from matlib.evaluation.statistics import primary_endpoint
-from matlib.study.made.judgings import unimodal
+from matlib.study.made.protocols import unimodal
 from matlib.study.study import Study
 from matlib.study.tables.contrasts import left_in_words, unimodal_margins
 
@@ -27,7 +27,7 @@ def test_less_or_more_left_than_the_claim_is_about_is_said(share: float, words: 
 
 def test_the_margins_of_claim_c1_say_what_each_attack_alone_leaves(base_study: Study) -> None:
     e = base_study.profile.evaluation
-    outcomes = base_study.judged("base", 0, unimodal(e)).outcomes
+    outcomes = base_study.evaluated("base", 0, unimodal(e)).outcomes
     image, text = unimodal_margins(base_study)
     for found, key in ((image, ("pgd", "")), (text, ("bert", e.primary_threat))):
         assert f"({left_in_words(primary_endpoint(outcomes[key]))})" in found.name

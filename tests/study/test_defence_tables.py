@@ -36,9 +36,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 def test_each_cell_is_the_endpoint_with_its_interval() -> None:
     published = pd.read_csv(FULL)
     table = defence_table(published, "bert_true")
-    judged_by = set(published["attack"])
+    evaluated_by = set(published["attack"])
     assert list(table.columns) == [
-        name for name, (a, _) in DEFENCE_TABLE_ATTACKS.items() if a in judged_by
+        name for name, (a, _) in DEFENCE_TABLE_ATTACKS.items() if a in evaluated_by
     ]
     assert list(table.index) == list(dict.fromkeys(published["row"]))
     assert (table != "").all(axis=None)

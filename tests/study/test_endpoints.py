@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from matlib.evaluation.statistics import primary_endpoint
-from matlib.study.made.judgings import Judging
+from matlib.study.made.protocols import EvaluationProtocol
 from matlib.study.study import Study
 from matlib.study.tables.endpoints import (
     chance,
@@ -19,7 +19,7 @@ from matlib.study.tables.endpoints import (
 
 def test_endpoint_table_holds_the_primary_endpoint_of_every_attack(base_study: Study) -> None:
     table = endpoint_table(base_study).set_index(["row", "attack", "text_threat"])
-    outcomes = base_study.judged("base").outcomes
+    outcomes = base_study.evaluated("base").outcomes
     assert len(table) == len(outcomes)
     for (attack, threat), found in outcomes.items():
         row = table.loc[("base", attack, threat)]
@@ -32,7 +32,7 @@ def test_curve_starts_at_the_clean_model(base_study: Study) -> None:
     curve = curve_table(base_study).set_index("eps_255")["value"]
     assert list(curve.index) == [0.0, 2.0, 8.0]
     assert curve[0.0] == pytest.approx(
-        primary_endpoint(base_study.judged("base").outcomes["clean", ""])
+        primary_endpoint(base_study.evaluated("base").outcomes["clean", ""])
     )
 
 
@@ -46,8 +46,8 @@ def test_no_curve_is_an_empty_table_with_columns(base_study: Study) -> None:
 def test_gap_table_compares_equal_galleries(base_study: Study) -> None:
     table = gap_table(base_study, ["base"]).set_index(["pairs", "attack"])["value"]
     e = base_study.profile.evaluation
-    how = Judging("train-1", (e.primary_threat,), e.eps_255, ("clean", "joint"))
-    found = base_study.judged("base", 0, how).outcomes["joint", e.primary_threat]
+    how = EvaluationProtocol("train-1", (e.primary_threat,), e.eps_255, ("clean", "joint"))
+    found = base_study.evaluated("base", 0, how).outcomes["joint", e.primary_threat]
     assert table["training pairs", "joint"] == pytest.approx(primary_endpoint(found))
     assert len(table) == 4
 

@@ -12,7 +12,7 @@ THREAT = "bert_true"
 
 
 def test_queries_are_right_before_the_attack_and_of_different_images(base_study: Study) -> None:
-    outcomes = base_study.judged("base").outcomes
+    outcomes = base_study.evaluated("base").outcomes
     is_right = outcomes["clean", ""].hits("IR", 1)
     own = base_study.pairs("test").image_of
     n_right_images = int(own[is_right].unique().numel())
@@ -23,7 +23,7 @@ def test_queries_are_right_before_the_attack_and_of_different_images(base_study:
 
 
 def test_shelves_agree_with_the_ranks_of_the_evaluation(base_study: Study) -> None:
-    pairs, outcomes = base_study.pairs("test"), base_study.judged("base").outcomes
+    pairs, outcomes = base_study.pairs("test"), base_study.evaluated("base").outcomes
     found = shelves(base_study, "base", THREAT, n_queries=4, k=5)
     queries = chosen_queries(base_study, "base", 0, 4)
     for query, shelf in zip(queries, found, strict=True):
@@ -49,8 +49,8 @@ def test_attacked_shelf_stays_within_the_budget(base_study: Study) -> None:
 
 def test_substitutions_count_every_changed_caption_once(base_study: Study) -> None:
     before = base_study.pairs("test").captions
-    judged = base_study.judged("base")
-    after = judged.captions["bert", THREAT]
+    evaluated = base_study.evaluated("base")
+    after = evaluated.captions["bert", THREAT]
     table = substitutions(base_study, "base", THREAT)
     assert table["n"].sum() == sum(a != b for a, b in zip(before, after, strict=True))
     assert (table["n_broken"] <= table["n_right"]).all() and (table["n_right"] <= table["n"]).all()
@@ -63,10 +63,10 @@ def test_true_threat_never_succeeds_by_a_false_caption(base_study: Study) -> Non
 
 
 def test_false_share_is_the_naive_count(base_study: Study) -> None:
-    judged = base_study.judged("base")
-    right = judged.outcomes["clean", ""].hits("IR", 1)
-    broken = right & ~judged.outcomes["bert", "bert_free"].hits("IR", 1)
-    captions = judged.captions["bert", "bert_free"]
+    evaluated = base_study.evaluated("base")
+    right = evaluated.outcomes["clean", ""].hits("IR", 1)
+    broken = right & ~evaluated.outcomes["bert", "bert_free"].hits("IR", 1)
+    captions = evaluated.captions["bert", "bert_free"]
     false = [
         base_study.source.is_false("test", i, captions[i])  # type: ignore[union-attr]
         for i in torch.nonzero(broken).flatten().tolist()

@@ -43,8 +43,8 @@ def test_variations_stand_beside_the_defence_under_the_same_attacks(study: Study
     assert list(table.columns) == list(INSIDE_COLUMNS) and len(table) == 2 * 4
     first = table[(table["row"] == "mat.independent") & (table["attack"] == "worst")].iloc[0]
     assert (first["choice"], first["value"]) == ("order of the attacks", "independent")
-    varied = study.judged("mat.independent", 0, study.inside_judging()).outcomes
-    plain = study.judged("mat", 0).outcomes
+    varied = study.evaluated("mat.independent", 0, study.inside_protocol()).outcomes
+    plain = study.evaluated("mat", 0).outcomes
     threat = SMOKE.evaluation.primary_threat
     keys = [("clean", ""), ("pgd", ""), *((a, threat) for a in ("bert", "sga", "joint"))]
     levels = [primary_endpoint(worst_of([found[k] for k in keys])) for found in (varied, plain)]
@@ -61,7 +61,7 @@ def test_a_variation_that_is_the_default_differs_by_nothing(study: Study) -> Non
 def test_the_unvaried_defence_stands_beside_its_variations(study: Study) -> None:
     levels = plain_levels(inside_table(study)).set_index(["row", "attack"])["recall"]
     assert len(levels) == 4 and set(levels.index.get_level_values("row")) == {"mat"}
-    outcomes = study.judged("mat", 0).outcomes
+    outcomes = study.evaluated("mat", 0).outcomes
     assert levels["mat", "clean"] == pytest.approx(primary_endpoint(outcomes["clean", ""]))
     assert levels["mat", "pgd"] == pytest.approx(primary_endpoint(outcomes["pgd", ""]))
 
@@ -94,7 +94,7 @@ def test_held_out_kinds_stand_beside_the_known_ones(study: Study) -> None:
         (table["row"] == "mat") & (table["attack"] == "bert")
         & (table["text_threat"] == "typo_held_out")
     ]  # fmt: skip
-    outcomes = study.judged("mat", 0, study.held_out_judging()).outcomes
+    outcomes = study.evaluated("mat", 0, study.held_out_protocol()).outcomes
     assert one["recall"].item() == pytest.approx(
         primary_endpoint(outcomes["bert", "typo_held_out"])
     )

@@ -6,7 +6,7 @@ import pytest
 
 from matlib.evaluation.statistics import Estimate, t_interval
 from matlib.study.tables.contrasts import Contrast
-from matlib.study.tables.ledger import CLAIMS, _p_above, _verdict, contrast_table, judged_contrasts
+from matlib.study.tables.ledger import CLAIMS, _p_above, _verdict, contrast_table, decided_contrasts
 
 
 def over_seeds(name: str, centre: float, spread: float = 0.01) -> Contrast:
@@ -15,7 +15,7 @@ def over_seeds(name: str, centre: float, spread: float = 0.01) -> Contrast:
 
 
 def verdict_of(found: dict[str, list[Contrast]], claim: str = "C2") -> str:
-    return _verdict(judged_contrasts(found, 2000)[claim])
+    return _verdict(decided_contrasts(found, 2000)[claim])
 
 
 def test_a_difference_far_below_0_in_every_seed_is_not_supported() -> None:
@@ -37,8 +37,8 @@ def test_the_weakest_of_many_contrasts_may_be_below_0_by_chance() -> None:
     slightly, fine = over_seeds("mat - a", -0.022), over_seeds("mat - b", 0.1)
     assert verdict_of({"C2": [slightly]}) == "not supported"
     assert verdict_of({"C2": [slightly, fine, fine]}) == "inconclusive"
-    judged = judged_contrasts({"C2": [fine, slightly]}, 2000)["C2"]
-    assert judged.contrast.name == "mat - a"  # the weakest one stands for the claim
+    evaluated = decided_contrasts({"C2": [fine, slightly]}, 2000)["C2"]
+    assert evaluated.contrast.name == "mat - a"  # the weakest one stands for the claim
 
 
 def test_these_weights_only_also_needs_a_corrected_p_value() -> None:

@@ -15,10 +15,16 @@ from matlib.evaluation.retrieval import Outcomes, worst_of
 from matlib.evaluation.robustness import key_of
 from matlib.evaluation.statistics import Estimate, primary_endpoint
 from matlib.evaluation.suite import Key
-from matlib.study.made.judgings import INSIDE_ATTACKS, PAIRS_ATTACKS, Judging, inside, pairs
 from matlib.study.made.measures import coordinates
 from matlib.study.made.models import defended
 from matlib.study.made.pairs import generated, pairs_notes
+from matlib.study.made.protocols import (
+    INSIDE_ATTACKS,
+    PAIRS_ATTACKS,
+    EvaluationProtocol,
+    inside,
+    pairs,
+)
 from matlib.study.profile.rows import Run
 from matlib.study.publish.full import pair_study
 from matlib.study.publish.report import read_claims
@@ -97,7 +103,7 @@ def test_rows_of_the_comparison_are_means_over_all_seeds(
 ) -> None:
     """Three seeds; the second's every attack leaves what none leaves, the third's what PGD does."""
 
-    def outcomes(_: Study, name: str, seed: int, how: Judging) -> dict[Key, Outcomes]:
+    def outcomes(_: Study, name: str, seed: int, how: EvaluationProtocol) -> dict[Key, Outcomes]:
         own = study.outcomes(name, 0, how)
         return own if seed == 0 else dict.fromkeys(own, own[("clean", "pgd")[seed - 1], ""])
 
@@ -106,8 +112,8 @@ def test_rows_of_the_comparison_are_means_over_all_seeds(
                   study.root.parent, source=study.source)  # fmt: skip
     table = sweep_table(three)
     worst = table[(table["attack"] == "worst") & (table["dial"] == "strength")].set_index("row")
-    judged = of_pairs(study, (0,))
-    own = [judged.level("mat+.eda", attack) for attack in ("worst", "clean", "pgd")]
+    evaluated = of_pairs(study, (0,))
+    own = [evaluated.level("mat+.eda", attack) for attack in ("worst", "clean", "pgd")]
     assert worst.loc["mat+.eda", "value"] == pytest.approx(sum(own) / 3)
     assert worst.loc["mat+.eda", "n_seeds"] == 3 and worst.loc["mat+.eda.x0.5", "n_seeds"] == 1
     gains = table[table["attack"] == "gain"].set_index("level")["n_seeds"]

@@ -41,7 +41,7 @@ def test_every_published_number_has_a_tolerance_and_a_source() -> None:
 
 
 def test_measured_beside_published_says_whether_they_agree(study: Study, tmp_path: Path) -> None:
-    outcomes = study.judged("base").outcomes
+    outcomes = study.evaluated("base").outcomes
     clean, sga = outcomes["clean", ""], outcomes["sga", "bert_free"]
     broken = conditional_attack_success(clean.hits("TR", 5), sga.hits("TR", 5))
     rows = [
@@ -61,6 +61,6 @@ def test_released_conventions_normalise_captions_and_judge_by_their_own_steps(
 ) -> None:
     captions = study.pairs("test").captions
     assert all(caption == normalise_caption(caption) for caption in captions)
-    suite = study.suite(study.main_judging("test"))
+    suite = study.suite(study.main_protocol("test"))
     assert suite.released
     assert tables(study, "test", ("bert_free",)).spec.config["conventions"] == "released"

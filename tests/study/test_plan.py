@@ -10,7 +10,7 @@ import torch
 
 from matlib.cli import main
 from matlib.models.small import build_small
-from matlib.study.made.judgings import Judging
+from matlib.study.made.protocols import EvaluationProtocol
 from matlib.study.profile.parts import TrainAttack
 from matlib.study.profile.profile import load_profile, profile_names
 from matlib.study.profile.rows import Run
@@ -59,7 +59,7 @@ def test_passes_of_a_step_are_those_of_its_definition() -> None:
 
 
 def test_passes_of_a_judging_are_those_of_its_attacks() -> None:
-    how = Judging("test-1", ("typo",), 4.0, ("clean", "pgd"))
+    how = EvaluationProtocol("test-1", ("typo",), 4.0, ("clean", "pgd"))
     _, rows = judging(counting_encoder(), SMOKE, how, 3)
     n_captions = SMOKE.dataset.captions_per_image
     assert rows["image_attack"] == SMOKE.evaluation.pgd_steps
@@ -139,11 +139,11 @@ def test_what_is_finished_is_not_left(tmp_path: Path, monkeypatch: pytest.Monkey
     assert SMOKE.finetune is not None and SMOKE.base is not None
     # 5 rows of a second per pair, and a probe of 2 pairs took 2 s where 10 s were predicted
     steps = sum(p.n_steps * p.batch_size * 5 * 2 / 10 for p in (SMOKE.finetune, SMOKE.base))
-    judged = SMOKE.dataset.n_test * 5 * 2  # 2 rows of each of 5 kinds per image
+    evaluated = SMOKE.dataset.n_test * 5 * 2  # 2 rows of each of 5 kinds per image
     measured = SMOKE.dataset.n_val * (SMOKE.finetune.n_steps // SMOKE.finetune.validate_every)
-    judged += measured * 5 * 2
+    evaluated += measured * 5 * 2
     saved = (whole.hours - some.hours_left) * 3600 * whole.n_workers
-    assert saved == pytest.approx(steps + judged + 2 * module.TASK_SECONDS)
+    assert saved == pytest.approx(steps + evaluated + 2 * module.TASK_SECONDS)
     monkeypatch.setattr(module, "is_done", lambda *_: True)
     assert plan(SMOKE, tmp_path).hours_left == 0
 

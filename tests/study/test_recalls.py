@@ -11,7 +11,7 @@ import torch
 
 from matlib.evaluation.retrieval import Outcomes
 from matlib.evaluation.statistics import primary_difference
-from matlib.study.made.judgings import INSIDE_ATTACKS, Judging, full, inside
+from matlib.study.made.protocols import INSIDE_ATTACKS, EvaluationProtocol, full, inside
 from matlib.study.profile.profile import load_profile
 from matlib.study.profile.rows import Run
 from matlib.study.study import Study
@@ -22,16 +22,18 @@ OWN = torch.arange(30).repeat_interleave(2)
 KEYS = [("clean", ""), ("pgd", ""), *product(("bert", "sga", "worst"), ("bert_true", "typo"))]
 
 
-class Judged:
+class EvaluatedModel:
     """A study whose models have random ranks; it says what was asked of it."""
 
     def __init__(self, seeds: tuple[int, ...]) -> None:
         plain = load_profile("smoke")
         runs = {"runs": (Run(defence="mat"),), "inside": (Run(defence="mat", label="x"),)}
         self.profile = plain.model_copy(update={**runs, "seeds": seeds})
-        self.asked: list[tuple[str, int, Judging]] = []
+        self.asked: list[tuple[str, int, EvaluationProtocol]] = []
 
-    def outcomes(self, row: str, seed: int, how: Judging) -> dict[tuple[str, str], Outcomes]:
+    def outcomes(
+        self, row: str, seed: int, how: EvaluationProtocol
+    ) -> dict[tuple[str, str], Outcomes]:
         self.asked.append((row, seed, how))
         g = generator(len(row) + 100 * seed)
         return {key: Outcomes(torch.randint(3, (30,), generator=g),
@@ -40,21 +42,21 @@ class Judged:
     def pairs(self, gallery: str) -> Any:
         return SimpleNamespace(image_of=OWN, gallery=gallery)
 
-    def main_judging(self, gallery: Any) -> Judging:
+    def main_protocol(self, gallery: Any) -> EvaluationProtocol:
         return full(self.profile.evaluation, gallery)
 
-    def inside_judging(self) -> Judging:
+    def inside_protocol(self) -> EvaluationProtocol:
         return inside(self.profile.evaluation)
 
     def inside_rows(self) -> list[tuple[str, int]]:
         return [("mat.x", seed) for seed in self.profile.seeds]
 
-    def of_architecture(self, name: str) -> Judged:
+    def of_architecture(self, name: str) -> EvaluatedModel:
         return self
 
 
 def study(n_seeds: int) -> Study:
-    return cast(Study, Judged(tuple(range(n_seeds))))
+    return cast(Study, EvaluatedModel(tuple(range(n_seeds))))
 
 
 def endpoint(found: Outcomes) -> float:
@@ -72,35 +74,35 @@ def plainly_worst(found: dict[tuple[str, str], Outcomes], threat: str) -> Outcom
 @pytest.mark.parametrize("threat", ["bert_true", "typo"])
 def test_worst_is_per_query_over_what_the_threat_allows(n_seeds: int, threat: str) -> None:
     made = study(n_seeds)
-    judged = Recalls(made, attacks=("pgd", "bert", "sga"))
-    found = judged.recall("mat", "worst", threat)
-    by_seed = [dict(made.outcomes("mat", s, made.main_judging("test"))) for s in range(n_seeds)]
+    evaluated = Recalls(made, attacks=("pgd", "bert", "sga"))
+    found = evaluated.recall("mat", "worst", threat)
+    by_seed = [dict(made.outcomes("mat", s, made.main_protocol("test"))) for s in range(n_seeds)]
     wanted = [endpoint(plainly_worst(each, threat)) for each in by_seed]
     counted = n_seeds if n_seeds >= 3 else 1
     assert found.value == pytest.approx(sum(wanted[:counted]) / counted)
     assert found.n_seeds == counted
-    assert all(found.value <= judged.recall("mat", a, threat).value for a in ("clean", "bert"))
+    assert all(found.value <= evaluated.recall("mat", a, threat).value for a in ("clean", "bert"))
 
 
 @pytest.mark.parametrize("n_seeds", [1, 3])
 def test_a_difference_is_paired_by_seed_and_the_base_stands_beside_each(n_seeds: int) -> None:
     made = study(n_seeds)
-    judged = Recalls(made)
-    gain = judged.recall("mat", "sga", reference="base")
-    own, base = judged.found("mat", "sga"), judged.found("base", "sga")
+    evaluated = Recalls(made)
+    gain = evaluated.recall("mat", "sga", reference="base")
+    own, base = evaluated.found("mat", "sga"), evaluated.found("base", "sga")
     assert len(own) == n_seeds and len(base) == 1
     wanted = [endpoint(each) - endpoint(base[0]) for each in own]
     assert gain.value == pytest.approx(sum(wanted) / n_seeds)
-    assert judged.level("mat", "sga") == pytest.approx(sum(map(endpoint, own)) / n_seeds)
+    assert evaluated.level("mat", "sga") == pytest.approx(sum(map(endpoint, own)) / n_seeds)
     n_boot = made.profile.evaluation.n_boot
     paired = primary_difference(own[0], base[0], OWN, n_boot=n_boot)
     assert (gain == paired) == (n_seeds == 1)
-    same = judged.recall("mat", "sga", reference="mat")
+    same = evaluated.recall("mat", "sga", reference="mat")
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
 def test_every_row_is_read_as_it_was_judged() -> None:
-    made = Judged((4, 5))
+    made = EvaluatedModel((4, 5))
     e = made.profile.evaluation
     short = in_short(cast(Study, made), "", (4,))
     short.recall("mat.x", "worst", reference="mat")

@@ -55,7 +55,7 @@ def test_another_machine_takes_the_ranks_and_trains_only_what_it_shows(
     assert is_done(other, Task("judged", "text-at", 1))
     assert is_done(other, Task("sanity", "text-at", 0))
     assert not is_done(other, Task("judged", "text-at", 0)), "its captions are shown"
-    here, there = (study.judged("text-at", 1).outcomes for study in (other, done))
+    here, there = (study.evaluated("text-at", 1).outcomes for study in (other, done))
     assert here.keys() == there.keys()
     for key, found in there.items():
         assert torch.equal(here[key].tr_rank, found.tr_rank)

@@ -13,9 +13,9 @@ import torch
 
 from matlib.attacks.edits import apply_edit
 from matlib.evaluation.suite import default_rows
-from matlib.study.made.judged import judged
-from matlib.study.made.judgings import Judging
+from matlib.study.made.evaluated import evaluated
 from matlib.study.made.models import defended
+from matlib.study.made.protocols import EvaluationProtocol
 from matlib.study.profile.profile import Profile, load_profile
 from matlib.study.recipes import row_name
 from matlib.study.study import Study
@@ -69,12 +69,12 @@ def test_finished_work_is_found_again_and_not_made_twice(study: Study) -> None:
 
 
 def test_an_evaluation_is_found_without_the_model_that_it_judged(study: Study) -> None:
-    study.judged("mat")
+    study.evaluated("mat")
     node = defended(study, study.run("mat"), 0)
     folder, aside = study.store.runs / node.spec.folder, study.root / "aside"
     folder.rename(aside)
     try:
-        assert Study(study.profile, study.root.parent).judged("mat").outcomes
+        assert Study(study.profile, study.root.parent).evaluated("mat").outcomes
         assert not folder.exists()
     finally:
         aside.rename(folder)
@@ -131,7 +131,7 @@ def test_equal_galleries_have_one_caption_per_image_and_the_same_size(study: Stu
 
 def test_unknown_row_names_the_known_ones(study: Study) -> None:
     with pytest.raises(ValueError, match="no row 'tecoa'; it has: base, clean, mat, mat"):
-        study.judged("tecoa")
+        study.evaluated("tecoa")
 
 
 KILLED = """
@@ -165,7 +165,7 @@ def test_killed_and_started_again_ends_with_the_same_numbers(
         process.wait()
     resumed = Study(toy_profile(), tmp_path)
     for name in ("base", "mat"):
-        found, expected = resumed.judged(name), study.judged(name)
+        found, expected = resumed.evaluated(name), study.evaluated(name)
         assert found.captions == expected.captions
         for key, outcomes in expected.outcomes.items():
             assert torch.equal(found.outcomes[key].tr_rank, outcomes.tr_rank)
@@ -179,6 +179,6 @@ def test_row_names_are_unique_in_every_profile() -> None:
 
 
 def test_judging_another_budget_is_another_artefact(study: Study) -> None:
-    main = study.main_judging("test")
-    other = Judging("test", main.threats, main.eps_255 + 1)
-    assert judged(study, "base", 0, main).hash != judged(study, "base", 0, other).hash
+    main = study.main_protocol("test")
+    other = EvaluationProtocol("test", main.threats, main.eps_255 + 1)
+    assert evaluated(study, "base", 0, main).hash != evaluated(study, "base", 0, other).hash

@@ -66,16 +66,18 @@ def test_table_is_the_naive_mean_over_the_successes(base_study: Study, folder: P
     table = edit_similarity(study, "base")
     assert table is not None
     assert list(table["text_threat"]) == list(study.profile.evaluation.threats)
-    judged, clean = study.judged("base"), study.pairs("test").captions
-    assert judged.hash == base_study.judged("base").hash  # the encoder is no part of the attack
+    evaluated, clean = study.evaluated("base"), study.pairs("test").captions
+    assert (
+        evaluated.hash == base_study.evaluated("base").hash
+    )  # the encoder is no part of the attack
     encoder = SentenceEncoder.load(folder)
     for row in table.itertuples():
-        before = judged.outcomes["clean", ""].hits("IR", 1)
-        after = judged.outcomes["bert", row.text_threat].hits("IR", 1)
+        before = evaluated.outcomes["clean", ""].hits("IR", 1)
+        after = evaluated.outcomes["bert", row.text_threat].hits("IR", 1)
         lost = (before & ~after).nonzero().flatten().tolist()
         assert row.n == len(lost)
         if lost:
-            texts = judged.captions["bert", row.text_threat]
+            texts = evaluated.captions["bert", row.text_threat]
             cosines = [
                 float(encoder.encode_text([clean[i]])[0] @ encoder.encode_text([texts[i]])[0])
                 for i in lost

@@ -63,8 +63,8 @@ def tables_of(source: ScenesSource, threats: tuple[str, ...], **more: Any) -> di
 
 def test_what_is_held_out_is_judged_apart_and_never_trained_on() -> None:
     source = ScenesSource(load_profile("smoke").dataset)
-    judged = tables_of(source, ("bert_true", "true_held_out", "bert_free"))
-    words = {name: {e.replacement for row in t for e in row} for name, t in judged.items()}
+    evaluated = tables_of(source, ("bert_true", "true_held_out", "bert_free"))
+    words = {name: {e.replacement for row in t for e in row} for name, t in evaluated.items()}
     assert words["bert_true"] == {"tiny", "disc"} and words["true_held_out"] == {"tiny"}
     trained = tables_of(source, ("bert_true", "bert_free"), for_training=True)
     words = {name: {e.replacement for row in t for e in row} for name, t in trained.items()}

@@ -12,10 +12,10 @@ import pytest
 
 from matlib.augmentations.table import TECHNIQUES
 from matlib.study.identity.reached import Code
-from matlib.study.made.judged import judged
-from matlib.study.made.judgings import validating
+from matlib.study.made.evaluated import evaluated
 from matlib.study.made.models import defended
 from matlib.study.made.pairs import generated
+from matlib.study.made.protocols import validating
 from matlib.study.profile.profile import Profile, load_profile, profile_names
 from matlib.study.profile.rows import Run
 from matlib.study.run.tasks import all_rows
@@ -85,7 +85,7 @@ RENDERED = "out = torch.empty(len(scenes), 3, size, size, dtype=torch.uint8)"
 
 CHANGES = [
     # eight edits that change results and once changed no hash
-    ("study/made/judgings.py", "PGD(how.eps_255, e.pgd_steps, step)", "PGD(how.eps_255, 1, step)",
+    ("study/made/protocols.py", "PGD(how.eps_255, e.pgd_steps, step)", "PGD(how.eps_255, 1, step)",
      "judged mat-best", "mat tables words masked-lm"),
     ("study/made/models.py", "PGD(config.eps_255, config.pgd_steps,", "PGD(config.eps_255, 1,",
      "mat mat-best augmix", "judged tables words"),
@@ -99,7 +99,7 @@ CHANGES = [
     ("augmentations/of_scenes.py", 'more_captions(rows, w.added, w.draw("captions"))',
      'more_captions(rows, w.added + 1, w.draw("captions"))', "captions",
      "augmix mat judged"),
-    ("study/made/judged.py", "encoder, pairs, study.get(words), suite, seed=0,",
+    ("study/made/evaluated.py", "encoder, pairs, study.get(words), suite, seed=0,",
      "encoder, pairs, study.get(words), suite, seed=1,", "judged", "mat-best tables"),
     ("study/made/models.py", "keep_best=True", "keep_best=False", "mat-best", "mat judged"),
     # one technique, filter, defence or attack, and what depends on it
@@ -198,7 +198,7 @@ def test_every_artefact_of_every_profile_has_code(tmp_path: Path) -> None:
         for run in profile.every_run:
             assert len(defended(study, run, 0).hash) == 64
         for row, seed in all_rows(profile).main[:3]:
-            own = judged(study, row, seed, how)
+            own = evaluated(study, row, seed, how)
             assert own.spec.code != own.inputs["tables"].spec.code
 
 

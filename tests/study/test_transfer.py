@@ -11,7 +11,7 @@ from matlib.evaluation.retrieval import worst_of
 from matlib.evaluation.robustness import evaluate
 from matlib.evaluation.statistics import primary_endpoint
 from matlib.study.made.base import base, masked_lm
-from matlib.study.made.judgings import INSIDE_ATTACKS, between_models
+from matlib.study.made.protocols import INSIDE_ATTACKS, between_models
 from matlib.study.made.transfer import (
     Subject,
     architecture_rows,
@@ -62,10 +62,10 @@ def test_every_source_meets_every_target_and_itself(study: Study) -> None:
     white = attacked[attacked["source"] == attacked["target"]].set_index(["target", "attack"])
     threat = study.profile.evaluation.primary_threat
     for name in ("base", *ROWS):
-        found = study.judged(name).outcomes
+        found = study.evaluated(name).outcomes
         assert white.loc[(name, "sga"), "value"] == primary_endpoint(found["sga", threat])
     wider = study.of_architecture("wider")
-    found = wider.judged("base", 0, wider.inside_judging()).outcomes["joint", threat]
+    found = wider.evaluated("base", 0, wider.inside_protocol()).outcomes["joint", threat]
     assert white.loc[("wider:base", "joint"), "value"] == primary_endpoint(found)
 
 
@@ -100,12 +100,12 @@ def test_the_ranking_is_of_the_worst_of_the_same_attacks_everywhere(study: Study
     table = ranking_table(study).set_index(["architecture", "row"])
     threat = study.profile.evaluation.primary_threat
     wider = study.of_architecture("wider")
-    for name, judged in (
-        ("", study.judged("mat")),
-        ("wider", wider.judged("mat", 0, wider.inside_judging())),
+    for name, evaluated in (
+        ("", study.evaluated("mat")),
+        ("wider", wider.evaluated("mat", 0, wider.inside_protocol())),
     ):
         keys = [(a, "" if a in ("clean", "pgd") else threat) for a in INSIDE_ATTACKS]
-        worst = primary_endpoint(worst_of([judged.outcomes[key] for key in keys]))
+        worst = primary_endpoint(worst_of([evaluated.outcomes[key] for key in keys]))
         assert table.loc[(name, "mat"), "value"] == worst
     assert len(table) == 2 * 4
 

@@ -52,9 +52,9 @@ def test_two_at_a_time_give_the_numbers_of_one_after_the_other(tmp_path: Path) -
     folders = [{p.name for p in study.store.runs.glob("[a-z]*")} for study in (together, alone)]
     assert folders[0] == folders[1]
     for name in ("base", "mat"):
-        for key, outcomes in alone.judged(name).outcomes.items():
-            assert torch.equal(together.judged(name).outcomes[key].tr_rank, outcomes.tr_rank)
-            assert torch.equal(together.judged(name).outcomes[key].ir_rank, outcomes.ir_rank)
+        for key, outcomes in alone.evaluated(name).outcomes.items():
+            assert torch.equal(together.evaluated(name).outcomes[key].tr_rank, outcomes.tr_rank)
+            assert torch.equal(together.evaluated(name).outcomes[key].ir_rank, outcomes.ir_rank)
     said.clear()
     make_rows(together, None, all_rows(together.profile), 2, said.append)
     assert said == []  # all is there

@@ -34,7 +34,7 @@ def reference() -> OpenClipEncoder:
 
 
 @pytest.fixture(scope="module")
-def judged(reference: OpenClipEncoder) -> OpenClipEncoder:
+def evaluated(reference: OpenClipEncoder) -> OpenClipEncoder:
     """The reference with slightly other weights, as after fine-tuning."""
     encoder = copy.deepcopy(reference)
     draw = torch.Generator().manual_seed(5)
@@ -50,29 +50,29 @@ def pixels() -> torch.Tensor:
 
 
 def _run(
-    name: str, judged: OpenClipEncoder, reference: OpenClipEncoder, pixels: torch.Tensor
+    name: str, evaluated: OpenClipEncoder, reference: OpenClipEncoder, pixels: torch.Tensor
 ) -> tuple[torch.Tensor, list[str]]:
     attack = own_attack(defence(name), reference)
     assert attack is not None
     gallery = Gallery(pixels, CAPTIONS, torch.eye(3, dtype=torch.bool), torch.arange(3))
     budget = PGD(8, 5), WordSubstitution(1)
     draw = torch.Generator().manual_seed(0)
-    return attack(judged, gallery, TABLE, *budget, draw, AttackReport())
+    return attack(evaluated, gallery, TABLE, *budget, draw, AttackReport())
 
 
 @pytest.mark.parametrize("name", ["fare", "leaf", "fare+leaf"])
 def test_own_loss_stays_in_the_ball_and_changes_one_allowed_word(
-    name: str, judged: OpenClipEncoder, reference: OpenClipEncoder, pixels: torch.Tensor
+    name: str, evaluated: OpenClipEncoder, reference: OpenClipEncoder, pixels: torch.Tensor
 ) -> None:
-    weights = {key: value.clone() for key, value in judged.state_dict().items()}
-    moved, captions = _run(name, judged, reference, pixels)
+    weights = {key: value.clone() for key, value in evaluated.state_dict().items()}
+    moved, captions = _run(name, evaluated, reference, pixels)
     assert float((moved - pixels).abs().max()) <= 8 / 255 + 1e-6
     assert float(moved.min()) >= 0 and float(moved.max()) <= 1
     for before, after, row in zip(CAPTIONS, captions, TABLE, strict=True):
         allowed = {before, *(" ".join(_replaced(before, edit)) for edit in row)}
         assert after in allowed
-    assert all(torch.equal(value, weights[key]) for key, value in judged.state_dict().items())
-    assert all(p.grad is None for p in judged.parameters()) and not judged.training
+    assert all(torch.equal(value, weights[key]) for key, value in evaluated.state_dict().items())
+    assert all(p.grad is None for p in evaluated.parameters()) and not evaluated.training
 
 
 def _replaced(caption: str, edit: Edit) -> list[str]:
@@ -82,27 +82,27 @@ def _replaced(caption: str, edit: Edit) -> list[str]:
 
 
 def test_fares_images_move_further_from_the_reference_than_those_of_pgd(
-    judged: OpenClipEncoder, reference: OpenClipEncoder, pixels: torch.Tensor
+    evaluated: OpenClipEncoder, reference: OpenClipEncoder, pixels: torch.Tensor
 ) -> None:
     def distance(image: torch.Tensor) -> float:
         with torch.no_grad():
-            gap = judged.image_features(image) - reference.image_features(pixels)
+            gap = evaluated.image_features(image) - reference.image_features(pixels)
         return float(gap.square().sum(1).mean())
 
-    own, _ = _run("fare", judged, reference, pixels)
-    other, _ = _run("leaf", judged, reference, pixels)  # LEAF trains on text: images by PGD
+    own, _ = _run("fare", evaluated, reference, pixels)
+    other, _ = _run("leaf", evaluated, reference, pixels)  # LEAF trains on text: images by PGD
     assert distance(own) > distance(other) > 0
 
 
 def test_leafs_words_are_the_farthest_of_the_table_one_at_a_time(
-    judged: OpenClipEncoder, reference: OpenClipEncoder, pixels: torch.Tensor
+    evaluated: OpenClipEncoder, reference: OpenClipEncoder, pixels: torch.Tensor
 ) -> None:
-    _, captions = _run("leaf", judged, reference, pixels)
+    _, captions = _run("leaf", evaluated, reference, pixels)
     for before, after, row in zip(CAPTIONS, captions, TABLE, strict=True):
         options = [before, *(" ".join(_replaced(before, edit)) for edit in row)]
         with torch.no_grad():
             clean = reference.text_features([before])[0]
-            far = [float((judged.text_features([o])[0] - clean).square().sum()) for o in options]
+            far = [float((evaluated.text_features([o])[0] - clean).square().sum()) for o in options]
         assert after == options[max(range(len(options)), key=far.__getitem__)]
 
 
@@ -114,14 +114,14 @@ def test_defences_whose_loss_has_a_row_already_get_no_other() -> None:
 
 
 def test_the_suite_judges_by_it_under_the_deciding_threat_only(
-    judged: OpenClipEncoder, reference: OpenClipEncoder, pixels: torch.Tensor
+    evaluated: OpenClipEncoder, reference: OpenClipEncoder, pixels: torch.Tensor
 ) -> None:
     images = ImageTensor((pixels * 255).round().to(torch.uint8))
     pairs = ImageTextPairs("toy", "test", images, tuple(CAPTIONS), torch.arange(3), ("a", "b", "c"))
     own = OwnLossAttack(defence("fare+leaf"), reference)
     suite = Suite(PGD(8, 2), own=own, slow_under=("bert_true",), n_restarts=2)
     tables = {"bert_true": TABLE, "typo": TABLE}
-    found = evaluate(judged, pairs, tables, suite, seed=0)
+    found = evaluate(evaluated, pairs, tables, suite, seed=0)
     slow = [name for name, attack in ATTACKS.items() if attack.is_slow]
     ran = {key for key in found.outcomes if key[0] in slow}
     assert ran == {(attack, "bert_true") for attack in slow if attack != "apgd"}

@@ -16,7 +16,7 @@ from matlib.models.masked_lm import MaskedLM
 from matlib.study.context import Context, Node
 from matlib.study.identity.makers import makes
 from matlib.study.made.base import masked_lm, open_masked_lm
-from matlib.study.made.judgings import GalleryName
+from matlib.study.made.protocols import GalleryName
 from matlib.study.sources.karpathy import KarpathySource
 from matlib.study.sources.scenes import ScenesSource
 from matlib.study.store.provenance import named_weights

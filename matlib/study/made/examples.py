@@ -22,7 +22,7 @@ from matlib.evaluation.statistics import Estimate, bootstrap_ratio
 from matlib.models.sentence_encoder import SentenceEncoder
 from matlib.study.context import Node
 from matlib.study.identity.makers import makes
-from matlib.study.made.judged import Judged, judged
+from matlib.study.made.evaluated import EvaluatedModel, evaluated
 from matlib.study.sources.scenes import ScenesSource
 from matlib.study.store.provenance import named_weights
 from matlib.study.store.store import Artefact
@@ -38,7 +38,7 @@ def chosen_queries(study: Study, name: str, seed: int, n: int) -> list[int]:
     follow.
     """
     own = study.pairs("test").image_of
-    is_right = study.judged(name, seed).outcomes["clean", ""].hits("IR", 1)
+    is_right = study.evaluated(name, seed).outcomes["clean", ""].hits("IR", 1)
     first: dict[int, int] = {}
     for caption in [*is_right.nonzero().flatten().tolist(), *range(len(own))]:
         first.setdefault(int(own[caption]), caption)
@@ -51,8 +51,8 @@ def found(
     study: Study, name: str, threat: str, *, seed: int, n_queries: int, k: int
 ) -> Node[dict[str, Tensor]]:
     """Rows and pixels of the `k` images that a few captions find, before and after Sep-Attack."""
-    how = study.main_judging("test")
-    of_model = judged(study, name, seed, how)
+    how = study.main_protocol("test")
+    of_model = evaluated(study, name, seed, how)
 
     def make(folder: Path) -> None:
         pairs, encoder, suite = study.pairs("test"), study.model(name, seed), study.suite(how)
@@ -96,7 +96,7 @@ def shelves(
     pairs, relevant = study.pairs("test"), study.pairs("test").relevance()
     k = min(k, len(pairs))
     top = study.get(found(study, name, threat, seed=seed, n_queries=n_queries, k=k))
-    captions = study.judged(name, seed).captions["bert", threat]
+    captions = study.evaluated(name, seed).captions["bert", threat]
     return [
         Shelf(
             pairs.captions[query],
@@ -110,10 +110,10 @@ def shelves(
     ]
 
 
-def broken_captions(judged: Judged, threat: str) -> tuple[Tensor, Tensor]:
+def broken_captions(evaluated: EvaluatedModel, threat: str) -> tuple[Tensor, Tensor]:
     """bool (M,) each: captions right without attack; those of them that the text attack breaks."""
-    right = judged.outcomes["clean", ""].hits("IR", 1)
-    return right, right & ~judged.outcomes["bert", threat].hits("IR", 1)
+    right = evaluated.outcomes["clean", ""].hits("IR", 1)
+    return right, right & ~evaluated.outcomes["bert", threat].hits("IR", 1)
 
 
 def substitutions(study: Study, name: str, threat: str, *, seed: int = 0) -> pd.DataFrame:
@@ -123,10 +123,10 @@ def substitutions(study: Study, name: str, threat: str, *, seed: int = 0) -> pd.
         columns word, replacement, n (captions), n_right (of them right before), n_broken (of
         those, wrong after). Typos and rare words make many rows of one.
     """
-    before, judged = study.pairs("test").captions, study.judged(name, seed)
-    right, broken = broken_captions(judged, threat)
+    before, evaluated = study.pairs("test").captions, study.evaluated(name, seed)
+    right, broken = broken_captions(evaluated, threat)
     rows = []
-    for i, (old, new) in enumerate(zip(before, judged.captions["bert", threat], strict=True)):
+    for i, (old, new) in enumerate(zip(before, evaluated.captions["bert", threat], strict=True)):
         changed = [(a, b) for a, b in zip(old.split(" "), new.split(" "), strict=False) if a != b]
         for word, replacement in changed[:1]:
             rows.append((word, replacement, 1, int(right[i]), int(broken[i])))
@@ -144,11 +144,11 @@ def false_share(
     A success is a caption that found its image before and does not after. The interval
     resamples images. None where truth cannot be checked (real data) or nothing succeeded.
     """
-    judged = study.judged(name, seed)
-    if not isinstance(study.source, ScenesSource) or ("bert", threat) not in judged.captions:
+    evaluated = study.evaluated(name, seed)
+    if not isinstance(study.source, ScenesSource) or ("bert", threat) not in evaluated.captions:
         return None
-    pairs, captions = study.pairs("test"), judged.captions["bert", threat]
-    _, broken = broken_captions(judged, threat)
+    pairs, captions = study.pairs("test"), evaluated.captions["bert", threat]
+    _, broken = broken_captions(evaluated, threat)
     if not bool(broken.any()):
         return None
     false = torch.zeros(len(captions), dtype=torch.double)
@@ -183,11 +183,11 @@ def edit_similarity(study: Study, name: str, *, seed: int = 0) -> pd.DataFrame |
     """
     if not study.profile.evaluation.sentence_encoder:
         return None
-    judged, pairs = study.judged(name, seed), study.pairs("test")
+    evaluated, pairs = study.evaluated(name, seed), study.pairs("test")
     rows: list[dict[str, Any]] = []
     for threat in study.profile.evaluation.threats:
         own = study.get(cosines(study, name, seed, threat))
-        _, broken = broken_captions(judged, threat)
+        _, broken = broken_captions(evaluated, threat)
         row: dict[str, Any] = {"text_threat": threat, "n": int(broken.sum())}
         if bool(broken.any()):
             row |= _summary(
@@ -213,7 +213,7 @@ def _summary(
 @makes("similarity")
 def cosines(study: Study, name: str, seed: int, threat: str) -> Node[list[float]]:
     """Per caption of the test gallery, the cosine of the attacked with the original one."""
-    of_model = judged(study, name, seed, study.main_judging("test"))
+    of_model = evaluated(study, name, seed, study.main_protocol("test"))
     encoder_name = study.profile.evaluation.sentence_encoder
 
     def make(folder: Path) -> None:

@@ -35,8 +35,8 @@ from matlib.study.made.candidates import (
     tables_in,
     validity,
 )
-from matlib.study.made.judgings import judging_config, make_suite, moves_of, validating
 from matlib.study.made.pairs import about_pairs, choices_of, generated, variants
+from matlib.study.made.protocols import make_suite, moves_of, protocol_config, validating
 from matlib.study.profile.parts import TrainAttack
 from matlib.study.profile.rows import Run, library_name
 from matlib.study.recipes import (
@@ -78,7 +78,7 @@ def defended(study: Context, run: Run, seed: int) -> Node[OpenClipEncoder]:
         "augmentation": run.augmentation,
         "n_variants": n_variants_of(profile, run) if how.uses_one_to_many else 1,
         "attack": train_attack_of(profile, run).model_dump() if attacks_anything(run) else {},
-        "validation": {"every": every, **judging_config(profile.evaluation, measured)}
+        "validation": {"every": every, **protocol_config(profile.evaluation, measured)}
         if every else {},
     }  # fmt: skip
     if about := about_pairs(study, run):

@@ -19,8 +19,8 @@ from matlib.study.context import Node
 from matlib.study.identity.makers import makes
 from matlib.study.made.base import base
 from matlib.study.made.candidates import tables
-from matlib.study.made.judgings import judging_config
 from matlib.study.made.models import model
+from matlib.study.made.protocols import protocol_config
 from matlib.study.recipes import attacks_anything, defence_of
 from matlib.study.store.store import Artefact
 from matlib.study.study import Study
@@ -66,7 +66,7 @@ def checks(study: Study, name: str, seed: int) -> Node[list[Check]]:
     Transferred images are made on the undefended model, by which an attacker would begin.
     """
     e, n_images = study.identified.evaluation, study.profile.analysis_images
-    how = study.main_judging("test")
+    how = study.main_protocol("test")
     words = tables(study, "test", how.threats)
     trained = defence_of(study.run(name))
 
@@ -92,7 +92,7 @@ def checks(study: Study, name: str, seed: int) -> Node[list[Check]]:
         (folder / CHECKS_FILE).write_text(text, encoding="utf-8")
 
     config = {
-        **judging_config(e, how),
+        **protocol_config(e, how),
         "model": study.identified.model.model_dump(),
         "n_images": n_images,
     }

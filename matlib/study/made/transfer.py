@@ -16,11 +16,11 @@ from matlib.models.open_clip import OpenClipEncoder
 from matlib.progress import Progress
 from matlib.study.context import Node
 from matlib.study.identity.makers import makes
-from matlib.study.made import judgings
+from matlib.study.made import protocols
 from matlib.study.made.candidates import tables
-from matlib.study.made.judged import RANKS, load_ranks, save_ranks
-from matlib.study.made.judgings import judging_config, moves_of
+from matlib.study.made.evaluated import RANKS, load_ranks, save_ranks
 from matlib.study.made.models import model
+from matlib.study.made.protocols import moves_of, protocol_config
 from matlib.study.profile.profile import Profile
 from matlib.study.recipes import profile_of_architecture, rows_of
 from matlib.study.store.store import Artefact
@@ -36,7 +36,7 @@ def transferred(study: Study, source: Subject) -> Node[dict[str, dict[Key, Outco
     Returns:
         per subject (`str`) and (attack, threat) the rank of every query.
     """
-    how = judgings.between_models(study.identified.evaluation)
+    how = protocols.between_models(study.identified.evaluation)
     words = tables(study, how.gallery, how.threats)
 
     def make(folder: Path) -> None:
@@ -63,7 +63,7 @@ def transferred(study: Study, source: Subject) -> Node[dict[str, dict[Key, Outco
     inputs: dict[str, Node[Any] | None] = {
         name: _model_node(study, each) for name, each in names.items()
     }
-    config = {**judging_config(study.identified.evaluation, how), "models": shapes}
+    config = {**protocol_config(study.identified.evaluation, how), "models": shapes}
     return study.node(
         "transfer", source.artefact, study.profile.seeds[0], config,
         {**inputs, "tables": words}, make, _outcomes_in, chosen=moves_of(how),

@@ -92,8 +92,8 @@ def calibrate(
 def _row(study: Study, run: Run) -> list[object]:
     profile, e = study.profile, study.profile.evaluation
     assert profile.finetune is not None
-    judged = in_short(study, "", seeds=(0,))
-    robust, clean = (judged.recall(row_name(run), attack) for attack in (WORST, "clean"))
+    evaluated = in_short(study, "", seeds=(0,))
+    robust, clean = (evaluated.recall(row_name(run), attack) for attack in (WORST, "clean"))
     plain = row_name(run.model_copy(update={"label": ""}))
     every = profile.finetune.validate_every
     setting = f"best of every {every} steps on validation" if every else "last step"

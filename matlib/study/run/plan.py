@@ -17,8 +17,8 @@ from matlib.models.opening import settings_of
 from matlib.models.small import build_small
 from matlib.progress import note
 from matlib.study.arithmetic import one_thread
-from matlib.study.made.judgings import Judging, full, judgings_of, validating
 from matlib.study.made.models import defended
+from matlib.study.made.protocols import EvaluationProtocol, full, protocols_of, validating
 from matlib.study.profile.profile import Profile
 from matlib.study.profile.rows import Run, row_defence
 from matlib.study.recipes import (
@@ -212,7 +212,7 @@ def _judging(found: Plan, costs: Costs, task: Task) -> Spent:
     """The images that a task judges, by what for."""
     profile, spent = costs.profile, Spent()
     data, e = profile.dataset, profile.evaluation
-    hows, share = judgings_of(e, task.what), 1.0
+    hows, share = protocols_of(e, task.what), 1.0
     if task.what == "sanity":
         hows, share = [full(e, "test")], SANITY_SHARE
     for how in hows:
@@ -344,7 +344,7 @@ class Costs:
                 first if self.is_large else pass_seconds(encoder, self.batch, repeats)
             )
         self._steps: dict[tuple[object, ...], tuple[Timed, dict[str, float]]] = {}
-        self._judged: dict[Judging, tuple[Timed, dict[str, float]]] = {}
+        self._evaluated: dict[EvaluationProtocol, tuple[Timed, dict[str, float]]] = {}
         self._ratio: Timed | None = None
         self._probed = 0.0
 
@@ -387,14 +387,14 @@ class Costs:
             )
         return self._ratio
 
-    def judge(self, how: Judging) -> tuple[Timed, dict[str, float]]:
+    def judge(self, how: EvaluationProtocol) -> tuple[Timed, dict[str, float]]:
         """Seconds of one image with its captions under a judging, and its rows by kind."""
         how = replace(how, gallery="test")  # which images they are costs nothing
-        if how not in self._judged:
-            self._judged[how] = self._judge(how)
-        return self._judged[how]
+        if how not in self._evaluated:
+            self._evaluated[how] = self._judge(how)
+        return self._evaluated[how]
 
-    def _judge(self, how: Judging) -> tuple[Timed, dict[str, float]]:
+    def _judge(self, how: EvaluationProtocol) -> tuple[Timed, dict[str, float]]:
         _, rows = judging(self.counting, self.profile, how, 4)
         expected = _seconds(rows, self.judge_passes)
         n = min(16, self.profile.dataset.n_test)

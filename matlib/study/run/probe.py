@@ -25,8 +25,8 @@ from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.small import SmallModel, build_small
 from matlib.scenes.lexicon import FUNCTION_WORDS
 from matlib.scenes.world import World
-from matlib.study.made.judgings import Judging, make_suite
 from matlib.study.made.models import inner_attack
+from matlib.study.made.protocols import EvaluationProtocol, make_suite
 from matlib.study.profile.profile import Profile
 from matlib.study.profile.rows import Run
 from matlib.study.recipes import defence_of, train_attack_of
@@ -152,7 +152,7 @@ def training_steps(
 
 
 def judging(
-    encoder: OpenClipEncoder, profile: Profile, how: Judging, n: int
+    encoder: OpenClipEncoder, profile: Profile, how: EvaluationProtocol, n: int
 ) -> tuple[float, dict[str, float]]:
     """The suite on `n` made images: seconds, and rows per image by kind."""
     pairs = made_pairs(n, captions_per_image(profile), encoder.image_size)

@@ -37,17 +37,17 @@ from matlib.evaluation.retrieval import DIRECTIONS
 from matlib.evaluation.sanity_subject import Check
 from matlib.files import write_durably
 from matlib.study.context import Node
-from matlib.study.made import judgings
-from matlib.study.made.judged import CURVE, RANKS
-from matlib.study.made.judgings import Judging
+from matlib.study.made import protocols
+from matlib.study.made.evaluated import CURVE, RANKS
 from matlib.study.made.measures import COORDINATES_FILE as COORDINATES
+from matlib.study.made.protocols import EvaluationProtocol
 from matlib.study.made.sanity import CHECKS_FILE as CHECKS
 from matlib.study.made.transfer import subjects
 from matlib.study.run.tasks import (
     Task,
     all_rows,
     artefacts_of,
-    judgings as judgings_of_task,
+    protocols as protocols_of_task,
     tasks_of,
 )
 from matlib.study.store.store import PROVENANCE
@@ -274,7 +274,7 @@ def expected_of(study: Study, task: Task) -> list[Expected]:
     """What the artefacts of a task hold, in the order of `tasks.artefacts_of`."""
     e = study.profile.evaluation
     if task.what == "transfer":
-        rows = study.suite(judgings.between_models(e)).rows(judgings.between_models(e).threats)
+        rows = study.suite(protocols.between_models(e)).rows(protocols.between_models(e).threats)
         targets = map(str, subjects(study.profile))
         names = tuple("/".join((t, *key)) for t, key in product(targets, rows))
         return [_of_gallery(study, "test", ranks={RANKS: names})]
@@ -285,17 +285,19 @@ def expected_of(study: Study, task: Task) -> list[Expected]:
         return [_of_gallery(study, "test", texts=(COORDINATES,))]
     own = study.of_architecture(task.architecture)
     return [
-        _of_gallery(own, how.gallery, ranks=_judged_files(own, task.name, how))
-        for how in judgings_of_task(own, task)
+        _of_gallery(own, how.gallery, ranks=_evaluated_files(own, task.name, how))
+        for how in protocols_of_task(own, task)
     ]
 
 
-def _of_gallery(study: Study, gallery: judgings.GalleryName, **content: Any) -> Expected:
+def _of_gallery(study: Study, gallery: protocols.GalleryName, **content: Any) -> Expected:
     pairs = study.pairs(gallery)
     return Expected(len(pairs), pairs.n_captions, **content)
 
 
-def _judged_files(study: Study, name: str, how: Judging) -> dict[str, tuple[str, ...]]:
+def _evaluated_files(
+    study: Study, name: str, how: EvaluationProtocol
+) -> dict[str, tuple[str, ...]]:
     """The tables of one judged model -> the attacks in each."""
     suite = study.suite(how)
     rows = suite.rows(how.threats)

@@ -31,9 +31,9 @@ from joblib.externals.loky import get_reusable_executor
 from matlib.progress import speak_utf8
 from matlib.study.context import Node, in_order
 from matlib.study.made.base import base
-from matlib.study.made.judged import judged
-from matlib.study.made.judgings import Judging, judgings_of
+from matlib.study.made.evaluated import evaluated
 from matlib.study.made.measures import coordinates
+from matlib.study.made.protocols import EvaluationProtocol, protocols_of
 from matlib.study.made.sanity import checks
 from matlib.study.made.transfer import (
     Subject,
@@ -196,12 +196,12 @@ def artefacts_of(study: Study, task: Task) -> list[Node[Any]]:
         return [checks(study, task.name, task.seed)]
     if task.what == "coordinates":
         return [coordinates(study, study.run(task.name))]
-    return [judged(study, task.name, task.seed, how) for how in judgings(study, task)]
+    return [evaluated(study, task.name, task.seed, how) for how in protocols(study, task)]
 
 
-def judgings(study: Study, task: Task) -> list[Judging]:
+def protocols(study: Study, task: Task) -> list[EvaluationProtocol]:
     """How a task judges its model; empty for tasks that judge none."""
-    return judgings_of(study.profile.evaluation, task.what)
+    return protocols_of(study.profile.evaluation, task.what)
 
 
 def is_done(study: Study, task: Task) -> bool:

@@ -21,7 +21,7 @@ from matlib.evaluation.statistics import (
     over_seeds,
     primary_difference,
 )
-from matlib.study.made.judgings import unimodal
+from matlib.study.made.protocols import unimodal
 from matlib.study.profile.rows import Run
 from matlib.study.recipes import n_variants_of, train_attack_of, undefended_rows
 from matlib.study.study import Study
@@ -68,26 +68,28 @@ def differences(study: Study, first: str, others: Sequence[str]) -> list[Contras
     return _differences(Recalls(study), [first], others) if _has(study, [first, *others]) else []
 
 
-def _differences(judged: Recalls, firsts: Sequence[str], others: Sequence[str]) -> list[Contrast]:
+def _differences(
+    evaluated: Recalls, firsts: Sequence[str], others: Sequence[str]
+) -> list[Contrast]:
     return [
         contrast(
             f"{first} - {other}",
-            judged.recall(first, WORST, reference=other),
-            at_floor=is_at_floor(judged, (first, other)),
+            evaluated.recall(first, WORST, reference=other),
+            at_floor=is_at_floor(evaluated, (first, other)),
         )
         for first in firsts
         for other in others
     ]
 
 
-def is_at_floor(judged: Recalls, rows: Sequence[str]) -> bool:
+def is_at_floor(evaluated: Recalls, rows: Sequence[str]) -> bool:
     """Whether each row's interval under the worst attack reaches down to chance, with each seed.
 
     An interval wholly below chance (an attack can do that) counts as reaching it.
     """
-    least = chance(judged.study)
-    found = (each for row in rows for each in judged.found(row, WORST))
-    return all(primary_difference(each, None, judged.images, n_boot=500).low <= least
+    least = chance(evaluated.study)
+    found = (each for row in rows for each in evaluated.found(row, WORST))
+    return all(primary_difference(each, None, evaluated.images, n_boot=500).low <= least
                for each in found)  # fmt: skip
 
 
@@ -100,11 +102,11 @@ def unimodal_margins(study: Study) -> list[Contrast]:
     rows = undefended_rows(study.profile)
     name = rows[0][0]
     what = "undefended" if rows == [("base", 0)] else f"{name} fine-tuning"
-    judged, found = Recalls(study, unimodal(study.profile.evaluation)), []
-    both = judged.found(name, "joint")
+    evaluated, found = Recalls(study, unimodal(study.profile.evaluation)), []
+    both = evaluated.found(name, "joint")
     for side, attack in (("image", "pgd"), ("text", "bert")):
-        left = left_in_words(judged.level(name, attack))
-        margin = judged.estimate(judged.found(name, attack), both)
+        left = left_in_words(evaluated.level(name, attack))
+        margin = evaluated.estimate(evaluated.found(name, attack), both)
         found.append(contrast(f"{what}: {side} attack ({left}) - joint attack", margin))
     return found
 
@@ -132,9 +134,11 @@ def generalisation_gap(study: Study, name: str) -> list[Contrast]:
     def of_first() -> Estimate:
         sides, n_boot = [], study.profile.evaluation.n_boot
         for seed, gallery in enumerate(GALLERIES.values()):
-            judged = Recalls(study, study.gap_judging(gallery))
-            model, base = (judged.found(row, "joint")[0] for row in (name, "base"))
-            sides.append(primary_difference(model, base, judged.images, n_boot=n_boot, seed=seed))
+            evaluated = Recalls(study, study.gap_protocol(gallery))
+            model, base = (evaluated.found(row, "joint")[0] for row in (name, "base"))
+            sides.append(
+                primary_difference(model, base, evaluated.images, n_boot=n_boot, seed=seed)
+            )
         return _independent_difference(*sides)
 
     label = f"({name} - base on training pairs) - (the same on held-out pairs)"
@@ -201,7 +205,7 @@ def transfer_of_ranking(study: Study) -> list[Contrast]:
     if len(names) < 2 or len(rows) < MIN_ROWS:
         return []
     models = [in_short(study, name) for name in names]
-    found = [[judged.found(row, WORST) for row in rows] for judged in models]
+    found = [[evaluated.found(row, WORST) for row in rows] for evaluated in models]
     n_boot = study.profile.evaluation.n_boot
     estimate = agreement_of_rankings(found, models[0].images, n_boot=n_boot)
     label = (

@@ -10,7 +10,7 @@ import pandas as pd
 
 from matlib.evaluation.retrieval import Outcomes, chance_recall
 from matlib.evaluation.robustness import WORST, key_of
-from matlib.study.made.judgings import HELD_OUT_ATTACKS, TRANSFER_ATTACKS, GalleryName
+from matlib.study.made.protocols import HELD_OUT_ATTACKS, TRANSFER_ATTACKS, GalleryName
 from matlib.study.made.transfer import sources, subjects, transferred
 from matlib.study.profile.rows import Run, row_defence
 from matlib.study.recipes import inside_seeds_of, row_name, schedule_of
@@ -57,12 +57,12 @@ def endpoint_table(study: Study, names: Sequence[str] | None = None) -> pd.DataF
         `ENDPOINT_COLUMNS`. From three seeds on, mean and t-interval over seeds; below, the
         first seed and an interval over images.
     """
-    judged = Recalls(study)
+    evaluated = Recalls(study)
     return _table(ENDPOINT_COLUMNS, [
         {"row": name, "attack": attack, "text_threat": threat,
-         **shown(judged.recall(name, attack, threat))}
+         **shown(evaluated.recall(name, attack, threat))}
         for name in names or row_names(study)
-        for attack, threat in judged.keys(name)
+        for attack, threat in evaluated.keys(name)
     ])  # fmt: skip
 
 
@@ -75,12 +75,12 @@ def curve_table(study: Study, names: Sequence[str] | None = None) -> pd.DataFram
     Returns:
         `CURVE_COLUMNS`.
     """
-    judged, rows = Recalls(study), []
+    evaluated, rows = Recalls(study), []
     is_asked = bool(study.profile.evaluation.curve_eps_255)
     for name in (names or row_names(study)) if is_asked else ():
-        curves = judged.curves(name)
+        curves = evaluated.curves(name)
         for eps in sorted(curves[0]):
-            found = judged.estimate([curve[eps] for curve in curves])
+            found = evaluated.estimate([curve[eps] for curve in curves])
             rows.append({"row": name, "eps_255": eps, **shown(found)})
     return _table(CURVE_COLUMNS, rows)
 
@@ -94,10 +94,12 @@ def gap_table(study: Study, names: Sequence[str]) -> pd.DataFrame:
     Returns:
         `GAP_COLUMNS`; pairs are `training pairs` or `held-out pairs`, attack `clean` or `joint`.
     """
-    judged = {pairs: Recalls(study, study.gap_judging(name)) for pairs, name in GALLERIES.items()}
+    evaluated = {
+        pairs: Recalls(study, study.gap_protocol(name)) for pairs, name in GALLERIES.items()
+    }
     return _table(GAP_COLUMNS, [
         {"row": name, "pairs": pairs, "attack": attack,
-         **shown(judged[pairs].recall(name, attack))}
+         **shown(evaluated[pairs].recall(name, attack))}
         for name, pairs, attack in product(names, GALLERIES, ("clean", "joint"))
     ])  # fmt: skip
 
@@ -113,14 +115,14 @@ def held_out_table(study: Study) -> pd.DataFrame:
     e = study.profile.evaluation
     kinds = [each for kind in e.held_out for each in (kind, KNOWN[kind])]
     threats = [threat for threat in kinds if threat in (*KNOWN, *e.threats)]
-    judged = {
-        threat: Recalls(study, study.held_out_judging() if threat in KNOWN else None,
+    evaluated = {
+        threat: Recalls(study, study.held_out_protocol() if threat in KNOWN else None,
                         attacks=HELD_OUT_ATTACKS)
         for threat in threats
     }  # fmt: skip
     return _table(HELD_OUT_COLUMNS, [
         {"row": name, "attack": attack, "text_threat": threat, "is_held_out": threat in KNOWN,
-         **shown(judged[threat].recall(name, attack, threat), "recall")}
+         **shown(evaluated[threat].recall(name, attack, threat), "recall")}
         for name, threat, attack in product(row_names(study), threats, ("bert", WORST))
     ])  # fmt: skip
 
@@ -133,14 +135,14 @@ def inside_table(study: Study) -> pd.DataFrame:
         `bert`, and `worst` of `INSIDE_ATTACKS` with the primary threat): the recall that is
         left and its difference from the unvaried defence, each with its interval.
     """
-    judged, rows = in_short(study, "", inside_seeds_of(study.profile)), []
+    evaluated, rows = in_short(study, "", inside_seeds_of(study.profile)), []
     for run in study.profile.inside:
         about = dict(zip(("choice", "value", "default"), described(study, run), strict=True))
         for attack in INSIDE_TABLE_ATTACKS:
-            gain = judged.recall(row_name(run), attack, reference=_plain(run))
+            gain = evaluated.recall(row_name(run), attack, reference=_plain(run))
             rows.append({
                 "row": row_name(run), **about, "attack": attack,
-                **shown(judged.recall(row_name(run), attack), "recall"),
+                **shown(evaluated.recall(row_name(run), attack), "recall"),
                 **gain.columns("difference", "difference_"),
             })  # fmt: skip
     return _table(INSIDE_COLUMNS, rows)
@@ -158,12 +160,12 @@ def transfer_table(study: Study, attacks: Sequence[str] = TRANSFER_ATTACKS) -> p
         victim (white-box). Rows of the source `none` are the recall without attack (`clean`).
         Empty where the study has only one model to compare.
     """
-    judged, rows, origin = Recalls(study), [], sources(study.profile)
+    evaluated, rows, origin = Recalls(study), [], sources(study.profile)
     first, threat = study.profile.seeds[:1], study.profile.evaluation.primary_threat
 
     def add(source: str, target: str, attack: str, found: Sequence[Outcomes]) -> None:
         about = {"source": source, "target": target, "attack": attack}
-        rows.append({**about, **shown(judged.estimate(found))})
+        rows.append({**about, **shown(evaluated.estimate(found))})
 
     for target in subjects(study.profile) if origin else []:
         clean = in_short(study, target.architecture, first).found(target.row, "clean")
@@ -183,10 +185,10 @@ def ranking_table(study: Study) -> pd.DataFrame:
         `endpoint_table`. Empty without other architectures.
     """
     names = architectures(study)
-    judged = {name: in_short(study, name) for name in names if len(names) > 1}
+    evaluated = {name: in_short(study, name) for name in names if len(names) > 1}
     return _table(RANKING_COLUMNS, [
-        {"architecture": name, "row": row, **shown(judged[name].recall(row, WORST))}
-        for name, row in product(judged, ("base", *ranked_rows(study)))
+        {"architecture": name, "row": row, **shown(evaluated[name].recall(row, WORST))}
+        for name, row in product(evaluated, ("base", *ranked_rows(study)))
     ])  # fmt: skip
 
 

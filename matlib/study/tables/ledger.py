@@ -116,7 +116,7 @@ def ledger(study: Study, contrasts: Contrasts | None = None) -> list[dict[str, A
     contrasts = contrasts_of(study) if contrasts is None else contrasts
     words = {claim: text for claim, text in CLAIMS.items()
              if contrasts.get(claim) or not claim.endswith(BESIDE)}  # fmt: skip
-    decided = judged_contrasts(contrasts, study.profile.evaluation.n_boot)
+    decided = decided_contrasts(contrasts, study.profile.evaluation.n_boot)
     entries = {
         claim: _entry(study, claim, text, decided.get(claim)) for claim, text in words.items()
     }
@@ -128,7 +128,7 @@ def ledger(study: Study, contrasts: Contrasts | None = None) -> list[dict[str, A
 
 
 @dataclass(frozen=True)
-class JudgedContrast:
+class DecidedContrast:
     """The contrast that a claim is reported by.
 
     Attributes:
@@ -144,7 +144,7 @@ class JudgedContrast:
     p_above: float
 
 
-def judged_contrasts(contrasts: Contrasts, n_boot: int) -> dict[str, JudgedContrast]:
+def decided_contrasts(contrasts: Contrasts, n_boot: int) -> dict[str, DecidedContrast]:
     """The weakest contrast of every claim that has one, with corrected p-values.
 
     Args:
@@ -160,7 +160,7 @@ def judged_contrasts(contrasts: Contrasts, n_boot: int) -> dict[str, JudgedContr
         for claim, each in found.items()
     ])  # fmt: skip
     return {
-        claim: JudgedContrast(found[claim][weakest[claim]], p, other)
+        claim: DecidedContrast(found[claim][weakest[claim]], p, other)
         for claim, p, other in zip(found, below, above, strict=True)
     }
 
@@ -200,7 +200,7 @@ def _figure(claim: str) -> dict[str, str]:
     return {"figure": f"notebooks/{notebook}.ipynb" if notebook else "", "picture": picture}
 
 
-def _entry(study: Study, claim: str, text: str, found: JudgedContrast | None) -> dict[str, Any]:
+def _entry(study: Study, claim: str, text: str, found: DecidedContrast | None) -> dict[str, Any]:
     scope = _scope(study, claim)
     empty = {"estimate": None, "ci_low": None, "ci_high": None, "n": 0, "unit": "query"}
     if found is None:
@@ -223,7 +223,7 @@ def _entry(study: Study, claim: str, text: str, found: JudgedContrast | None) ->
     }
 
 
-def _verdict(found: JudgedContrast) -> str:
+def _verdict(found: DecidedContrast) -> str:
     """The verdict on the weakest contrast; against a claim it takes a corrected p-value too."""
     estimate = found.contrast.estimate
     is_refuted = found.p_above <= CLAIM_ALPHA

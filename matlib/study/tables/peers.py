@@ -36,7 +36,7 @@ def compare_with_peers(study: Study, path: Path = PEERS) -> pd.DataFrame:
     break), as in the tables of SGA and its successors.
     """
     rows = []
-    outcomes = study.judged("base").outcomes
+    outcomes = study.evaluated("base").outcomes
     threat = study.profile.evaluation.primary_threat
     for row in published(study.profile.name, path).to_dict("records"):
         attack, k, value = str(row["attack"]), int(row["k"]), float(row["value"])

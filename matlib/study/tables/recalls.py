@@ -13,8 +13,8 @@ from matlib.evaluation.retrieval import Outcomes
 from matlib.evaluation.robustness import WORST, key_of, worst_under
 from matlib.evaluation.statistics import Estimate, endpoint_over_seeds, primary_endpoint
 from matlib.evaluation.suite import Key
-from matlib.study.made import judgings
-from matlib.study.made.judgings import INSIDE_ATTACKS, PAIRS_ATTACKS, Judging
+from matlib.study.made import protocols
+from matlib.study.made.protocols import INSIDE_ATTACKS, PAIRS_ATTACKS, EvaluationProtocol
 from matlib.study.study import Study
 
 
@@ -32,15 +32,15 @@ class Recalls:
         seeds: training seeds that are read; those of the study's defences if None.
         attacks: those that `worst` counts beside the clean query, so that rows judged by
             different suites are compared under the same attacks; if None, `worst` is as the
-            judging has it.
+            protocol has it.
         otherwise: rows that were judged otherwise, on the same gallery, and how.
     """
 
     study: Study
-    how: Judging | None = None
+    how: EvaluationProtocol | None = None
     seeds: Sequence[int] | None = None
     attacks: Sequence[str] | None = None
-    otherwise: Mapping[str, Judging] = field(default_factory=dict)
+    otherwise: Mapping[str, EvaluationProtocol] = field(default_factory=dict)
 
     def recall(
         self, row: str, attack: str, threat: str | None = None, *, reference: str | None = None
@@ -49,7 +49,7 @@ class Recalls:
 
         Args:
             row: by name.
-            attack: of the judging, or `worst`.
+            attack: of the protocol, or `worst`.
             threat: of the attack's words; the study's primary one if None.
             reference: the other row; without one the estimate is the row's own recall.
 
@@ -70,10 +70,10 @@ class Recalls:
     def found(self, row: str, attack: str, threat: str | None = None) -> list[Outcomes]:
         """The rank of every query with each seed; arguments as for `recall`."""
         words = self.study.profile.evaluation.primary_threat if threat is None else threat
-        judged = [self.study.outcomes(row, seed, self._how(row)) for seed in self._seeds(row)]
+        evaluated = [self.study.outcomes(row, seed, self._how(row)) for seed in self._seeds(row)]
         if attack == WORST and self.attacks is not None:
-            return [worst_under(each, words, self.attacks) for each in judged]
-        return [each[key_of(attack, words)] for each in judged]
+            return [worst_under(each, words, self.attacks) for each in evaluated]
+        return [each[key_of(attack, words)] for each in evaluated]
 
     def keys(self, row: str) -> list[Key]:
         """(attack, text threat) of all that a row was judged by, `worst` among them."""
@@ -81,8 +81,8 @@ class Recalls:
 
     def curves(self, row: str) -> list[dict[float, Outcomes]]:
         """With each seed, eps in 1/255 -> the rank of every query under PGD; clean at 0."""
-        judged = [self.study.judged(row, seed, self._how(row)) for seed in self._seeds(row)]
-        return [{0.0: each.outcomes["clean", ""], **each.curve} for each in judged]
+        evaluated = [self.study.evaluated(row, seed, self._how(row)) for seed in self._seeds(row)]
+        return [{0.0: each.outcomes["clean", ""], **each.curve} for each in evaluated]
 
     def estimate(
         self, first: Sequence[Outcomes], second: Sequence[Outcomes] | None = None
@@ -96,8 +96,8 @@ class Recalls:
         """int64 (M,): the image of each caption of the gallery."""
         return self.study.pairs("test" if self.how is None else self.how.gallery).image_of
 
-    def _how(self, row: str) -> Judging:
-        return self.otherwise.get(row) or self.how or self.study.main_judging("test")
+    def _how(self, row: str) -> EvaluationProtocol:
+        return self.otherwise.get(row) or self.how or self.study.main_protocol("test")
 
     def _seeds(self, row: str) -> Sequence[int]:
         if row == "base":
@@ -107,7 +107,7 @@ class Recalls:
 
 def of_pairs(study: Study, seeds: Sequence[int]) -> Recalls:
     """Rows of the comparison of techniques and of its sweeps."""
-    return Recalls(study, judgings.pairs(study.profile.evaluation), seeds, PAIRS_ATTACKS)
+    return Recalls(study, protocols.pairs(study.profile.evaluation), seeds, PAIRS_ATTACKS)
 
 
 def in_short(study: Study, architecture: str, seeds: Sequence[int] | None = None) -> Recalls:
@@ -119,8 +119,8 @@ def in_short(study: Study, architecture: str, seeds: Sequence[int] | None = None
     """
     own = study.of_architecture(architecture)
     if architecture:
-        return Recalls(own, own.inside_judging(), seeds, INSIDE_ATTACKS)
-    varied = dict.fromkeys((row for row, _ in own.inside_rows()), own.inside_judging())
+        return Recalls(own, own.inside_protocol(), seeds, INSIDE_ATTACKS)
+    varied = dict.fromkeys((row for row, _ in own.inside_rows()), own.inside_protocol())
     return Recalls(own, None, seeds, INSIDE_ATTACKS, varied)
 
 

@@ -53,7 +53,7 @@ def robustness_table(study: Study, split: Literal["test", "val"] = "test") -> pd
     rows: list[dict[str, Any]] = []
     for name, seed in study.rows():
         about = _about_model(study, None if name == "base" else study.run(name))
-        found = study.outcomes(name, seed, study.main_judging(split))
+        found = study.outcomes(name, seed, study.main_protocol(split))
         rows += recall_rows(study, split, found, {**about, "seed": seed})
     return _with_means(pd.DataFrame(rows)[list(ROBUSTNESS_COLUMNS)])
 

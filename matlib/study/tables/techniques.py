@@ -14,9 +14,9 @@ import pandas as pd
 from matlib.augmentations.table import TECHNIQUES
 from matlib.evaluation.robustness import WORST
 from matlib.evaluation.statistics import primary_endpoint
-from matlib.study.made import judgings
-from matlib.study.made.judgings import INSIDE_ATTACKS, PAIRS_ATTACKS
+from matlib.study.made import protocols
 from matlib.study.made.measures import coordinates
+from matlib.study.made.protocols import INSIDE_ATTACKS, PAIRS_ATTACKS
 from matlib.study.profile.rows import Run
 from matlib.study.recipes import n_variants_of, sweep_rows_of
 from matlib.study.study import Study
@@ -59,15 +59,15 @@ def technique_table(study: Study) -> pd.DataFrame:
 
 
 def _technique_row(study: Study, run: Run, seed: int) -> dict[str, Any]:
-    judged, reference = of_pairs(study, (seed,)), study.profile.reference
-    validated = Recalls(study, judgings.validating(study.profile.evaluation), (seed,))
+    evaluated, reference = of_pairs(study, (seed,)), study.profile.reference
+    validated = Recalls(study, protocols.validating(study.profile.evaluation), (seed,))
     history = study.history(run.row, seed)
     return {
         **about_row(study, run),
         "seed": seed,
-        **{attack: judged.level(run.row, attack) for attack in (*PAIRS_ATTACKS, WORST)},
-        **judged.recall(run.row, WORST, reference=reference).columns("gain", "gain_"),
-        "sga_gain": judged.recall(run.row, "sga", reference=reference).value,
+        **{attack: evaluated.level(run.row, attack) for attack in (*PAIRS_ATTACKS, WORST)},
+        **evaluated.recall(run.row, WORST, reference=reference).columns("gain", "gain_"),
+        "sga_gain": evaluated.recall(run.row, "sga", reference=reference).value,
         "validation": validated.level(run.row, "joint"),
         "gap": gaps(study, run.row, (seed,))[0],
         "seconds": float(history["seconds"].sum()) if len(history) else math.nan,
@@ -94,9 +94,9 @@ def gaps(study: Study, name: str, seeds: Sequence[int]) -> list[float]:
     """
     kept = []
     for gallery in ("train-1", "test-1"):
-        judged = Recalls(study, study.gap_judging(gallery), seeds)
-        base = judged.level("base", "joint")
-        kept.append([primary_endpoint(each) - base for each in judged.found(name, "joint")])
+        evaluated = Recalls(study, study.gap_protocol(gallery), seeds)
+        base = evaluated.level("base", "joint")
+        kept.append([primary_endpoint(each) - base for each in evaluated.found(name, "joint")])
     return [train - test for train, test in zip(*kept, strict=True)]
 
 
@@ -178,9 +178,9 @@ def _unit(family: str, dial: str) -> str:
 
 def _levels(study: Study, name: str) -> list[dict[str, Any]]:
     """Recall of a row under each attack, in shares of 1."""
-    judged = _of_seeds_with(study, name)
+    evaluated = _of_seeds_with(study, name)
     return [
-        {"attack": attack, "row": name, **shown(judged.recall(name, attack))}
+        {"attack": attack, "row": name, **shown(evaluated.recall(name, attack))}
         for attack in (*PAIRS_ATTACKS, WORST)
     ]
 
@@ -221,8 +221,8 @@ def intervention_table(study: Study) -> pd.DataFrame:
     experiment, reference = study.profile.intervention, study.profile.reference
     e, rows = study.profile.evaluation, []
     for seed in experiment.seeds if experiment else ():
-        judged = Recalls(study, judgings.inside(e), (seed,), INSIDE_ATTACKS,
-                         {reference: judgings.pairs(e)})  # fmt: skip
+        evaluated = Recalls(study, protocols.inside(e), (seed,), INSIDE_ATTACKS,
+                         {reference: protocols.pairs(e)})  # fmt: skip
         for run in experiment.runs() if experiment else ():
             assert run.dials is not None
             rows.append(
@@ -230,10 +230,10 @@ def intervention_table(study: Study) -> pd.DataFrame:
                     **run.dials.levels,
                     "modality": run.modality,
                     "seed": seed,
-                    "gain": judged.recall(run.row, WORST, reference=reference).value,
-                    "sga_gain": judged.recall(run.row, "sga", reference=reference).value,
-                    "worst": judged.level(run.row, WORST),
-                    "clean": judged.level(run.row, "clean"),
+                    "gain": evaluated.recall(run.row, WORST, reference=reference).value,
+                    "sga_gain": evaluated.recall(run.row, "sga", reference=reference).value,
+                    "worst": evaluated.level(run.row, WORST),
+                    "clean": evaluated.level(run.row, "clean"),
                     **study.get(coordinates(study, run)),
                 }
             )

@@ -29,7 +29,7 @@ TRANSFER_ATTACKS = ("pgd", "sga", "joint")
 
 
 @dataclass(frozen=True)
-class Judging:
+class EvaluationProtocol:
     """How a model is judged: the gallery, the threats, the attacks and the image budget.
 
     `parts`: threats judged elsewhere whose edits those of a threat may hold (`evaluate`).
@@ -43,48 +43,52 @@ class Judging:
     parts: tuple[str, ...] = ()
 
 
-def full(e: EvaluationConfig, gallery: GalleryName) -> Judging:
+def full(e: EvaluationConfig, gallery: GalleryName) -> EvaluationProtocol:
     """All attacks under all threats; on the test gallery none leaves more than `held_out`."""
     parts = e.held_out if gallery == "test" else ()
-    return Judging(gallery, e.threats, e.eps_255, default_rows(), bool(e.curve_eps_255), parts)
+    return EvaluationProtocol(
+        gallery, e.threats, e.eps_255, default_rows(), bool(e.curve_eps_255), parts
+    )
 
 
-def held_out(e: EvaluationConfig) -> Judging:
+def held_out(e: EvaluationConfig) -> EvaluationProtocol:
     """Edits of kinds that no defence trains on: text alone, and with the images."""
-    return Judging("test", e.held_out, e.eps_255, HELD_OUT_ATTACKS)
+    return EvaluationProtocol("test", e.held_out, e.eps_255, HELD_OUT_ATTACKS)
 
 
-def inside(e: EvaluationConfig) -> Judging:
+def inside(e: EvaluationConfig) -> EvaluationProtocol:
     """Variations of one defence: without the slow attacks, primary threat."""
-    return Judging("test", (e.primary_threat,), e.eps_255, INSIDE_ATTACKS)
+    return EvaluationProtocol("test", (e.primary_threat,), e.eps_255, INSIDE_ATTACKS)
 
 
-def pairs(e: EvaluationConfig) -> Judging:
+def pairs(e: EvaluationConfig) -> EvaluationProtocol:
     """Techniques of augmentation, primary threat."""
-    return Judging("test", (e.primary_threat,), e.eps_255, PAIRS_ATTACKS)
+    return EvaluationProtocol("test", (e.primary_threat,), e.eps_255, PAIRS_ATTACKS)
 
 
-def gap(e: EvaluationConfig, gallery: GalleryName) -> Judging:
+def gap(e: EvaluationConfig, gallery: GalleryName) -> EvaluationProtocol:
     """Training and held-out pairs: the joint attack, primary threat."""
-    return Judging(gallery, (e.primary_threat,), e.eps_255, ("clean", "joint"))
+    return EvaluationProtocol(gallery, (e.primary_threat,), e.eps_255, ("clean", "joint"))
 
 
-def between_models(e: EvaluationConfig) -> Judging:
+def between_models(e: EvaluationConfig) -> EvaluationProtocol:
     """The attacks that are sent from model to model, primary threat."""
-    return Judging("test", (e.primary_threat,), e.eps_255, TRANSFER_ATTACKS)
+    return EvaluationProtocol("test", (e.primary_threat,), e.eps_255, TRANSFER_ATTACKS)
 
 
-def unimodal(e: EvaluationConfig) -> Judging:
+def unimodal(e: EvaluationConfig) -> EvaluationProtocol:
     """One side attacked, and both, at the budget where each side alone leaves 30-60 %."""
-    return Judging("test", (e.primary_threat,), e.unimodal_eps_255, ("pgd", "bert", "joint"))
+    return EvaluationProtocol(
+        "test", (e.primary_threat,), e.unimodal_eps_255, ("pgd", "bert", "joint")
+    )
 
 
-def validating(e: EvaluationConfig) -> Judging:
+def validating(e: EvaluationConfig) -> EvaluationProtocol:
     """A model beside its training: both sides attacked, primary threat."""
-    return Judging("val", (e.primary_threat,), e.eps_255, ("clean", "joint"))
+    return EvaluationProtocol("val", (e.primary_threat,), e.eps_255, ("clean", "joint"))
 
 
-def judgings_of(e: EvaluationConfig, what: str) -> list[Judging]:
+def protocols_of(e: EvaluationConfig, what: str) -> list[EvaluationProtocol]:
     """How a task of that kind (`workers.Task`) judges its model; empty where it judges none."""
     return {
         "judged": [full(e, "test")],
@@ -103,21 +107,21 @@ NOT_IN_THE_ATTACKS = (
     "n_boot", "primary_threat", "threats", "held_out", "eps_255", "unimodal_eps_255",
     "sentence_encoder",
 )  # fmt: skip
-"""Parts of the evaluation that change no attack, or that a `Judging` holds itself."""
+"""Parts of the evaluation that change no attack, or that a `EvaluationProtocol` holds itself."""
 
 
-def judging_config(e: EvaluationConfig, how: Judging) -> dict[str, Any]:
-    """A judging for the identity of what it finds."""
+def protocol_config(e: EvaluationConfig, how: EvaluationProtocol) -> dict[str, Any]:
+    """A protocol for the identity of what it finds."""
     return {**asdict(how), "budget": e.model_dump(exclude=set(NOT_IN_THE_ATTACKS))}
 
 
-def moves_of(how: Judging) -> tuple[str, ...]:
-    """The attacks of a judging that have an entry in the table of attacks."""
+def moves_of(how: EvaluationProtocol) -> tuple[str, ...]:
+    """The attacks of a protocol that have an entry in the table of attacks."""
     return tuple(attack for attack in how.attacks if attack in ATTACKS)
 
 
-def make_suite(e: EvaluationConfig, how: Judging) -> Suite:
-    """The attacks of one judging."""
+def make_suite(e: EvaluationConfig, how: EvaluationProtocol) -> Suite:
+    """The attacks of one protocol."""
     step = e.step_255 if how.eps_255 == e.eps_255 else None
     return Suite(
         PGD(how.eps_255, e.pgd_steps, step),

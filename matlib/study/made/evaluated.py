@@ -20,15 +20,15 @@ from matlib.progress import Progress
 from matlib.study.context import Context, Node
 from matlib.study.identity.makers import makes
 from matlib.study.made.candidates import tables
-from matlib.study.made.judgings import Judging, judging_config, make_suite, moves_of
 from matlib.study.made.models import model, open_model
+from matlib.study.made.protocols import EvaluationProtocol, make_suite, moves_of, protocol_config
 from matlib.study.store.store import Artefact
 
 RANKS, _CAPTIONS, SHOWN, CURVE = "ranks.csv", "captions.json", "shown.safetensors", "curve.csv"
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluatedModel:
     """What the suite found about one model.
 
     Attributes:
@@ -111,13 +111,13 @@ def _read(path: Path) -> dict[str, list[str]]:
     return found
 
 
-def load_evaluation(artefact: Artefact) -> Judged:
+def load_evaluation(artefact: Artefact) -> EvaluatedModel:
     """What `save_evaluation` (and `save_curve`) wrote."""
     has = artefact.provenance["outputs"]  # ranks alone, where they come from a record
     captions = _read(artefact.file(_CAPTIONS)) if _CAPTIONS in has else {}
     shown = load_file(str(artefact.file(SHOWN))) if SHOWN in has else {}
     curve = load_ranks(artefact.file(CURVE)) if CURVE in has else {}
-    return Judged(
+    return EvaluatedModel(
         {_key(name): found for name, found in load_ranks(artefact.file(RANKS)).items()},
         {_key(name): texts for name, texts in captions.items()},
         {_key(name): pixels for name, pixels in shown.items()},
@@ -127,7 +127,9 @@ def load_evaluation(artefact: Artefact) -> Judged:
 
 
 @makes("judged")
-def judged(study: Context, name: str, seed: int, how: Judging) -> Node[Judged]:
+def evaluated(
+    study: Context, name: str, seed: int, how: EvaluationProtocol
+) -> Node[EvaluatedModel]:
     """Per-query outcomes, adversarial captions and a few images of one model.
 
     The same attacks for every defence: one that ascends a defence's own loss is no part of them,
@@ -165,7 +167,7 @@ def judged(study: Context, name: str, seed: int, how: Judging) -> Node[Judged]:
         "tables": words,
         "parts": parts,
     }
-    config = {**judging_config(profile.evaluation, how), "model": profile.model.model_dump()}
+    config = {**protocol_config(profile.evaluation, how), "model": profile.model.model_dump()}
     return study.node(
         "judged", name, seed, config, inputs, make, load_evaluation, chosen=moves_of(how)
     )
