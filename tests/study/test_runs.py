@@ -142,7 +142,7 @@ from tests.study.test_runs import toy_profile
 from matlib.study.study import Study
 study = Study(toy_profile(), Path(sys.argv[1]))
 for name, seed in study.rows():
-    study.judged(name, seed)
+    study.evaluated(name, seed)
 """
 
 
