@@ -87,9 +87,8 @@ def test_ledger_decides_what_it_can_and_marks_the_rest(study: Study) -> None:
     assert claims["C6"]["verdict"] == "not yet tested" and claims["C6"]["estimate"] is None
     decided = [c for c in claims.values() if c["verdict"] != "not yet tested"]
     assert {c["id"] for c in decided} == {"C0", "C1", "C3", "C4", "C9"}
-    assert claims["C9"]["ci_high"] is None  # one-sided
     for entry in decided:
-        high = 1.0 if entry["ci_high"] is None else entry["ci_high"]
+        high = entry["ci_high"]
         assert entry["ci_low"] <= entry["estimate"] <= high
         assert entry["verdict"] != "supported"  # one seed never supports a claim
 
