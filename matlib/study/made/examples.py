@@ -20,25 +20,30 @@ from matlib.attacks.multimodal import pgd_attack
 from matlib.attacks.scoring import embed_texts
 from matlib.evaluation.statistics import Estimate, bootstrap_ratio
 from matlib.models.sentence_encoder import SentenceEncoder
-from matlib.study.context import Node
+from matlib.study.context import Context, Node
 from matlib.study.identity.makers import makes
 from matlib.study.made.evaluated import EvaluatedModel, evaluated
+from matlib.study.made.models import open_model
+from matlib.study.made.protocols import full, make_suite
 from matlib.study.sources.scenes import ScenesSource
 from matlib.study.store.provenance import named_weights
 from matlib.study.store.store import Artefact
-from matlib.study.study import Study
 
 FOUND = "found.safetensors"
 
 
-def chosen_queries(study: Study, name: str, seed: int, n: int) -> list[int]:
+def _evaluated(study: Context, name: str, seed: int) -> EvaluatedModel:
+    return study.get(evaluated(study, name, seed, full(study.profile.evaluation, "test")))
+
+
+def chosen_queries(study: Context, name: str, seed: int, n: int) -> list[int]:
     """The first captions, one per image, whose image is found first without an attack.
 
     The choice does not look at the attack. If there are too few, captions that fail already
     follow.
     """
     own = study.pairs("test").image_of
-    is_right = study.evaluated(name, seed).outcomes["clean", ""].hits("IR", 1)
+    is_right = _evaluated(study, name, seed).outcomes["clean", ""].hits("IR", 1)
     first: dict[int, int] = {}
     for caption in [*is_right.nonzero().flatten().tolist(), *range(len(own))]:
         first.setdefault(int(own[caption]), caption)
@@ -48,21 +53,20 @@ def chosen_queries(study: Study, name: str, seed: int, n: int) -> list[int]:
 
 @makes("found")
 def found(
-    study: Study, name: str, threat: str, *, seed: int, n_queries: int, k: int
+    study: Context, name: str, threat: str, *, seed: int, n_queries: int, k: int
 ) -> Node[dict[str, Tensor]]:
     """Rows and pixels of the `k` images that a few captions find, before and after Sep-Attack."""
-    how = study.main_protocol("test")
+    how = full(study.profile.evaluation, "test")
     of_model = evaluated(study, name, seed, how)
 
     def make(folder: Path) -> None:
-        pairs, encoder, suite = study.pairs("test"), study.model(name, seed), study.suite(how)
+        pairs, encoder = study.pairs("test"), open_model(study, name, seed)
+        image = make_suite(study.profile.evaluation, how).image
         captions = study.get(of_model).captions["bert", threat]
         queries = chosen_queries(study, name, seed, n_queries)
         gallery = Attacked(pairs.pixels(), pairs.captions, pairs.relevance(), pairs.image_of)
         # seed 0 as in the evaluation: the very images that its Sep-Attack made
-        moved = pgd_attack(
-            encoder, gallery, suite.image, generator=torch.Generator().manual_seed(0)
-        )
+        moved = pgd_attack(encoder, gallery, image, generator=torch.Generator().manual_seed(0))
         tensors: dict[str, Tensor] = {}
         for label, pixels, texts in (
             ("before", gallery.pixels, [pairs.captions[q] for q in queries]),
@@ -82,7 +86,7 @@ def found(
 
 
 def shelves(
-    study: Study, name: str, threat: str, *, seed: int = 0, n_queries: int = 3, k: int = 5
+    study: Context, name: str, threat: str, *, seed: int = 0, n_queries: int = 3, k: int = 5
 ) -> list[Shelf]:
     """What a few captions find before and under Sep-Attack (PGD and one changed word).
 
@@ -96,7 +100,7 @@ def shelves(
     pairs, relevant = study.pairs("test"), study.pairs("test").relevance()
     k = min(k, len(pairs))
     top = study.get(found(study, name, threat, seed=seed, n_queries=n_queries, k=k))
-    captions = study.evaluated(name, seed).captions["bert", threat]
+    captions = _evaluated(study, name, seed).captions["bert", threat]
     return [
         Shelf(
             pairs.captions[query],
@@ -116,14 +120,14 @@ def broken_captions(evaluated: EvaluatedModel, threat: str) -> tuple[Tensor, Ten
     return right, right & ~evaluated.outcomes["bert", threat].hits("IR", 1)
 
 
-def substitutions(study: Study, name: str, threat: str, *, seed: int = 0) -> pd.DataFrame:
+def substitutions(study: Context, name: str, threat: str, *, seed: int = 0) -> pd.DataFrame:
     """Which words the text attack replaces by which, the most frequent first.
 
     Returns:
         columns word, replacement, n (captions), n_right (of them right before), n_broken (of
         those, wrong after). Typos and rare words make many rows of one.
     """
-    before, evaluated = study.pairs("test").captions, study.evaluated(name, seed)
+    before, evaluated = study.pairs("test").captions, _evaluated(study, name, seed)
     right, broken = broken_captions(evaluated, threat)
     rows = []
     for i, (old, new) in enumerate(zip(before, evaluated.captions["bert", threat], strict=True)):
@@ -137,14 +141,14 @@ def substitutions(study: Study, name: str, threat: str, *, seed: int = 0) -> pd.
 
 
 def false_share(
-    study: Study, name: str, threat: str = "bert_free", *, seed: int = 0
+    study: Context, name: str, threat: str = "bert_free", *, seed: int = 0
 ) -> Estimate | None:
     """Share of the text attack's successes whose caption is no longer true of its image.
 
     A success is a caption that found its image before and does not after. The interval
     resamples images. None where truth cannot be checked (real data) or nothing succeeded.
     """
-    evaluated = study.evaluated(name, seed)
+    evaluated = _evaluated(study, name, seed)
     if not isinstance(study.source, ScenesSource) or ("bert", threat) not in evaluated.captions:
         return None
     pairs, captions = study.pairs("test"), evaluated.captions["bert", threat]
@@ -171,7 +175,7 @@ NEAR = 0.95
 another encoder differ: compare the threats with each other, not with 0.95)."""
 
 
-def edit_similarity(study: Study, name: str, *, seed: int = 0) -> pd.DataFrame | None:
+def edit_similarity(study: Context, name: str, *, seed: int = 0) -> pd.DataFrame | None:
     """Cosine of each changed caption with its original, over the text attack's successes.
 
     A success is a caption that found its image before and does not after. The encoder is the
@@ -183,7 +187,7 @@ def edit_similarity(study: Study, name: str, *, seed: int = 0) -> pd.DataFrame |
     """
     if not study.profile.evaluation.sentence_encoder:
         return None
-    evaluated, pairs = study.evaluated(name, seed), study.pairs("test")
+    evaluated, pairs = _evaluated(study, name, seed), study.pairs("test")
     rows: list[dict[str, Any]] = []
     for threat in study.profile.evaluation.threats:
         own = study.get(cosines(study, name, seed, threat))
@@ -199,7 +203,7 @@ def edit_similarity(study: Study, name: str, *, seed: int = 0) -> pd.DataFrame |
 
 
 def _summary(
-    cosines: Tensor, broken: Tensor, own: Tensor, n_images: int, study: Study
+    cosines: Tensor, broken: Tensor, own: Tensor, n_images: int, study: Context
 ) -> dict[str, float]:
     total, count = (torch.zeros(n_images, dtype=torch.double) for _ in range(2))
     total.index_add_(0, own, cosines * broken)
@@ -211,9 +215,9 @@ def _summary(
 
 
 @makes("similarity")
-def cosines(study: Study, name: str, seed: int, threat: str) -> Node[list[float]]:
+def cosines(study: Context, name: str, seed: int, threat: str) -> Node[list[float]]:
     """Per caption of the test gallery, the cosine of the attacked with the original one."""
-    of_model = evaluated(study, name, seed, study.main_protocol("test"))
+    of_model = evaluated(study, name, seed, full(study.profile.evaluation, "test"))
     encoder_name = study.profile.evaluation.sentence_encoder
 
     def make(folder: Path) -> None:

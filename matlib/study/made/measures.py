@@ -16,18 +16,17 @@ from matlib.augmentations.dialled import scenes_told
 from matlib.augmentations.table import TECHNIQUES
 from matlib.data.pairs import OneToMany
 from matlib.models.open_clip import OpenClipEncoder
-from matlib.study.context import Node
+from matlib.study.context import Context, Node
 from matlib.study.identity.makers import makes
-from matlib.study.made.models import model
+from matlib.study.made.models import model, open_model
 from matlib.study.made.pairs import about_pairs, choices_of, first_pairs, generated, variants
 from matlib.study.profile.rows import Augmentation, Run
-from matlib.study.recipes import as_run
+from matlib.study.recipes import as_run, rows_of
 from matlib.study.sources import open_source
 from matlib.study.sources.karpathy import KarpathySource
 from matlib.study.sources.scenes import ScenesSource
 from matlib.study.sources.source import draw
 from matlib.study.store.store import Artefact
-from matlib.study.study import Study
 
 MEASURED_TECHNIQUES: tuple[Augmentation, ...] = (
     "captions", "eda", "drop-swap", "renderings", "randaugment", "crop-flip-jitter", "augmix",
@@ -39,7 +38,7 @@ of techniques (`matlib.study.tables.techniques`)."""
 MEASURES_FILE = "measures.csv"
 
 
-def techniques_of(study: Study) -> tuple[Augmentation, ...]:
+def techniques_of(study: Context) -> tuple[Augmentation, ...]:
     """The techniques that can be measured here; EDA of data on disk needs WordNet's files."""
     data = study.source.data
     missing = {"eda"} if data == "disk" else set()
@@ -47,7 +46,7 @@ def techniques_of(study: Study) -> tuple[Augmentation, ...]:
     return tuple(name for name in MEASURED_TECHNIQUES if name in made - missing)
 
 
-def references_of(study: Study) -> tuple[str, ...]:
+def references_of(study: Context) -> tuple[str, ...]:
     """Rows whose encoders serve as reference models: `base`, and one that was trained otherwise.
 
     The second was trained adversarially on images where the profile has such a row: it looks at
@@ -55,22 +54,22 @@ def references_of(study: Study) -> tuple[str, ...]:
     clean fine-tuning, else the first defence. It has seen the training images and rates original
     pairs higher than `base` does; orders of techniques can be compared, levels cannot.
     """
-    rows = [name for name, _ in study.rows() if name != "base"]
+    rows = [name for name, _ in rows_of(study.profile) if name != "base"]
     wanted = [name for name in ("image-at", "clean", *rows) if name in rows]
     return ("base", *wanted[:1])
 
 
-def reference_model(study: Study, reference: str) -> OpenClipEncoder:
+def reference_model(study: Context, reference: str) -> OpenClipEncoder:
     """The encoder of a row, trained with the profile's first seed."""
-    return study.model(reference, _seed(study, reference))
+    return open_model(study, reference, _seed(study, reference))
 
 
-def reference_node(study: Study, reference: str) -> Node[OpenClipEncoder] | None:
+def reference_node(study: Context, reference: str) -> Node[OpenClipEncoder] | None:
     """A reference model among inputs; None for pretrained weights."""
     return model(study, reference, _seed(study, reference))
 
 
-def measures(study: Study, reference: str = "base") -> pd.DataFrame:
+def measures(study: Context, reference: str = "base") -> pd.DataFrame:
     """Every measure of every technique and of the originals, one row each.
 
     The first reference model is the undefended model of the study, which no technique trained.
@@ -91,14 +90,16 @@ def measures(study: Study, reference: str = "base") -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[list(MEASURE_COLUMNS)]
 
 
-def measures_under_all(study: Study) -> pd.DataFrame:
+def measures_under_all(study: Context) -> pd.DataFrame:
     """`measures` under each of `references_of`, with a column `reference`."""
     parts = [measures(study, name).assign(reference=name) for name in references_of(study)]
     return pd.concat(parts, ignore_index=True)
 
 
 @makes("measures")
-def measured(study: Study, technique: Augmentation, reference: str = "base") -> Node[pd.DataFrame]:
+def measured(
+    study: Context, technique: Augmentation, reference: str = "base"
+) -> Node[pd.DataFrame]:
     """The measures of one technique under one reference model."""
     profile = study.profile
     n = min(profile.analysis_images, profile.dataset.n_train)
@@ -129,17 +130,17 @@ def measured(study: Study, technique: Augmentation, reference: str = "base") -> 
     )  # fmt: skip
 
 
-def first_variants(study: Study, technique: str | Run, n: int) -> OneToMany:
+def first_variants(study: Context, technique: str | Run, n: int) -> OneToMany:
     """What a technique adds to the first `n` training pairs (at least two)."""
     run = as_run(technique)
     return first_pairs(variants(study, run, 0, first_images(study, max(n, 2))), n)
 
 
-def _seed(study: Study, reference: str) -> int:
+def _seed(study: Context, reference: str) -> int:
     return 0 if reference == "base" else study.profile.seeds[0]
 
 
-def first_images(study: Study, n: int) -> ScenesSource | KarpathySource:
+def first_images(study: Context, n: int) -> ScenesSource | KarpathySource:
     """The study's data with `n` training images, so that few variants are held in memory."""
     config = study.profile.dataset.model_copy(update={"n_train": n})
     if isinstance(study.source, KarpathySource):
@@ -163,7 +164,7 @@ def _defence(run: Run) -> str:
 
 
 @makes("coordinates")
-def coordinates(study: Study, run: Run) -> Node[dict[str, float]]:
+def coordinates(study: Context, run: Run) -> Node[dict[str, float]]:
     """`similarity`, `vendi`, `mmd2` of a row's pairs and, where it is known, `true_fraction`.
 
     The latter is the share of an added caption's facts that hold in its scene; of an added
@@ -201,13 +202,13 @@ def _coordinates_in(artefact: Artefact) -> dict[str, float]:
     return found
 
 
-def _n_images(study: Study) -> int:
+def _n_images(study: Context) -> int:
     profile = study.profile
     wanted = max(MIN_IMAGES, profile.analysis_images)
     return min(wanted, profile.dataset.n_train, profile.dataset.n_test)
 
 
-def _true_fraction(study: Study, run: Run, variants: OneToMany) -> float | None:
+def _true_fraction(study: Context, run: Run, variants: OneToMany) -> float | None:
     source = first_images(study, len(variants))
     truth = source.truth()
     if truth is None or run.augmentation == "none" or not isinstance(source, ScenesSource):

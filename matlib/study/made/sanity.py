@@ -15,20 +15,19 @@ from matlib.evaluation.sanity_checks import CHECKS, sanity
 from matlib.evaluation.sanity_subject import BOUNDS_LEVEL, TOLERANCE_POINTS, Check
 from matlib.evaluation.statistics import MIN_SEEDS_FOR_INTERVAL, Estimate, t_interval, verdict
 from matlib.progress import Progress
-from matlib.study.context import Node
+from matlib.study.context import Context, Node
 from matlib.study.identity.makers import makes
-from matlib.study.made.base import base
+from matlib.study.made.base import base, open_base
 from matlib.study.made.candidates import tables
-from matlib.study.made.models import model
-from matlib.study.made.protocols import protocol_config
-from matlib.study.recipes import attacks_anything, defence_of
+from matlib.study.made.models import model, open_model
+from matlib.study.made.protocols import full, make_suite, protocol_config
+from matlib.study.recipes import attacks_anything, defence_of, rows_of
 from matlib.study.store.store import Artefact
-from matlib.study.study import Study
 
 CHECKS_FILE = "checks.json"
 
 
-def battery(study: Study) -> dict[str, list[Check]]:
+def battery(study: Context) -> dict[str, list[Check]]:
     """Every check on every defended model of the study.
 
     Returns:
@@ -42,7 +41,7 @@ def battery(study: Study) -> dict[str, list[Check]]:
     }
 
 
-def battery_by_row(study: Study) -> dict[str, list[list[Check]]]:
+def battery_by_row(study: Context) -> dict[str, list[list[Check]]]:
     """The same by row: the checks of each of its seeds."""
     found: dict[str, list[list[Check]]] = {}
     for name, seed in examined(study):
@@ -50,28 +49,28 @@ def battery_by_row(study: Study) -> dict[str, list[list[Check]]]:
     return found
 
 
-def examined(study: Study) -> list[tuple[str, int]]:
+def examined(study: Context) -> list[tuple[str, int]]:
     """The rows, name and seed, of which robustness is claimed: trained against an attack."""
     return [
         (name, seed)
-        for name, seed in study.rows()
+        for name, seed in rows_of(study.profile)
         if name != "base" and attacks_anything(study.run(name))
     ]
 
 
 @makes("sanity")
-def checks(study: Study, name: str, seed: int) -> Node[list[Check]]:
+def checks(study: Context, name: str, seed: int) -> Node[list[Check]]:
     """The battery on one model: the first `analysis_images` of the test gallery.
 
     Transferred images are made on the undefended model, by which an attacker would begin.
     """
     e, n_images = study.identified.evaluation, study.profile.analysis_images
-    how = study.main_protocol("test")
+    how = full(study.profile.evaluation, "test")
     words = tables(study, "test", how.threats)
     trained = defence_of(study.run(name))
 
     def make(folder: Path) -> None:
-        encoder, pairs = study.model(name, seed), study.pairs("test")
+        encoder, pairs = open_model(study, name, seed), study.pairs("test")
         threat = e.primary_threat
         with Progress(f"sanity {name} s{seed}", len(CHECKS)) as progress:
             results = sanity(
@@ -79,12 +78,12 @@ def checks(study: Study, name: str, seed: int) -> Node[list[Check]]:
                 pairs,
                 {threat: study.get(words)[threat]},
                 image=PGD(e.eps_255, e.pgd_steps, e.step_255),
-                source=study.model("base"),
+                source=open_base(study),
                 seed=0,
                 n_images=n_images,
-                word_search=study.suite(how).text,
+                word_search=make_suite(study.profile.evaluation, how).text,
                 n_restarts=e.n_restarts,
-                own=own_attack(trained, study.model("base") if trained.needs_reference else None),
+                own=own_attack(trained, open_base(study) if trained.needs_reference else None),
                 train=study.pairs("train").subset(range(min(n_images, len(study.pairs("train"))))),
                 on_check=lambda check: progress.advance(1, str(check)),
             )

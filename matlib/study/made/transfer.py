@@ -14,23 +14,22 @@ from matlib.evaluation.robustness import transfer_from
 from matlib.evaluation.suite import Key
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.progress import Progress
-from matlib.study.context import Node
+from matlib.study.context import Context, Node
 from matlib.study.identity.makers import makes
 from matlib.study.made import protocols
 from matlib.study.made.candidates import tables
 from matlib.study.made.evaluated import RANKS, load_ranks, save_ranks
-from matlib.study.made.models import model
-from matlib.study.made.protocols import moves_of, protocol_config
+from matlib.study.made.models import model, open_model
+from matlib.study.made.protocols import make_suite, moves_of, protocol_config
 from matlib.study.profile.profile import Profile
 from matlib.study.recipes import profile_of_architecture, rows_of
 from matlib.study.store.store import Artefact
-from matlib.study.study import Study
 
 SEPARATOR = "/"
 
 
 @makes("transfer")
-def transferred(study: Study, source: Subject) -> Node[dict[str, dict[Key, Outcomes]]]:
+def transferred(study: Context, source: Subject) -> Node[dict[str, dict[Key, Outcomes]]]:
     """What the attacks made on one model do to every subject, itself included.
 
     Returns:
@@ -41,7 +40,7 @@ def transferred(study: Study, source: Subject) -> Node[dict[str, dict[Key, Outco
 
     def make(folder: Path) -> None:
         targets = {str(each): _model(study, each) for each in subjects(study.profile)}
-        suite, edits = study.suite(how), study.get(words)
+        suite, edits = make_suite(study.profile.evaluation, how), study.get(words)
         n = len(suite.rows(how.threats))
         with Progress(f"transfer from {source}", n) as progress:
             found = transfer_from(
@@ -78,14 +77,14 @@ def _outcomes_in(artefact: Artefact) -> dict[str, dict[Key, Outcomes]]:
     return found
 
 
-def _model_node(study: Study, subject: Subject) -> Node[OpenClipEncoder] | None:
+def _model_node(study: Context, subject: Subject) -> Node[OpenClipEncoder] | None:
     own = study.of_architecture(subject.architecture)
     return model(own, subject.row, 0 if subject.row == "base" else study.profile.seeds[0])
 
 
-def _model(study: Study, subject: Subject) -> OpenClipEncoder:
+def _model(study: Context, subject: Subject) -> OpenClipEncoder:
     own = study.of_architecture(subject.architecture)
-    return own.model(subject.row, 0 if subject.row == "base" else study.profile.seeds[0])
+    return open_model(own, subject.row, 0 if subject.row == "base" else study.profile.seeds[0])
 
 
 MAX_ROWS = 9

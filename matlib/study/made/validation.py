@@ -30,7 +30,7 @@ from matlib.models.dual_encoder import DualEncoder
 from matlib.scenes.grammar import Dials, write_captions
 from matlib.scenes.renderer import Style, render
 from matlib.scenes.scene import corrupt_scene, sample_scenes
-from matlib.study.context import Node
+from matlib.study.context import Context, Node
 from matlib.study.identity.makers import makes
 from matlib.study.made.measures import (
     first_images,
@@ -41,7 +41,6 @@ from matlib.study.made.measures import (
 from matlib.study.recipes import as_run
 from matlib.study.sources.scenes import ScenesSource
 from matlib.study.sources.source import draw
-from matlib.study.study import Study
 
 VALIDATION_FILE = "table.csv"
 SAMPLE_SIZES = (25, 50, 100, 250, 500)
@@ -55,7 +54,7 @@ SIZE_DOSE = 0.5
 """Share of shifted items at which the sample size is varied."""
 
 
-def alignment_validation(study: Study) -> pd.DataFrame:
+def alignment_validation(study: Context) -> pd.DataFrame:
     """Similarity and ranks of caption and image beside the true share, under each reference.
 
     Returns:
@@ -67,11 +66,11 @@ def alignment_validation(study: Study) -> pd.DataFrame:
     return study.get(validated(study, "alignment"))
 
 
-def _n_graded(study: Study) -> int:
+def _n_graded(study: Context) -> int:
     return min(study.profile.analysis_images, study.profile.dataset.n_train)
 
 
-def _alignment(study: Study) -> pd.DataFrame:
+def _alignment(study: Context) -> pd.DataFrame:
     graded = graded_captions(study, _n_graded(study))
     parts = []
     for name in references_of(study):
@@ -120,7 +119,7 @@ def truth_correlations(graded: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["reference", "measure", "value", "low", "high", "n"])
 
 
-def diversity_validation(study: Study) -> pd.DataFrame:
+def diversity_validation(study: Context) -> pd.DataFrame:
     """Spearman's correlation of every two diversity measures over sets of known making.
 
     Returns:
@@ -129,7 +128,7 @@ def diversity_validation(study: Study) -> pd.DataFrame:
     return study.get(validated(study, "diversity"))
 
 
-def _diversity(study: Study) -> pd.DataFrame:
+def _diversity(study: Context) -> pd.DataFrame:
     sets = diverse_sets(study, min(study.profile.analysis_images, 200))
     values: dict[str, list[Tensor]] = {}
     for k, name in enumerate(references_of(study)):
@@ -145,7 +144,7 @@ def _diversity(study: Study) -> pd.DataFrame:
     return rank_agreement(stacked, n_boot=min(1000, study.profile.evaluation.n_boot))
 
 
-def shift_validation(study: Study) -> pd.DataFrame:
+def shift_validation(study: Context) -> pd.DataFrame:
     """Every shift measure against a known share of shifted items, and against sample size.
 
     Returns:
@@ -154,7 +153,7 @@ def shift_validation(study: Study) -> pd.DataFrame:
     return study.get(validated(study, "shift"))
 
 
-def _shift(study: Study) -> pd.DataFrame:
+def _shift(study: Context) -> pd.DataFrame:
     items = shifted_items(study, 2 * max(SAMPLE_SIZES))
     encoder = reference_model(study, "base")
     parts = []
@@ -187,13 +186,13 @@ def _columns(table: pd.DataFrame, *names: str) -> tuple[Tensor, ...]:
     return tuple(torch.tensor(table[name].to_numpy(copy=True)) for name in names)
 
 
-VALIDATIONS: Choices[Callable[[Study], pd.DataFrame]] = Choices({
+VALIDATIONS: Choices[Callable[[Context], pd.DataFrame]] = Choices({
     "alignment": _alignment, "diversity": _diversity, "shift": _shift,
 }, what="validation")  # fmt: skip
 
 
 @makes("validation")
-def validated(study: Study, name: str) -> Node[pd.DataFrame]:
+def validated(study: Context, name: str) -> Node[pd.DataFrame]:
     """The table of one validation, made once per study."""
     profile = study.profile
 
@@ -241,7 +240,7 @@ class Graded:
     table: pd.DataFrame
 
 
-def graded_captions(study: Study, n: int) -> Graded:
+def graded_captions(study: Context, n: int) -> Graded:
     """True captions, captions of ever more corrupted scenes, damaged ones, and other images'.
 
     Raises:
@@ -272,7 +271,7 @@ def graded_captions(study: Study, n: int) -> Graded:
     return Graded(with_captions(pairs, extra, "graded"), pd.DataFrame(rows))
 
 
-def diverse_sets(study: Study, n: int) -> list[OneToMany]:
+def diverse_sets(study: Context, n: int) -> list[OneToMany]:
     """The captions of the first n training images varied in ever other ways, sets of one size."""
     source, k = first_images(study, max(n, 2)), study.profile.n_variants
     pairs = source.pairs("train")
@@ -329,7 +328,7 @@ class ShiftedItems:
         return self.plain, self.shifted, self.test
 
 
-def shifted_items(study: Study, n: int) -> ShiftedItems:
+def shifted_items(study: Context, n: int) -> ShiftedItems:
     """`n` pairs without shift, the same shifted, and `n` test pairs.
 
     In scenes: fresh scenes; shifted images have the palette turned as far as it goes, shifted

@@ -50,13 +50,10 @@ from matlib.study.run.tasks import (
     protocols as protocols_of_task,
     tasks_of,
 )
-from matlib.study.store.store import PROVENANCE
+from matlib.study.store.store import MADE, PROVENANCE
 from matlib.study.study import Study
 
 RECORDS_FILE = "records.csv.gz"
-MADE = "made"
-"""Note of an artefact that was taken from records: the provenance that was published for it."""
-
 RECORD_COLUMNS = ("hash", "kind", "name", "seed", "file", "attack", "direction", "content")
 
 
@@ -205,12 +202,6 @@ def _provenance(folder: Path) -> dict[str, Any]:
         f"published/{folder.name}/{PROVENANCE} is damaged: an object with `artefacts` is expected; "
         "restore it (git checkout), or delete it with the records beside it"
     )
-
-
-def as_made(provenance: dict[str, Any]) -> dict[str, Any]:
-    """Provenance of the run that made an artefact, also where it was taken from records."""
-    original: dict[str, Any] = provenance["notes"].get(MADE, provenance)
-    return original
 
 
 def _restore(

@@ -363,6 +363,16 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     return provenance
 
 
+MADE = "made"
+"""Note of an artefact that was taken from records: the provenance that was published for it."""
+
+
+def as_made(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Provenance of the run that made an artefact, also where it was taken from records."""
+    original: dict[str, Any] = provenance["notes"].get(MADE, provenance)
+    return original
+
+
 def outputs_of(folder: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.rglob("*")):

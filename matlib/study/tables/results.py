@@ -23,7 +23,7 @@ from matlib.evaluation.suite import ATTACKS, Key
 from matlib.files import write_durably
 from matlib.study.made.models import model
 from matlib.study.profile.rows import Run, row_defence
-from matlib.study.run.records import as_made
+from matlib.study.store.store import as_made
 from matlib.study.study import Study
 from matlib.study.tables.endpoints import (
     endpoint_table,
