@@ -23,6 +23,9 @@ STAMP := $(ENV)/.matlib-installed-$(firstword $(shell printf '%s' "$(CURDIR)" | 
 STUDY = $(PY) -m matlib study --profile $(PROFILE) \
 	$(if $(DATA),--data "$(DATA)") $(if $(LIMIT),--limit $(LIMIT)) $(if $(SHARD),--shard $(SHARD))
 
+# Files of tests side by side, one process for each core; each takes up to 3 GB.
+SIDE_BY_SIDE = -n auto --maxprocesses 4 --dist loadfile
+
 .PHONY: help study test test-full notebooks report bench lab clean
 
 help: ## show this list
@@ -36,12 +39,12 @@ study: $(STAMP) ## run the study (PROFILE, default demo) and write its report
 test: $(STAMP) ## style, types, every test, every notebook at toy size (half an hour on 2 cores)
 	$(PY) -m ruff check .
 	$(PY) -m mypy matlib benchmarks
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q $(SIDE_BY_SIDE)
 
 test-full: $(STAMP) ## the same with wide grids and long kill loops
 	$(PY) -m ruff check .
 	$(PY) -m mypy matlib benchmarks
-	$(PY) -m pytest -q -m "full or not full"
+	$(PY) -m pytest -q -m "full or not full" $(SIDE_BY_SIDE)
 
 notebooks: $(STAMP) ## run the study and copy its outputs into notebooks/
 	@$(STUDY) --publish
