@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from open_clip.hf_model import HFTextEncoder
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from matlib.models.dual_encoder import frozen
 from matlib.models.prefix_sharing import can_share, encode_shared
 from matlib.models.saliency import word_saliency
 from matlib.models.settings import CLIP_SETTINGS, Settings
-from matlib.models.tokens import ClipTokenizer, Tokenize, fitted
+from matlib.models.tokens import ClipTokenizer, Tokenize, fitted, is_plain
 
 
 class PatchProjection(nn.Conv2d):
@@ -68,6 +70,8 @@ class OpenClipEncoder(nn.Module):
             where the text tower does not read what is behind them (see `tokens.fitted`).
         image_size: side of the square input in pixels.
         settings: what the weights were trained with; the towers' activation must be theirs.
+        keeps_statistics: layers of batch normalisation never leave evaluation mode, so that
+            the statistics of pre-training stay.
     """
 
     mean: Tensor
@@ -79,9 +83,11 @@ class OpenClipEncoder(nn.Module):
         tokenize: Tokenize,
         image_size: int,
         settings: Settings = CLIP_SETTINGS,
+        *,
+        keeps_statistics: bool = False,
     ) -> None:
         super().__init__()
-        self.clip = clip
+        self.clip, self._keeps_statistics = clip, keeps_statistics
         text: nn.Module = clip.text  # type: ignore[assignment]
         self.tokenize = fitted(tokenize, text)
         self.image_size = image_size
@@ -91,8 +97,16 @@ class OpenClipEncoder(nn.Module):
             self.register_buffer(name, statistics, persistent=False)
         _project_patches_by_product(clip.visual)  # type: ignore[arg-type]
         self._shares_prefixes = can_share(text)
-        if isinstance(self.tokenize, ClipTokenizer) and self.tokenize.trims:
+        trims = isinstance(self.tokenize, ClipTokenizer) and self.tokenize.trims
+        if trims and is_plain(text):
             text.transformer.register_forward_pre_hook(_fit_mask, with_kwargs=True)  # type: ignore[union-attr]
+
+    def train(self, mode: bool = True) -> OpenClipEncoder:
+        super().train(mode)
+        for module in self.modules() if self._keeps_statistics else ():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        return self
 
     @property
     def device(self) -> torch.device:
@@ -140,9 +154,12 @@ class OpenClipEncoder(nn.Module):
             score: (B, D) unit embeddings of `texts` -> (B,), each row from its own embedding.
 
         Raises:
-            ValueError: the model does not read CLIP's byte pairs by open_clip's text tower.
+            ValueError: the model does not read tokens that are those of its words alone.
         """
-        tokenizer, embedding = self.tokenize, getattr(self.clip.text, "token_embedding", None)
+        tokenizer, text = self.tokenize, self.clip.text
+        embedding = getattr(text, "token_embedding", None)
+        if isinstance(text, HFTextEncoder):
+            embedding = text.transformer.get_input_embeddings()
         if not isinstance(tokenizer, ClipTokenizer) or embedding is None:
             raise ValueError("word saliency needs a model with CLIP's tokenizer; use masking")
 

@@ -25,8 +25,16 @@ from matlib.models.checkpoints import (
     read_weights,
 )
 from matlib.models.open_clip import OpenClipEncoder
+from matlib.models.packaged import (
+    PACKAGED_MODELS,
+    load_packaged,
+    packaged_config,
+    packaged_tokenizer,
+    with_fixed_heads,
+)
 from matlib.models.settings import (
     Settings,
+    is_packaged,
     model_config,
     said_by_metadata,
     said_by_preprocessing,
@@ -51,6 +59,9 @@ def open(
     settings: Settings | None = None,
 ) -> OpenClipEncoder:
     """Any open_clip model, `name` as in `open_clip.list_models()`, in evaluation mode.
+
+    Or towers whose weights lie in packages (`PACKAGED_MODELS`, tag `packaged`): their heads are
+    drawn at random, the same every time, and their batch statistics stay as they are.
 
     Activation, statistics of the pixels and the way to resize are those that the weights were
     trained with: a tag's are known to open_clip (`ViT-B-16` with `openai` has QuickGELU); a
@@ -85,7 +96,9 @@ def open(
         _load(clip, name, given, stem, read)
         check_numbers(clip, str(pretrained))
     set_model_preprocess_cfg(clip, settings.preprocessing(size))
-    return OpenClipEncoder(clip, tokenizer, size, settings).to(device).eval()
+    keeps = name in PACKAGED_MODELS
+    encoder = OpenClipEncoder(clip, tokenizer, size, settings, keeps_statistics=keeps)
+    return encoder.to(device).eval()
 
 
 def settings_of(name: str, pretrained: str | None, rest: str = "") -> Settings:
@@ -119,7 +132,7 @@ def checked_device(device: str) -> str:
 
 def _located(name: str, weights: str) -> str | Path:
     model_config(name)
-    if get_pretrained_cfg(name, weights):
+    if is_packaged(name, weights) or get_pretrained_cfg(name, weights):
         return weights
     path = Path(weights)
     if path.exists():
@@ -180,6 +193,8 @@ def _same_shape(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 def built(name: str, settings: Settings) -> nn.Module:
     """open_clip's model with a text tower of its own (which takes trimmed tokens)."""
+    if name in PACKAGED_MODELS:
+        return with_fixed_heads(CustomTextCLIP, **packaged_config(name))
     config = model_config(name)
     config.pop("custom_text", None)
     config["quick_gelu"] = settings.quick_gelu
@@ -193,6 +208,8 @@ def built(name: str, settings: Settings) -> nn.Module:
 
 
 def _tokenizer(name: str) -> Any:
+    if name in PACKAGED_MODELS:
+        return packaged_tokenizer()
     with _one_line(f"{name} needs the tokenizer of {_named_text(model_config(name))}"):
         tokenizer = open_clip.get_tokenizer(name)
     return tokenizer
@@ -249,6 +266,8 @@ def _lacks(given: str, present: set[str], lacking: set[str]) -> str:
 
 
 def _load_tag(clip: nn.Module, name: str, tag: str) -> None:
+    if is_packaged(name, tag):
+        return load_packaged(clip)
     config = get_pretrained_cfg(name, tag)
     try:
         with _quiet():

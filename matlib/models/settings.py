@@ -7,6 +7,7 @@ were fine-tuned from. Where nothing tells, they are asked for.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -16,6 +17,7 @@ import open_clip
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
 from matlib.data.images import Fit, Interpolation
+from matlib.models.packaged import PACKAGED, PACKAGED_MODELS
 
 METADATA = "matlib"
 """Key of a safetensors file's metadata under which settings are kept as JSON."""
@@ -61,25 +63,37 @@ class Settings:
         }  # fmt: skip
 
 
+_HALVES: Mapping[str, Any] = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+"""How the packaged image tower's pixels were scaled: to [-1, 1]."""
 CLIP_SETTINGS = Settings()
 """Those of open_clip where nothing else is said."""
 
 
 def model_config(name: str) -> dict[str, Any]:
-    """open_clip's configuration of a model; a copy.
+    """open_clip's configuration of a model, or that of packaged towers; a copy.
 
     Raises:
-        ValueError: open_clip has no model of this name.
+        ValueError: there is no model of this name.
     """
+    if name in PACKAGED_MODELS:
+        return copy.deepcopy(PACKAGED_MODELS[name])
     found = open_clip.get_model_config(name) if name in open_clip.list_models() else None
     if found is None:
-        raise ValueError(f"open_clip has no model {name!r}; see open_clip.list_models()")
+        raise ValueError(
+            f"open_clip has no model {name!r}; see open_clip.list_models(). Of packaged weights: "
+            f"{', '.join(PACKAGED_MODELS)}"
+        )
     return found
 
 
+def is_packaged(name: str, tag: str) -> bool:
+    """Whether a tag means the weights that lie in packages."""
+    return name in PACKAGED_MODELS and tag == PACKAGED
+
+
 def tags_of(name: str) -> list[str]:
-    """The tags of the weights that open_clip knows for a model."""
-    return list(list_pretrained_tags_by_model(name))
+    """The tags of the weights that are known for a model."""
+    return [PACKAGED] if name in PACKAGED_MODELS else list(list_pretrained_tags_by_model(name))
 
 
 def settings_of_tag(name: str, tag: str) -> Settings:
@@ -92,7 +106,7 @@ def settings_of_tag(name: str, tag: str) -> Settings:
         ValueError: unknown model or tag, or a way to resize that is not known here.
     """
     own = model_config(name)
-    config = get_pretrained_cfg(name, tag)
+    config = _HALVES if is_packaged(name, tag) else get_pretrained_cfg(name, tag)
     if not config:
         raise ValueError(f"{name} has no weights {tag!r}; its tags: {', '.join(tags_of(name))}")
     quick = bool(own.get("quick_gelu") or config.get("quick_gelu"))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+from open_clip.hf_model import HFTextEncoder, MeanPooler
 from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import TextTransformer, Transformer
 from torch import Tensor, nn
@@ -42,12 +43,15 @@ def can_trim(text: Any, pad: int, end: int) -> bool:
     """Whether padding behind every caption of a batch may be left out.
 
     Only what is known to be safe: open_clip's own transformer without a class token, which
-    pools inside the caption, and whose padding is behind a causal mask or masked itself.
+    pools inside the caption, and whose padding is behind a causal mask or masked itself; and a
+    tower of transformers, which masks it, where the mean over what is not masked is pooled.
 
     Args:
         pad: id behind the captions.
         end: id that ends each of them.
     """
+    if isinstance(text, HFTextEncoder):
+        return type(text.pooler) is MeanPooler and text.config.pad_token_id == pad
     if not is_plain(text):
         return False
     pools_inside = {"argmax": pad < end, "eos": text.eos_id != pad}
@@ -88,7 +92,8 @@ class ClipTokenizer:
     Args:
         context_length: most tokens of a caption, start and end included.
         pad: id that fills shorter captions; 0 is CLIP's.
-        bpe: open_clip's tokenizer with the model's own settings; None: CLIP's.
+        bpe: open_clip's tokenizer with the model's own settings, or another that cuts at
+            spaces first (`WordPieces`); None: CLIP's.
         trims: whether padding that all captions of a batch share is left out.
     """
 
@@ -97,7 +102,7 @@ class ClipTokenizer:
         context_length: int,
         pad: int = 0,
         *,
-        bpe: SimpleTokenizer | None = None,
+        bpe: Any = None,
         trims: bool = True,
     ) -> None:
         self.context_length, self.pad, self.trims = context_length, pad, trims

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from matlib.augmentations.table import TECHNIQUES
 from matlib.data.strict import UnreadableError, read_yaml
+from matlib.models.packaged import PACKAGED
 from matlib.study.profile.parts import (
     TRUE_THREATS,
     CandidatesConfig,
@@ -102,6 +103,10 @@ class Profile(Part):
             raise ValueError(
                 "small models in `architectures` start from random weights: give `base`"
             )
+        if self.base is None and any(
+            model.pretrained == PACKAGED for model in (self.model, *self.architectures.values())
+        ):
+            raise ValueError("the heads of packaged towers start from random weights: give `base`")
         if not set(self.inside_seeds) <= set(self.seeds):
             raise ValueError(f"inside_seeds must be some of seeds; got {self.inside_seeds}")
         unknown = set(self.transfer_rows) - {run.row for run in self.runs}
