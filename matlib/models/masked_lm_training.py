@@ -1,4 +1,7 @@
-"""Training a small masked language model on captions, for worlds without a model hub."""
+"""Training a masked language model on captions, for worlds without a model hub.
+
+A small one from random weights, or the head for masked words on a pretrained body.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,27 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer, models, normalizers, processors
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from torch import Tensor
-from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    PreTrainedTokenizerFast,
+)
+
+from matlib.models.packaged import place_of
+from matlib.models.whole import load_pretrained, load_whole
 
 BERT_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 @dataclass(frozen=True)
 class MaskedLMConfig:
-    """Shape and training of the small masked language model.
+    """Shape and training of the masked language model.
 
     Attributes:
-        width, layers, heads: of the BERT encoder.
-        vocab_size: WordPiece vocabulary learnt from the corpus.
+        width, layers, heads: of the small BERT encoder; a pretrained body has its own.
+        vocab_size: WordPiece vocabulary learnt from the corpus, for the small one.
         n_steps, batch_size, lr: training; captions per step.
         mask_rate: share of the words predicted per caption; of these 60 % are masked, 20 %
             replaced by a random word and 20 % kept (Devlin et al. use 15 % and 80/10/10;
@@ -45,15 +57,24 @@ def train_bert(
     config: MaskedLMConfig,
     seed: int,
     on_step: Callable[[int, float], None] | None = None,
+    body: str = "",
 ) -> tuple[BertForMaskedLM, PreTrainedTokenizerFast]:
-    """A small BERT trained on captions, and its tokenizer.
+    """A BERT trained on captions, and its tokenizer.
 
     Args:
         corpus: captions, at least one.
         on_step: called with the step and its loss.
+        body: name, folder or package of a BERT without that head, which training begins from;
+            empty: a small one with random weights.
+
+    Raises:
+        FileNotFoundError, ValueError: no such body, or not a BERT.
     """
-    tokenizer = train_tokenizer(corpus, config.vocab_size)
-    model = _fresh_bert(config, len(tokenizer), tokenizer.pad_token_id, seed)
+    if body:
+        model, tokenizer = _on_body(place_of(body), seed)
+    else:
+        tokenizer = train_tokenizer(corpus, config.vocab_size)
+        model = _fresh_bert(config, len(tokenizer), tokenizer.pad_token_id, seed)
     generator = torch.Generator().manual_seed(seed)
     encoded = tokenizer(list(corpus), truncation=True, max_length=config.max_tokens)["input_ids"]
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0.01, fused=True)
@@ -90,6 +111,24 @@ def _fresh_bert(config: MaskedLMConfig, n_tokens: int, pad: int, seed: int) -> B
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return BertForMaskedLM(shape)
+
+
+def _on_body(source: str, seed: int) -> tuple[BertForMaskedLM, PreTrainedTokenizerFast]:
+    """A pretrained BERT under a head with random weights; its words are those that it reads."""
+    what = "body of the masked language model"
+    tokenizer = load_pretrained(AutoTokenizer.from_pretrained, source, what)
+    body = load_whole(
+        AutoModel.from_pretrained, source, what, unread=r"^pooler\.", add_pooling_layer=False,
+        # the same seed shall give the same weights
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    if body.config.model_type != "bert":
+        raise ValueError(f"the {what} at {source!r} is a {body.config.model_type}, expected a bert")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = BertForMaskedLM(body.config)
+    model.bert.load_state_dict(body.state_dict())
+    return model, tokenizer
 
 
 def train_tokenizer(corpus: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -135,12 +174,13 @@ def _corrupt(
     ids: Tensor, tokenizer: PreTrainedTokenizerFast, rate: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Inputs (B, T) with words masked, replaced or kept, and targets (-1: not predicted)."""
-    words = ids >= len(BERT_TOKENS)  # the special tokens come first in the vocabulary
+    first = max(tokenizer.all_special_ids) + 1  # special and unused ones begin the vocabulary
+    words = ids >= first
     chosen = (torch.rand(ids.shape, generator=generator) < rate) & words
     if not bool(chosen.any()):
         chosen = words.clone()
     fate = torch.rand(ids.shape, generator=generator)
-    others = torch.randint(len(BERT_TOKENS), len(tokenizer), ids.shape, generator=generator)
+    others = torch.randint(first, len(tokenizer), ids.shape, generator=generator)
     inputs = torch.where(chosen & (fate < 0.6), tokenizer.mask_token_id, ids)
     inputs = torch.where(chosen & (fate >= 0.6) & (fate < 0.8), others, inputs)
     return inputs, torch.where(chosen, ids, -1)

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, RobertaConfig, RobertaModel
 
 from matlib import models
 from matlib.attacks.objectives import away_from_captions
 from matlib.attacks.pgd import PGD
+from matlib.models.masked_lm import MaskedLM, train_masked_lm
+from matlib.models.masked_lm_training import MaskedLMConfig, train_tokenizer
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.packaged import TEXT_PACKAGE, package_folder
 from matlib.models.sentence_encoder import SentenceEncoder
@@ -163,6 +165,34 @@ def test_a_sentence_encoder_comes_out_of_the_package(made_up: Path) -> None:
     assert torch.equal(found, SentenceEncoder.load(folder).encode_text(CAPTIONS))
     expected = torch.nn.functional.normalize(mean_pooled(folder, CAPTIONS), dim=1)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_masked_lm_begins_with_the_body_of_the_package(made_up: Path, tmp_path: Path) -> None:
+    """A head is learnt, the body moves by few small steps, and the disk keeps both."""
+    corpus = ["a dog runs", "two dogs run", "a man sits by the sea"] * 10
+    config = MaskedLMConfig(n_steps=80, batch_size=16, lr=5e-3)
+    losses: list[float] = []
+    found = train_masked_lm(corpus, config, 0, lambda _, v: losses.append(v), body=TEXT_PACKAGE)
+    body = AutoModel.from_pretrained(made_up / TEXT_MODULE / "model", add_pooling_layer=False)
+    own, theirs = found.model.bert.state_dict(), body.state_dict()
+    cosines = [torch.cosine_similarity(own[k].flatten(), v.flatten(), dim=0)
+               for k, v in theirs.items() if v.ndim == 2]  # fmt: skip
+    assert losses[-1] < 0.6 * losses[0] and min(cosines) > 0.2
+    again = train_masked_lm(corpus, config, 0, body=TEXT_PACKAGE)
+    assert all(map(torch.equal, again.model.parameters(), found.model.parameters()))
+    found.save(tmp_path)
+    [words] = MaskedLM.load(tmp_path).candidates(["two dogs run"], k=3)
+    assert [len(each) for each in words] == [3, 3, 3] and "dogs" not in words[1]
+
+
+def test_a_body_of_another_kind_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "roberta"
+    shape = RobertaConfig(vocab_size=60, hidden_size=8, num_hidden_layers=1,
+                          num_attention_heads=2, intermediate_size=8)  # fmt: skip
+    RobertaModel(shape).save_pretrained(folder)
+    train_tokenizer(CAPTIONS, 60).save_pretrained(folder)
+    with pytest.raises(ValueError, match="is a roberta, expected a bert"):
+        train_masked_lm(CAPTIONS, MaskedLMConfig(), 0, body=str(folder))
 
 
 def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,7 @@ def masked_lm(study: Context) -> Node[MaskedLM] | None:
                 config.training(),
                 0,
                 lambda _, loss: progress.advance(1, f"loss {loss:.2f}"),
+                body=config.body,
             )
         model.save(folder)
 

@@ -20,6 +20,7 @@ from matlib.attacks.balls import check_eps
 from matlib.augmentations.table import Data
 from matlib.data.images import Fit, Interpolation
 from matlib.models.masked_lm_training import MaskedLMConfig
+from matlib.models.packaged import TEXT_PACKAGE
 from matlib.models.settings import model_config
 from matlib.models.small import ImageTower, SmallModel, TextTower
 from matlib.training.schedule import Precision, Schedule
@@ -166,9 +167,9 @@ class Model(Part):
 
 
 class MaskedLanguageModel(Part):
-    """A small BERT trained in the study, or one by name or folder."""
+    """A BERT trained in the study, small or with MiniLM's body; or one by name or folder."""
 
-    kind: Literal["small", "pretrained"] = "small"
+    kind: Literal["small", "minilm", "pretrained"] = "small"
     name: str = ""
     n_captions: int = Field(default=20_000, ge=1, le=100_000_000)
     width: Width = MaskedLMConfig.width
@@ -181,15 +182,20 @@ class MaskedLanguageModel(Part):
     def _named(self) -> MaskedLanguageModel:
         if (self.kind == "pretrained") != bool(self.name):
             raise ValueError(
-                "masked_lm.kind pretrained needs masked_lm.name, and kind small takes none"
+                "masked_lm.kind pretrained needs masked_lm.name, and another kind takes none"
             )
         heads = MaskedLMConfig.heads
         if self.width % heads:
             raise ValueError(f"width {self.width} does not divide into {heads} heads")
         return self
 
+    @property
+    def body(self) -> str:
+        """What its training begins from; empty: random weights."""
+        return TEXT_PACKAGE if self.kind == "minilm" else ""
+
     def training(self) -> MaskedLMConfig:
-        """Shape and training of a small one."""
+        """Shape and training of one that the study trains."""
         return MaskedLMConfig(**self.model_dump(exclude={"kind", "name", "n_captions"}))
 
 
