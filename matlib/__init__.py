@@ -2,7 +2,8 @@
 
 Its parts: `attacks`, `defences`, `training`, `augmentations`, `models`, `evaluation`, `scenes` (the
 embedded world), `data` and `analysis`. The text of each says what it offers, from its front door:
-`from matlib.attacks import PGD, sga`. A name is loaded when it is first used. Code of the package
+`from matlib.attacks import PGD, sga`. `benchmark` is the common wish in one call: what a model
+keeps under every attack of a `Threat`. A name is loaded when it is first used. Code of the package
 itself imports from the module that defines a name, because the hash of an artefact's code is
 read from there. The study built on these parts is in the folder study, and starts by
 `python -m matlib study`.

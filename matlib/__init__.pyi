@@ -11,5 +11,6 @@ from . import (
     scenes as scenes,
     training as training,
 )
+from .evaluation.threat import Threat as Threat, benchmark as benchmark
 
 __version__: str

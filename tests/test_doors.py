@@ -22,7 +22,8 @@ DOORS = sorted(
 
 def test_every_part_of_the_library_has_a_door() -> None:
     parts = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} - {"study", "commands"}
-    assert parts == {*matlib.__all__} == {door.split(".")[1] for door in DOORS if "." in door}
+    assert parts == {door.split(".")[1] for door in DOORS if "." in door}
+    assert parts | {"Threat", "benchmark"} == {*matlib.__all__}
 
 
 @pytest.mark.parametrize("door", DOORS)

@@ -40,14 +40,12 @@ from matlib.evaluation.retrieval import (
 )
 from matlib.evaluation.robustness import Attacks
 from matlib.evaluation.suite import ATTACKS, Suite
+from matlib.evaluation.threat import THREAT
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.opening import checked_device
 from matlib.progress import Progress
 from matlib.study.identity.makers import makes
 from matlib.study.store.provenance import code_hash, named_weights
-
-THREAT = "words"
-"""The one text threat: the user's own edits."""
 
 
 def suite_of(options: AttackOptions) -> Suite:

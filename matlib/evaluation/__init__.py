@@ -1,5 +1,6 @@
 """Retrieval under attack, judged with intervals, and checks of the judgement itself.
 
+`benchmark` is the one call: a model, pairs and a `Threat` -> a table of recalls.
 `retrieve` ranks a gallery and gives `Outcomes`. `evaluate` runs the attacks of a `Suite` (some
 of `ATTACKS`, one line each) on a model, each in its own fully adversarial gallery, with the worst
 case per query beside them.

@@ -47,3 +47,4 @@ from .suite import (
     Situation as Situation,
     Suite as Suite,
 )
+from .threat import Threat as Threat, benchmark as benchmark

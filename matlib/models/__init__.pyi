@@ -1,6 +1,7 @@
 # The names of this front door (`__init__.py`), for type checkers and `lazy_loader` alike.
 
 from .dual_encoder import CachedText as CachedText, DualEncoder as DualEncoder, frozen as frozen
+from .in_memory import ClipInMemory as ClipInMemory
 from .masked_lm import MaskedLM as MaskedLM, train_masked_lm as train_masked_lm
 from .masked_lm_training import MaskedLMConfig as MaskedLMConfig
 from .open_clip import OpenClipEncoder as OpenClipEncoder

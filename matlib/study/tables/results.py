@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 
 from matlib.evaluation.retrieval import DIRECTIONS, KS, Outcomes
-from matlib.evaluation.robustness import WORST
 from matlib.evaluation.statistics import Estimate, over_seeds, recall_estimate
-from matlib.evaluation.suite import ATTACKS, Key
+from matlib.evaluation.suite import Key
+from matlib.evaluation.threat import allowed
 from matlib.files import write_durably
 from matlib.study.made.models import model
 from matlib.study.profile.rows import Run, row_defence
@@ -72,7 +72,6 @@ def recall_rows(
         source_model: the row that the attacks were made on; `self` for the judged model.
     """
     pairs, e = study.pairs(split), study.profile.evaluation
-    moving = (WORST, *(name for name, each in ATTACKS.items() if each.moves_images))
     for (attack, threat), direction, k in product(outcomes, DIRECTIONS, KS):
         ranks = outcomes[attack, threat]
         estimate = recall_estimate(ranks, pairs.image_of, direction, k, n_boot=e.n_boot)
@@ -84,8 +83,7 @@ def recall_rows(
             **about,
             "attack": attack,
             "text_threat": threat,
-            "eps_255": e.eps_255 if attack in moving else 0.0,
-            "n_words": e.n_words if threat else 0,
+            **allowed((attack, threat), e.eps_255, e.n_words),
             "source_model": source_model,
             "direction": direction,
             "k": k,
