@@ -9,6 +9,8 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 from scipy import linalg
+from torchmetrics.image.fid import _compute_fid
+from torchmetrics.image.kid import poly_mmd
 
 from matlib.analysis.shift.frechet import frechet_distance, frechet_interval, frechet_test
 from matlib.analysis.shift.mmd import (
@@ -23,6 +25,14 @@ from tests.toys import generator
 def sample(n: int, seed: int, shift: float = 0.0, d: int = 4, scale: float = 1.0) -> torch.Tensor:
     rows = torch.randn(n, d, generator=generator(seed), dtype=torch.double)
     return scale * rows + shift
+
+
+def test_distances_equal_those_of_torchmetrics() -> None:
+    x, y = sample(40, 0), sample(40, 1, shift=0.3)
+    moments = [each for rows in (x, y) for each in (rows.mean(0), rows.T.cov())]
+    assert frechet_distance(x, y) == pytest.approx(float(_compute_fid(*moments)))
+    unit = (torch.nn.functional.normalize(rows, dim=1) for rows in (x, y))
+    assert kernel_distance(x, y) == pytest.approx(float(poly_mmd(*unit, gamma=1.0)))
 
 
 def fid_by_matrix_root(x: torch.Tensor, y: torch.Tensor) -> float:
