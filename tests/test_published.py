@@ -110,6 +110,10 @@ def test_bench_compares_equal_outputs() -> None:
     assert found["machine"]["n_cores"] >= 1
 
 
+NOT_TUNED = {"advflyp", "mava", "image-at+random-valid", "mmcoa-valid", "fare+leaf-valid"}
+"""Rows whose rates are still to be tried on another world, before the study is run again."""
+
+
 @pytest.mark.parametrize("name", ["demo", "demo-full"])
 def test_every_row_trains_at_the_rate_that_was_best_for_it_on_another_world(name: str) -> None:
     profile = load_profile(name)
@@ -118,6 +122,11 @@ def test_every_row_trains_at_the_rate_that_was_best_for_it_on_another_world(name
     best = tried[tried["note"].str.startswith("best")].set_index("row")["lr"].astype(float)
     assert (tried.groupby("row").size() >= 3).all() and best.index.is_unique
     assert profile.finetune is not None
+    untried = set()
     for run in profile.runs:
         row = "mat+.captions+renderings" if run.defence == "mat+" else run.defence
-        assert (run.lr or profile.finetune.lr) == best[row], run
+        if row not in best:
+            untried.add(row)
+        else:
+            assert (run.lr or profile.finetune.lr) == best[row], run
+    assert untried == (NOT_TUNED if name == "demo-full" else set())
