@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
 from string import ascii_lowercase
+from typing import Any
 
 import torch
 
@@ -289,16 +290,32 @@ def synonyms_in_wordnet(word: str) -> tuple[str, ...]:
         MissingExtraError: nltk is not installed.
         FileNotFoundError: nltk has no WordNet here.
     """
+    found = {lemma.name().lower() for sense in _senses(word) for lemma in sense.lemmas()}
+    return tuple(sorted(w for w in found if w.isalpha() and w != word.lower()))
+
+
+def _senses(word: str) -> list[Any]:
     wordnet = optional("nltk.corpus", "EDA on real captions").wordnet
     try:
-        senses = wordnet.synsets(word.lower())
+        return list(wordnet.synsets(word.lower()))
     except LookupError as error:
         raise FileNotFoundError(
             "EDA replaces words by synonyms of WordNet, which is not here: "
             "python -m nltk.downloader wordnet"
         ) from error
-    found = {lemma.name().lower() for sense in senses for lemma in sense.lemmas()}
-    return tuple(sorted(w for w in found if w.isalpha() and w != word.lower()))
+
+
+@lru_cache(maxsize=1_000_000)
+def is_near_in_wordnet(word: str, other: str) -> bool:
+    """Whether another word has a sense of this one, or a wider sense (a hypernym of one).
+
+    Inflected words count as their lemmas. False throughout where WordNet is not here.
+    """
+    if not wordnet_identity():
+        return False
+    senses = set(_senses(word))
+    wider = {above for sense in senses for above in sense.hypernyms()}
+    return not (senses | wider).isdisjoint(_senses(other))
 
 
 @cache

@@ -119,16 +119,37 @@ class InnerAttack:
             symbols (source: LEAF). Its option `--constrain` is a `dictionary`. The unchanged
             caption competes (`keeps_best`, ours): from another model's embedding the best of
             LEAF's second stage may be nearer than where it began.
+        ramp: share of the steps over which the image budget grows from 0 to `image`'s, in a
+            straight line; 0: whole from the first step on. Source: ours; from the whole budget
+            a network with batch normalisation may not leave chance.
     """
 
     image: PGD
     text: WordSubstitution
     max_edits: int | None = None
     characters: PairwiseCharacterEdits = field(default_factory=PairwiseCharacterEdits)
+    ramp: float = 0.0
 
     def __post_init__(self) -> None:
         if self.max_edits is not None:
             check_count("max_edits", self.max_edits, 1)
+        if not 0 <= self.ramp <= 1:
+            raise ValueError(f"ramp is a share of the steps in [0, 1]; got {self.ramp}")
+
+    def at(self, done: float) -> InnerAttack:
+        """The attack of a step of training.
+
+        Args:
+            done: share of the steps that this one completes, in (0, 1].
+        """
+        if done >= self.ramp:
+            return self
+        grown, step = done / self.ramp, self.image.step_255
+        image = replace(
+            self.image, eps_255=grown * self.image.eps_255,
+            step_255=None if step is None else grown * step,
+        )  # fmt: skip
+        return replace(self, image=image)
 
 
 def image_objective(

@@ -172,6 +172,22 @@ class OpenClipEncoder(nn.Module):
             tokens = tokenizer.framed([t for word in row for t in word] for row in rows)
             return word_saliency(encode, embedding, tokens, counts, score)
 
+    def heads(self) -> list[nn.Parameter]:
+        """What maps the features of both towers into the common space, and the scale.
+
+        Empty for towers whose last layer is part of something larger (CLIP's ResNets).
+        """
+        named = [(self.clip.visual, "proj"), (self.clip.visual, "head"),
+                 (self.clip.text, "text_projection"), (self.clip.text, "proj")]  # fmt: skip
+        found: list[nn.Parameter] = []
+        for tower, name in named:
+            part = getattr(tower, name, None)
+            if isinstance(part, nn.Parameter):
+                found.append(part)
+            elif isinstance(part, nn.Module):
+                found += part.parameters()
+        return [*found, *self.tower("scale")] if found else []
+
     def tower(self, name: str) -> list[nn.Parameter]:
         """Parameters of the `image` tower, the `text` tower, or the `scale`.
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,9 @@ class Schedule:
         mixed_precision: arithmetic of the encoders; losses and weights stay as they are.
         ema_decay: 0: the final weights are the last ones. Else they are the exponential moving
             average with this decay (see `averaging`). Source of the default: ours.
+        head_lr: peak learning rate of the heads (`OpenClipEncoder.heads`), which pretrained
+            towers have fresh ones under; None: as of all weights.
+        heads_first: steps at the beginning in which the heads alone learn.
     """
 
     n_steps: int
@@ -43,6 +46,8 @@ class Schedule:
     micro_batches: int = 1
     mixed_precision: Precision = "no"
     ema_decay: float = 0.0
+    head_lr: float | None = None
+    heads_first: int = 0
 
     def __post_init__(self) -> None:
         if self.batch_size < 2:
@@ -52,6 +57,12 @@ class Schedule:
             )
         if not 0 < self.lr <= 1:
             raise ValueError(f"expected a learning rate in (0, 1]; got {self.lr}")
+        if self.head_lr is not None and not 0 < self.head_lr <= 1:
+            raise ValueError(f"expected a head_lr in (0, 1], or none; got {self.head_lr}")
+        if not 0 <= self.heads_first <= max(self.n_steps, 0):
+            raise ValueError(
+                f"heads_first is a number of the {self.n_steps} steps; got {self.heads_first}"
+            )
         if self.n_steps < 1:
             raise ValueError(f"expected at least one step; got {self.n_steps}")
         if not 0 <= self.weight_decay < math.inf:
@@ -92,15 +103,26 @@ class Schedule:
         return self.lr * (0.5 * (1 + math.cos(math.pi * way)))
 
 
-def make_optimiser(learning: Sequence[nn.Parameter], schedule: Schedule) -> torch.optim.AdamW:
-    """AdamW with CLIP's betas (Radford et al. 2021, table 19), in one fused kernel."""
-    matrices = [p for p in learning if p.ndim >= 2]
-    others = [p for p in learning if p.ndim < 2]
+def make_optimiser(
+    learning: Sequence[nn.Parameter], schedule: Schedule, heads: Sequence[nn.Parameter] = ()
+) -> torch.optim.AdamW:
+    """AdamW with CLIP's betas (Radford et al. 2021, table 19), in one fused kernel.
+
+    Each group's `times` is its learning rate in those of the schedule.
+
+    Args:
+        heads: those of `learning` that have a learning rate of their own.
+    """
+    apart = {id(p) for p in heads} if schedule.head_lr is not None else set()
+    times = (schedule.head_lr or 0.0) / schedule.lr
+    parts = [(p for p in learning if id(p) not in apart), (p for p in learning if id(p) in apart)]
+    groups: list[dict[str, Any]] = []
+    for part, factor in zip(map(list, parts), (1.0, times), strict=True):
+        decays = {"weight_decay": schedule.weight_decay, "times": factor}
+        groups.append({"params": [p for p in part if p.ndim >= 2], **decays})
+        groups.append({"params": [p for p in part if p.ndim < 2], **decays, "weight_decay": 0.0})
     return torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": schedule.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ],
+        [group for group in groups if group["params"] or group["times"] == 1.0],
         lr=schedule.lr,
         betas=(0.9, 0.98),
         fused=True,

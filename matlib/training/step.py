@@ -98,7 +98,7 @@ class Stepper:
         self._candidates, self._clean_recall_every = candidates, clean_recall_every
         self._clock = Clock(encoder.device)
         self._attacks = how.attacks_image or how.attacks_text
-        self._inner = None if inner is None else self._timed(how.budget(inner))
+        self._inner = None if inner is None else how.budget(inner)
         if reference is None and how.needs_reference:
             reference = copy.deepcopy(encoder)
         self._reference = reference
@@ -122,7 +122,10 @@ class Stepper:
         self._learning = [p for name in how.towers for p in learning_part(encoder, how, name)]
         for parameter in self._learning:
             parameter.requires_grad_(True)
-        self.optimiser = make_optimiser(self._learning, self._schedule)
+        heads = heads_of(encoder, self._schedule, self._processes)
+        own = {id(p) for p in heads}
+        self._towers = [p for p in self._learning if id(p) not in own]
+        self.optimiser = make_optimiser(self._learning, self._schedule, heads)
         names = {name: p for name, p in encoder.named_parameters() if p.requires_grad}
         decay = self._schedule.ema_decay
         has_precision = self._schedule.mixed_precision != "no"
@@ -135,6 +138,11 @@ class Stepper:
         self.averages = Averages(names, decay) if decay else None
         self.best = BestWeights({**names, **dict(encoder.named_buffers())})
         set_modes(encoder, how)
+
+    def _choose_learning(self, step: int) -> None:
+        """Heads alone in the schedule's first steps, then all learning weights."""
+        for parameter in self._towers if self._schedule.heads_first else ():
+            parameter.requires_grad_(step >= self._schedule.heads_first)
 
     @property
     def scaler(self) -> torch.amp.GradScaler | None:
@@ -157,7 +165,8 @@ class Stepper:
         began, n_parts = self._clock.now(), self._schedule.micro_batches
         rate, measures = self._schedule.lr_at(step), []
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["times"]
+        self._choose_learning(step)
         self._prepared.zero_grad(set_to_none=True)
         seed_layers(self._seed, step, self._processes.rank, self.encoder.device)
         for part in range(n_parts):
@@ -209,8 +218,9 @@ class Stepper:
         if self._inner is None or not self._attacks:
             return clean
         generators = sample_generators(self._seed, step, clean.index)
+        inner = self._timed(self._inner.at((step + 1) / self._schedule.n_steps))
         found = self._how.attack(
-            self._attacked, clean, self._inner, self._candidates, generators,
+            self._attacked, clean, inner, self._candidates, generators,
             self._reference, self._processes,
         )  # fmt: skip
         # The same object where nothing was attacked: that is how `SeenEncoder` knows it.
@@ -337,6 +347,25 @@ def learning_part(encoder: OpenClipEncoder, how: Defence, name: str) -> list[nn.
     if not parameters:
         raise ValueError(f"{how.name} trains the part {name!r}, which has no weights here")
     return parameters
+
+
+def heads_of(
+    encoder: OpenClipEncoder, schedule: Schedule, processes: Processes
+) -> list[nn.Parameter]:
+    """The heads that a schedule speaks of; none where it speaks of none.
+
+    Raises:
+        ValueError: the model has none, or weights would join in the middle of a training on
+            several processes, which agree at its beginning on the gradients that they share.
+    """
+    if schedule.head_lr is None and not schedule.heads_first:
+        return []
+    if schedule.heads_first and processes.count > 1:
+        raise ValueError("heads_first needs one process: train the heads in a run of their own")
+    found = encoder.heads()
+    if not found:
+        raise ValueError("head_lr and heads_first are about heads, and this model has none")
+    return found
 
 
 def set_modes(encoder: OpenClipEncoder, how: Defence) -> None:

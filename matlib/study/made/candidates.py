@@ -7,12 +7,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from matlib.attacks.attackable import RELEASED, pieces, tokens
-from matlib.attacks.edits import Cut, Edit, Table, apply_edit, free_edits, suggested
+from matlib.attacks.edits import (
+    Cut,
+    Edit,
+    EncodesSentences,
+    Table,
+    apply_edit,
+    free_edits,
+    keep_similar,
+    suggested,
+)
+from matlib.augmentations.text import is_near_in_wordnet, wordnet_identity
 from matlib.models.masked_lm import MaskedLM
+from matlib.models.sentence_encoder import SentenceEncoder
 from matlib.study.context import Context, Node
 from matlib.study.identity.makers import makes
 from matlib.study.made.base import masked_lm, open_masked_lm
@@ -61,6 +73,74 @@ def typo_table(
     ]
 
 
+def similar_edits(
+    captions: Sequence[str],
+    words: list[list[list[str]]],
+    stop_words: frozenset[str],
+    others: Sequence[Collection[str]],
+    encoder: EncodesSentences,
+    minimum: float,
+    k: int,
+    cut: Cut = pieces,
+) -> Table:
+    """Threat `bert_similar`: of the masked LM's first `k` words, those that keep the meaning.
+
+    Each is WordNet's for a sense of the word it replaces or for a wider one, or another human
+    caption of the same image uses it; and the edited sentence keeps the cosine `minimum`.
+
+    Args:
+        others: per caption, lower-case words of the image's other captions, none of its own.
+    """
+    near = [
+        [
+            [w for w in found[:k] if w.lower() in known or is_near_in_wordnet(piece.text, w)]
+            for piece, found in zip(cut(caption), per_piece, strict=True)
+        ]
+        for caption, per_piece, known in zip(captions, words, others, strict=True)
+    ]
+    return keep_similar(captions, free_edits(captions, near, stop_words, k, cut), encoder, minimum)
+
+
+@dataclass(frozen=True)
+class Similar:
+    """What threat `bert_similar` compares with.
+
+    Attributes:
+        encoder: embeds sentences; neither the attacked model nor the attacker's.
+        others: as of `similar_edits`.
+    """
+
+    encoder: EncodesSentences
+    others: Sequence[Collection[str]]
+
+
+def similar_in(
+    study: Context, threats: Sequence[str], split: str, captions: list[str], own: Sequence[int]
+) -> Similar | None:
+    """What `bert_similar` needs to know of these captions; None where it is no threat.
+
+    Args:
+        own: the image of each caption, by its number in the split.
+    """
+    if "bert_similar" not in threats:
+        return None
+    known = study.source.human_words(split)
+    others = [
+        known[i] - {piece.text.lower() for piece in pieces(caption)}
+        for i, caption in zip(own, captions, strict=True)
+    ]
+    name = study.profile.evaluation.sentence_encoder
+    return Similar(SentenceEncoder.load(name, study.device), others)
+
+
+def about_similar(study: Context, threats: Sequence[str]) -> dict[str, Any]:
+    """What `bert_similar` adds to the identity of a table; nothing where it is no threat."""
+    if "bert_similar" not in threats:
+        return {}
+    encoder = study.identified.evaluation.sentence_encoder
+    return {"similar": {"encoder": encoder, "wordnet": wordnet_identity()}}
+
+
 def _only(table: Table, words: Collection[str], *, among: bool) -> Table:
     """The edits whose replacement is among the words, or is not."""
     return [[edit for edit in row if (edit.replacement in words) == among] for row in table]
@@ -75,6 +155,8 @@ class Sizes(Protocol):
     def k_true(self) -> int: ...
     @property
     def typos_per_word(self) -> int: ...
+    @property
+    def similar_cosine(self) -> float: ...
 
 
 def make_tables(
@@ -90,6 +172,7 @@ def make_tables(
     conventions: Literal["matlib", "released"] = "matlib",
     held_out_words: Collection[str] = (),
     for_training: bool = False,
+    similar: Similar | None = None,
 ) -> dict[str, Table]:
     """One table per threat.
 
@@ -103,13 +186,15 @@ def make_tables(
         conventions: `released`: candidates as in the field's code, one token beside the word.
         held_out_words: a family of synonyms that no defence trains on.
         for_training: leave these words out of all tables.
+        similar: what `bert_similar` compares with.
 
     Raises:
-        ValueError: true words without a truth check, or held-out words where there are none.
+        ValueError: true words without a truth check, similar ones without what they are compared
+            with, or held-out words where there are none.
     """
     tables: dict[str, Table] = {}
-    asks_truth = not {"bert_true", "true_held_out"}.isdisjoint(threats)
-    k = max(sizes.k_true if asks_truth else 1, sizes.k_free)
+    filters = not {"bert_true", "true_held_out", "bert_similar"}.isdisjoint(threats)
+    k = max(sizes.k_true if filters else 1, sizes.k_free)
     words: list[list[list[str]]] = []
     asks_words = any(not threat.startswith("typo") for threat in threats)
     is_released = conventions == "released"
@@ -122,6 +207,13 @@ def make_tables(
             tables[threat] = typo_table(captions, sizes.typos_per_word, seed, typos, held_out)
         elif threat == "bert_free":
             tables[threat] = free_edits(captions, words, stop, sizes.k_free, cut)
+        elif threat == "bert_similar":
+            if similar is None:
+                raise ValueError("threat bert_similar needs a sentence encoder and other captions")
+            tables[threat] = similar_edits(
+                captions, words, stop, similar.others, similar.encoder, sizes.similar_cosine,
+                sizes.k_true, cut,
+            )  # fmt: skip
         elif is_valid is None:
             raise ValueError(f"threat {threat} needs the truth, which only scenes has")
         else:
@@ -147,15 +239,15 @@ def tables(
 
     def make(folder: Path) -> dict[str, Any]:
         pairs = study.pairs(gallery)
-        captions = list(pairs.captions)
+        captions, own = list(pairs.captions), pairs.image_of.tolist()
+        split = gallery.removesuffix("-1")
         found = make_tables(
             captions, threats, open_masked_lm(study), study.profile.candidates,
             stop_words=study.source.stop_words, typos=study.source.typos, seed=0,
             conventions=profile.evaluation.conventions,
-            is_valid=validity(
-                study.source, gallery.removesuffix("-1"), captions, pairs.image_of.tolist()
-            ),
+            is_valid=validity(study.source, split, captions, own),
             held_out_words=study.source.held_out_words,
+            similar=similar_in(study, threats, split, captions, own),
         )  # fmt: skip
         save_tables(found, folder / "tables.json")
         return about_tables(found)
@@ -166,6 +258,7 @@ def tables(
         "candidates": profile.candidates.model_dump(),
         "masked_lm": named_weights(profile.masked_lm.name),
         "conventions": profile.evaluation.conventions,
+        **about_similar(study, threats),
     }
     inputs = {"masked_lm": masked_lm(study)}
     return study.node("candidates", gallery, 0, config, inputs, make, tables_in, maker="tables")

@@ -28,9 +28,11 @@ from matlib.study.made.base import (
     weights_in,
 )
 from matlib.study.made.candidates import (
+    about_similar,
     about_tables,
     make_tables,
     save_tables,
+    similar_in,
     tables,
     tables_in,
     validity,
@@ -162,12 +164,13 @@ def training_tables(study: Context, run: Run, seed: int) -> Node[dict[str, Table
     def make(folder: Path) -> dict[str, Any]:
         data = variants(study, run, drawn)
         owner = {c: i for i, own in enumerate(data.captions) for c in own}
-        captions = list(owner)
+        captions, own = list(owner), list(owner.values())
         found = make_tables(
             captions, threats, open_masked_lm(study), study.profile.candidates,
             stop_words=study.source.stop_words, typos=study.source.typos, seed=1000 + drawn,
-            is_valid=validity(study.source, "train", captions, list(owner.values())),
+            is_valid=validity(study.source, "train", captions, own),
             held_out_words=study.source.held_out_words, for_training=True,
+            similar=similar_in(study, threats, "train", captions, own),
         )  # fmt: skip
         save_tables(found, folder / "tables.json")
         return about_tables(found)
@@ -178,6 +181,7 @@ def training_tables(study: Context, run: Run, seed: int) -> Node[dict[str, Table
         "threats": threats,
         "candidates": profile.candidates.model_dump(),
         "masked_lm": named_weights(profile.masked_lm.name),
+        **about_similar(study, threats),
     }
     inputs: dict[str, Node[Any] | None] = {
         "masked_lm": masked_lm(study),
@@ -207,4 +211,5 @@ def inner_attack(config: TrainAttack) -> InnerAttack:
         PGD(config.eps_255, config.pgd_steps, config.step_255),
         WordSubstitution(config.n_words, search=config.search),
         config.max_edits,
+        ramp=config.eps_ramp,
     )

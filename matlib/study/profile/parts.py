@@ -25,7 +25,7 @@ from matlib.models.settings import model_config
 from matlib.models.small import ImageTower, SmallModel, TextTower
 from matlib.training.schedule import Precision, Schedule
 
-Threat = Literal["bert_true", "typo", "bert_free"]
+Threat = Literal["bert_true", "typo", "bert_free", "bert_similar"]
 HeldOutThreat = Literal["true_held_out", "typo_held_out"]
 TRUE_THREATS = ("bert_true", "true_held_out")
 
@@ -219,6 +219,12 @@ class Training(Part):
     ema_decay: float = Field(
         default=Schedule.ema_decay, ge=0, lt=1, description="0: no weight averaging"
     )
+    head_lr: float | None = Field(
+        default=None, gt=0, le=1, description="of the heads above pretrained towers; null: lr"
+    )
+    heads_first: int = Field(
+        default=0, ge=0, description="steps at the beginning in which the heads alone learn"
+    )
     validate_every: int = Field(
         default=0, ge=0,
         description="steps between measurements on validation pairs, the best of which gives "
@@ -262,6 +268,10 @@ class TrainAttack(Budget):
     """The attack inside training."""
 
     threats: Annotated[tuple[Threat, ...], Distinct, Field(min_length=1)] = ("bert_true", "typo")
+    eps_ramp: float = Field(
+        default=0.0, ge=0, le=1,
+        description="share of the steps over which eps grows from 0 to eps_255",
+    )  # fmt: skip
     search: Literal["importance", "exhaustive"] = "importance"
     max_edits: int | None = Field(
         default=None,
@@ -325,6 +335,12 @@ class CandidatesConfig(Part):
         default=10, ge=1, le=50_000, description="candidates per word, as in BERT-Attack"
     )
     k_true: int = Field(
-        default=60, ge=1, le=50_000, description="candidates per word before the truth check"
-    )
+        default=60, ge=1, le=50_000,
+        description="candidates per word before the check of truth or of meaning",
+    )  # fmt: skip
+    similar_cosine: float = Field(
+        default=0.9, ge=-1, le=1,
+        description="bert_similar: least cosine of the edited caption with its original under "
+        "evaluation.sentence_encoder",
+    )  # fmt: skip
     typos_per_word: int = Field(default=3, ge=1, le=1000)

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from matlib.augmentations.table import TECHNIQUES
 from matlib.data.strict import UnreadableError, read_yaml
-from matlib.models.packaged import PACKAGED
+from matlib.models.packaged import PACKAGED, TEXT_PACKAGE
 from matlib.study.profile.parts import (
     TRUE_THREATS,
     CandidatesConfig,
@@ -121,19 +121,25 @@ class Profile(Part):
             raise ValueError("finetune.batch_size is larger than dataset.n_train")
         if self.base and self.dataset.n_base < self.base.batch_size:
             raise ValueError("base.batch_size is larger than dataset.n_base")
-        if self.dataset.name != "scenes" and not set(TRUE_THREATS).isdisjoint(
-            (
-                *self.evaluation.threats,
-                *self.evaluation.held_out,
-                *self.train_attack.threats,
-                *(threat for run in self.every_run for threat in run.threats),
-            )
-        ):
+        if self.dataset.name != "scenes" and not self._every_threat.isdisjoint(TRUE_THREATS):
             raise ValueError(
                 "a threat on true words (bert_true, true_held_out) needs the truth, which only "
                 "scenes has"
             )
+        if "bert_similar" in self._every_threat and not self.evaluation.sentence_encoder:
+            raise ValueError(
+                "threat bert_similar compares sentences: name evaluation.sentence_encoder, for "
+                f"instance {TEXT_PACKAGE}"
+            )
         return self
+
+    @property
+    def _every_threat(self) -> set[str]:
+        own = (run.threats for run in self.every_run)
+        return {
+            *self.evaluation.threats, *self.evaluation.held_out, *self.train_attack.threats,
+            *(threat for threats in own for threat in threats),
+        }  # fmt: skip
 
     @property
     def every_run(self) -> tuple[Run, ...]:

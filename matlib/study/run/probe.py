@@ -112,6 +112,7 @@ def edits_for(
     n = {
         "bert_free": sizes.k_free,
         "bert_true": max(1, round(TRUE_SHARE * sizes.k_true)),
+        "bert_similar": max(1, round(TRUE_SHARE * sizes.k_true)),
         "typo": sizes.typos_per_word,
         "typo_held_out": sizes.typos_per_word,
         "true_held_out": max(1, round(TRUE_SHARE * sizes.k_true / 4)),

@@ -19,7 +19,7 @@ from matlib.data.karpathy import KarpathyFormatError, find_json, image_files, re
 from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.study.profile.parts import Dataset
 from matlib.study.profile.rows import Run
-from matlib.study.sources.source import Source, draw, typo_rules
+from matlib.study.sources.source import Source, draw, typo_rules, words_by_image
 from matlib.study.store.provenance import text_hash
 
 
@@ -95,6 +95,9 @@ class KarpathySource(Source):
             return self._train.one_to_one(draw(self.config.world_seed, "one caption each"))
         n = self.config.n_val if split == "val" else self.config.n_test
         return self._read(split, n)
+
+    def human_words(self, split: str) -> list[frozenset[str]]:
+        return words_by_image(self._train if split == "train" else self.pairs(split))
 
     def base(self) -> OneToMany:
         return OneToMany.from_pairs(self._read("train", self.config.n_base))

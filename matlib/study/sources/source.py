@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from matlib.attacks.attackable import pieces
 from matlib.attacks.edits import RULES
 from matlib.augmentations.dialled import Levels
 from matlib.augmentations.table import TECHNIQUES, Data
@@ -39,6 +40,10 @@ class Source(ABC):
     @abstractmethod
     def pairs(self, split: str) -> ImageTextPairs:
         """`train` (1:1), `val` or `test` (all captions)."""
+
+    def human_words(self, split: str) -> list[frozenset[str]]:
+        """Per image of a split, the lower-case words of all its human captions."""
+        return words_by_image(self.pairs(split))
 
     @abstractmethod
     def base(self) -> OneToMany:
@@ -89,6 +94,14 @@ class Source(ABC):
     @abstractmethod
     def truth(self) -> Callable[[int, str], float] | None:
         """(training image, caption) -> share of the caption's facts that hold, if knowable."""
+
+
+def words_by_image(pairs: ImageTextPairs) -> list[frozenset[str]]:
+    """Per image, the lower-case words of all its captions."""
+    found: list[set[str]] = [set() for _ in range(len(pairs))]
+    for caption, image in zip(pairs.captions, pairs.image_of.tolist(), strict=True):
+        found[image].update(piece.text.lower() for piece in pieces(caption) if piece.is_word)
+    return [frozenset(words) for words in found]
 
 
 def draw(seed: int, purpose: str) -> torch.Generator:

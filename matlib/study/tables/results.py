@@ -184,6 +184,7 @@ DEFENCE_TABLE_ATTACKS: dict[str, Key] = {
     "text: true word": ("bert", "bert_true"),
     "text: typo": ("bert", "typo"),
     "text: any word": ("bert", "bert_free"),
+    "text: similar word": ("bert", "bert_similar"),
     "Sep": ("sep", PRIMARY_THREAT),
     "Co-Attack": ("co-attack", PRIMARY_THREAT),
     "SGA": ("sga", PRIMARY_THREAT),
