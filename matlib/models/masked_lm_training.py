@@ -117,6 +117,8 @@ def _on_body(source: str, seed: int) -> tuple[BertForMaskedLM, PreTrainedTokeniz
     """A pretrained BERT under a head with random weights; its words are those that it reads."""
     what = "body of the masked language model"
     tokenizer = load_pretrained(AutoTokenizer.from_pretrained, source, what)
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ValueError(f"the {what} at {source!r} has no fast tokenizer (tokenizer.json)")
     body = load_whole(
         AutoModel.from_pretrained, source, what, unread=r"^pooler\.", add_pooling_layer=False,
         # the same seed shall give the same weights
