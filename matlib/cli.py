@@ -128,20 +128,34 @@ def _calibrate(
 def _attack(options: of.AttackOptions) -> None:
     from matlib.commands.attack import run_attack, summary_text
 
-    words = {name: getattr(options, name) for name in ("masked_lm", "synonyms", "candidates")}
-    given = [f"--{name.replace('_', '-')}" for name, value in words.items() if value]
-    if len(given) > 1:
-        raise typer.BadParameter(f"argument {given[1]}: not allowed with argument {given[0]}")
+    options.refuse_two_sources()
     print(summary_text(run_attack(options)))
     print(f"wrote {options.out / 'pairs.json'}")
 
 
-@app.command("evaluate", help="judge any model beside the study's defences")
+@app.command("evaluate", help="judge any model on your own pairs, or beside the study's defences")
 @of.takes(of.EvaluateOptions)
 def _evaluate(options: of.EvaluateOptions) -> None:
-    from matlib.commands.evaluate import run_evaluate
+    options.refuse_a_mixture()
+    if options.images is None:
+        from matlib.commands.evaluate import run_evaluate
 
-    print(f"wrote {run_evaluate(options)}")
+        print(f"wrote {run_evaluate(options)}")
+        return
+    from matlib.commands.benchmark import run_benchmark, table_text
+
+    print(table_text(run_benchmark(options)))
+    if options.out is not None:
+        print(f"wrote {options.out}")
+
+
+@app.command("board", help="one table of what `evaluate --out` wrote of several models")
+def _board(
+    folder: Annotated[Path, Argument(help="folder of the JSON files")],
+) -> None:
+    from matlib.commands.board import run_board
+
+    print(run_board(folder))
 
 
 @app.command("plan", help="what a study will cost: hours, memory, disk")

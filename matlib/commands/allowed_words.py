@@ -17,14 +17,14 @@ from matlib.attacks.edits import (
     n_attackable_words,
     normalise_caption,
 )
-from matlib.commands.options import AttackOptions
+from matlib.commands.options import ThreatOptions
 from matlib.commands.user_data import read_mapping
 from matlib.files import file_hash
 from matlib.models.masked_lm import MaskedLM
 from matlib.study.store.provenance import named_weights
 
 
-def words_identity(options: AttackOptions) -> dict[str, Any]:
+def words_identity(options: ThreatOptions) -> dict[str, Any]:
     """For the settings hash: content of files, never their place."""
     o = options
     if o.candidates is not None:
@@ -34,7 +34,7 @@ def words_identity(options: AttackOptions) -> dict[str, Any]:
     return {"masked_lm": named_weights(o.masked_lm), "k": o.k}
 
 
-def meet(options: AttackOptions, captions: Sequence[str]) -> tuple[str, ...]:
+def meet(options: ThreatOptions, captions: Sequence[str]) -> tuple[str, ...]:
     """Find what is wrong before any long work, and what the file's keys miss, as notes.
 
     Raises:
@@ -64,7 +64,7 @@ def meet(options: AttackOptions, captions: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def allowed_edits(options: AttackOptions, captions: Sequence[str], device: str) -> Table:
+def allowed_edits(options: ThreatOptions, captions: Sequence[str], device: str) -> Table:
     """The allowed edits of every caption, from the one source of words that is given.
 
     Of candidates, white space in a key counts as one space, positions count the words between,

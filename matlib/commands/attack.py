@@ -26,7 +26,7 @@ from matlib.attacks.word_substitution import WordSubstitution
 from matlib.commands.allowed_words import allowed_edits, attackable, meet, words_identity
 from matlib.commands.batches import MAKER, AttackedBatch, AttackFolder, check_folder, result_name
 from matlib.commands.models import open_any
-from matlib.commands.options import AttackOptions
+from matlib.commands.options import AttackOptions, ThreatOptions
 from matlib.commands.user_data import check_readable, file_hashes, identity, read_user_data, sized
 from matlib.data.pairs import ImageTextPairs
 from matlib.evaluation.retrieval import (
@@ -63,6 +63,28 @@ def edits_text(options: AttackOptions) -> bool:
     return ATTACKS.choose(options.attack).moves_words
 
 
+def check_threat(options: ThreatOptions, *, needs_words: bool) -> None:
+    """Find what is wrong with a budget, a seed, a device, or with where words come from.
+
+    Raises:
+        ValueError: what was expected and what came.
+    """
+    check_positive("--eps", options.eps_255, " in 1/255 of the pixel range")
+    check_count("--steps", options.n_steps, 1)
+    check_count("--n-words", options.n_words, 1)
+    check_count("k", options.k, 1)
+    if not 0 <= options.seed < 2**31:  # every batch derives a seed of 64 bits from it
+        raise ValueError(f"--seed is a whole number from 0 to 2^31 - 1; got {options.seed}")
+    n_sources = len(options.sources_of_words)
+    if n_sources != 1 and (n_sources or needs_words):
+        raise ValueError(
+            "a text attack needs one source of words: --masked-lm, --synonyms or "
+            f"--candidates; got {n_sources}"
+        )
+    if options.device:
+        checked_device(options.device)
+
+
 def check_options(options: AttackOptions) -> None:
     """Find what is wrong with the options themselves.
 
@@ -70,13 +92,7 @@ def check_options(options: AttackOptions) -> None:
         ValueError, FileNotFoundError: what was expected and what came.
     """
     suite_of(options)
-    check_positive("--eps", options.eps_255, " in 1/255 of the pixel range")
-    check_count("--steps", options.n_steps, 1)
-    check_count("--n-words", options.n_words, 1)
-    if not 0 <= options.seed < 2**31:  # every batch derives a seed of 64 bits from it
-        raise ValueError(f"--seed is a whole number from 0 to 2^31 - 1; got {options.seed}")
-    if options.device:
-        checked_device(options.device)
+    check_threat(options, needs_words=edits_text(options))
     if options.batch < 1:
         raise ValueError(f"--batch is the number of images, 1 or more; got {options.batch}")
     moves_images = ATTACKS.choose(options.attack).moves_images
@@ -85,13 +101,6 @@ def check_options(options: AttackOptions) -> None:
             f"8-bit files cannot hold changes below 1/255, eps is {options.eps_255}/255: "
             "take --format float"
         )
-    given = [each for each in (options.candidates, options.synonyms, options.masked_lm) if each]
-    if len(given) != 1 and (given or edits_text(options)):
-        raise ValueError(
-            "a text attack needs one source of words: --masked-lm, --synonyms or "
-            f"--candidates; got {len(given)}"
-        )
-    check_count("k", options.k, 1)
 
 
 @makes("attack")

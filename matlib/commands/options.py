@@ -5,7 +5,7 @@ Nothing here imports the work, so that `--help` answers at once.
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
@@ -107,33 +107,22 @@ DataRoot = Annotated[Path | None, Option("--root", help="folder of this data set
 ModelName = Annotated[str, Option(help="open_clip name (ViT-B-16), or small")]
 
 
-@dataclass(frozen=True, kw_only=True)
-class AttackOptions:
-    """What is attacked, with what.
+_IMAGES = Option("--images", help="folder of images")
+_CAPTIONS = Option(
+    "--captions",
+    help="JSON {image: [captions]}, a Karpathy data set, a table (image, caption), .token",
+)
+_Split = Annotated[str, Option(help="of a Karpathy data set; all for every")]
 
-    The contrastive attacks (pgd, sep, joint, apgd) take their negatives from the batch, so a
-    larger one is stronger; the others do not depend on it but for the noise that they draw.
+
+@dataclass(frozen=True, kw_only=True)
+class ThreatOptions:
+    """What an attacker may do.
+
     `released` conventions are those of the field's code (see `Suite`, `normalise_caption`, and
-    `MaskedLM.candidates`). Of words only one source may be given; attacks on text need one (see
-    `allowed_edits`). On model, weights and rest see `open_model`, on data `read_user_data`.
+    `MaskedLM.candidates`). Of words only one source may be given (see `allowed_edits`).
     """
 
-    model: ModelName
-    weights: Annotated[str, Option("--pretrained", metavar="TAG|FILE", help="its weights")]
-    rest: Annotated[str, Option(help="weights of the towers that a FILE lacks")] = ""
-    profile: Annotated[str, Option(help="whose shape a small model has")] = ""
-    images: Annotated[Path, Option(help="folder of images")]
-    captions: Annotated[
-        Path,
-        Option(
-            help="JSON {image: [captions]}, a Karpathy data set, a table (image, caption), .token"
-        ),
-    ]
-    split: Annotated[str, Option(help="of a Karpathy data set; all for every")] = "test"
-    attack: Annotated[str, Option(parser=one_of(*ATTACK_NAMES), metavar="|".join(ATTACK_NAMES))] = (
-        "sga"
-    )
-    out: Annotated[Path, Option(help="folder of the results")]
     eps_255: Annotated[float, Option("--eps", help="L-infinity budget in 1/255")] = 2.0
     n_steps: Annotated[int, Option("--steps", help="of the image attack")] = 10
     step_255: Annotated[float | None, Option("--step-size", help="in 1/255")] = None
@@ -146,6 +135,46 @@ class AttackOptions:
         Literal["matlib", "released"],
         Option(help="released: as in the field's code, to compare with published numbers"),
     ] = "matlib"
+    seed: Annotated[int, Option(help="of the image attack's draws")] = 0
+    device: Annotated[str, Option(help="cpu or cuda; the GPU if there is one")] = ""
+
+    @property
+    def is_released(self) -> bool:
+        return self.conventions == "released"
+
+    @property
+    def sources_of_words(self) -> list[str]:
+        """The options that were given of those of which one may be."""
+        sources = ("masked_lm", "synonyms", "candidates")
+        return [f"--{name.replace('_', '-')}" for name in sources if getattr(self, name)]
+
+    def refuse_two_sources(self) -> None:
+        """Raises typer.BadParameter: words from two places."""
+        if len(given := self.sources_of_words) > 1:
+            raise typer.BadParameter(f"argument {given[1]}: not allowed with argument {given[0]}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackOptions(ThreatOptions):
+    """What is attacked, with what.
+
+    The contrastive attacks (pgd, sep, joint, apgd) take their negatives from the batch, so a
+    larger one is stronger; the others do not depend on it but for the noise that they draw.
+    Attacks on text need a source of words. On model, weights and rest see `open_model`, on data
+    `read_user_data`.
+    """
+
+    model: ModelName
+    weights: Annotated[str, Option("--pretrained", metavar="TAG|FILE", help="its weights")]
+    rest: Annotated[str, Option(help="weights of the towers that a FILE lacks")] = ""
+    profile: Annotated[str, Option(help="whose shape a small model has")] = ""
+    images: Annotated[Path, _IMAGES]
+    captions: Annotated[Path, _CAPTIONS]
+    split: _Split = "test"
+    attack: Annotated[str, Option(parser=one_of(*ATTACK_NAMES), metavar="|".join(ATTACK_NAMES))] = (
+        "sga"
+    )
+    out: Annotated[Path, Option(help="folder of the results")]
     batch: Annotated[
         int,
         Option(help="images attacked together; pgd, sep, joint and apgd take their negatives here"),
@@ -154,22 +183,18 @@ class AttackOptions:
         Literal["png", "float"],
         Option(help="png: 8-bit files; float: arrays as computed, in the batches' safetensors"),
     ] = "png"
-    seed: Annotated[int, Option(help="of the image attack's draws")] = 0
-    device: Annotated[str, Option(help="cpu or cuda; the GPU if there is one")] = ""
-
-    @property
-    def is_released(self) -> bool:
-        return self.conventions == "released"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
-    """Which model is judged, and by which study's suite.
+class EvaluateOptions(ThreatOptions):
+    """Which model is judged, on what: a folder of one's own, or a study's gallery by its suite.
 
-    A `small` model has the profile's shape where no model.json lies beside it. The row's file is
-    `results/<profile>/extra/<name>.csv`, its name none that the study has; on fewer images than
-    the profile's it is a row of its own, `<name>.limit-<n>`, never shown beside rows of the whole
-    gallery. On model and weights see `open_model`, on the profile's suite `open_study`.
+    With `images` and `captions` the threat is the one that is given here. Without them the
+    profile has suite and gallery, and the row's file is `results/<profile>/extra/<name>.csv`, its
+    name none that the study has; on fewer images than the profile's it is a row of its own,
+    `<name>.limit-<n>`, never shown beside rows of the whole gallery. A `small` model has the
+    profile's shape where no model.json lies beside it. On model and weights see `open_model`, on
+    the profile's suite `open_study`, on data `read_user_data`.
     """
 
     model: ModelName
@@ -182,8 +207,12 @@ class EvaluateOptions:
             help="weights of the towers that the checkpoint lacks",
         ),
     ] = ""
-    profile: Annotated[str, Option(help="whose suite and gallery")]
-    name: Annotated[str, Option(help="of the row")]
+    name: Annotated[str, Option(help="of the row; a study's must be given")] = ""
+    images: Annotated[Path | None, _IMAGES] = None
+    captions: Annotated[Path | None, _CAPTIONS] = None
+    split: _Split = "test"
+    out: Annotated[Path | None, Option(help="JSON file of a folder's table, for `board`")] = None
+    profile: Annotated[str, Option(help="without --images: whose suite and gallery")] = ""
     dataset: Annotated[str, Option(help="checked against the profile's")] = ""
     data: Annotated[str, Option(help="folder of a data set on disk")] = ""
     results: Annotated[str, Option(help="folder of all results")] = ""
@@ -198,3 +227,36 @@ class EvaluateOptions:
             help="the model that the attacks are made on: the judged one, or a row such as base",
         ),
     ] = "self"
+
+    def refuse_a_mixture(self) -> None:
+        """Let a command speak of a folder of one's own or of a study, and not of both.
+
+        Raises:
+            typer.BadParameter: an option that the other form has, or one that is missing.
+        """
+        self.refuse_two_sources()
+        is_folder = self.images is not None or self.captions is not None
+        form = "--images and --captions" if is_folder else "--profile and --name"
+        needed = ("images", "captions") if is_folder else ("profile", "name")
+        if not all(getattr(self, name) for name in needed):
+            raise typer.BadParameter(
+                "expected --images and --captions (a folder of your own), or --profile and --name "
+                "(a row beside a study's)"
+            )
+        for field in fields(self):
+            is_other = field.name in (_OF_STUDY if is_folder else _OF_FOLDER)
+            if is_other and getattr(self, field.name) != field.default:
+                option = _spelled(field.name)
+                raise typer.BadParameter(f"argument {option}: not allowed with {form}")
+
+
+_OF_FOLDER = {"split", "out", *(field.name for field in fields(ThreatOptions))}
+_OF_STUDY = {"dataset", "data", "results", "limit", "train_eps_255", "source"}
+_SPELLED = {
+    "eps_255": "--eps", "n_steps": "--steps", "step_255": "--step-size",
+    "train_eps_255": "--train-eps",
+}  # fmt: skip
+
+
+def _spelled(name: str) -> str:
+    return _SPELLED.get(name, f"--{name.replace('_', '-')}")

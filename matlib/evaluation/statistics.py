@@ -203,6 +203,12 @@ class Estimate:
         return {value: self.value, f"{limits}low": self.low, f"{limits}high": self.high}
 
 
+def in_percent(value: float, low: float, high: float) -> str:
+    """A share of 1 in percent, with its interval if it has one: `48.4 [45.0, 51.9]`."""
+    limits = "" if math.isnan(low) else f" [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{100 * value:.1f}{limits}"
+
+
 def bootstrap_ratio(
     numerator: Tensor,
     denominator: Tensor,

@@ -25,7 +25,7 @@ from matlib.models.settings import model_config
 from matlib.models.small import ImageTower, SmallModel, TextTower
 from matlib.training.schedule import Precision, Schedule
 
-Threat = Literal["bert_true", "typo", "bert_free", "bert_similar"]
+TextThreat = Literal["bert_true", "typo", "bert_free", "bert_similar"]
 HeldOutThreat = Literal["true_held_out", "typo_held_out"]
 TRUE_THREATS = ("bert_true", "true_held_out")
 
@@ -267,7 +267,10 @@ class Budget(Part):
 class TrainAttack(Budget):
     """The attack inside training."""
 
-    threats: Annotated[tuple[Threat, ...], Distinct, Field(min_length=1)] = ("bert_true", "typo")
+    threats: Annotated[tuple[TextThreat, ...], Distinct, Field(min_length=1)] = (
+        "bert_true",
+        "typo",
+    )
     eps_ramp: float = Field(
         default=0.0, ge=0, le=1,
         description="share of the steps over which eps grows from 0 to eps_255",
@@ -283,12 +286,12 @@ class TrainAttack(Budget):
 class EvaluationConfig(Budget):
     """The attacks every model is judged by."""
 
-    threats: Annotated[tuple[Threat, ...], Distinct] = ("bert_true", "typo", "bert_free")
-    primary_threat: Threat = "bert_true"
+    threats: Annotated[tuple[TextThreat, ...], Distinct] = ("bert_true", "typo", "bert_free")
+    primary_threat: TextThreat = "bert_true"
     n_restarts: int = Field(
         default=1, ge=1, le=10_000, description="of APGD; the best point is kept"
     )
-    slow_under: tuple[Threat, ...] | None = Field(
+    slow_under: tuple[TextThreat, ...] | None = Field(
         default=None,
         description="text threats under which the slow attacks judge too; null: all",
     )

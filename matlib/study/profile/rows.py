@@ -21,7 +21,7 @@ from matlib.augmentations.table import TECHNIQUES
 from matlib.defences.defence import Defence
 from matlib.defences.inner_attack import AttackOrder
 from matlib.defences.table import DEFENCES
-from matlib.study.profile.parts import Distinct, Part, Seeds, Steps, Threat
+from matlib.study.profile.parts import Distinct, Part, Seeds, Steps, TextThreat
 
 
 def _known(name: str) -> str:
@@ -109,7 +109,7 @@ class Run(Part):
 
     defence: str
     augmentation: Augmentation = "none"
-    threats: tuple[Threat, ...] = Field(
+    threats: tuple[TextThreat, ...] = Field(
         default=(), description="of the words in training; empty: those of train_attack"
     )
     label: str = Field(
@@ -230,7 +230,7 @@ class Intervention(Part):
         "image",
     )
     seeds: Seeds = Field(default=(0, 1), min_length=1)
-    threats: tuple[Threat, ...] = Field(default=(), description="as in `Run`")
+    threats: tuple[TextThreat, ...] = Field(default=(), description="as in `Run`")
     lr: float | None = Field(default=None, gt=0, le=1)
     nuisance: float | None = Field(
         default=None, ge=0, le=4,

@@ -5,10 +5,11 @@ Everything is read from published tables. `worst` is the study's worst attack on
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pandas as pd
+
+from matlib.evaluation.statistics import in_percent
 
 _COLUMNS = {
     ("clean", ""): "no attack",
@@ -101,7 +102,6 @@ def cells_of(table: pd.DataFrame, column: str = "value") -> dict[tuple[str, str,
     `48.4 [45.0, 51.9]`."""
     found = {}
     for row in table.to_dict("records"):
-        value, low, high = (100 * float(row[name]) for name in (column, "low", "high"))
-        limits = "" if math.isnan(low) else f" [{low:.1f}, {high:.1f}]"
-        found[str(row["row"]), str(row["attack"]), str(row["text_threat"])] = f"{value:.1f}{limits}"
+        cell = in_percent(*(float(row[name]) for name in (column, "low", "high")))
+        found[str(row["row"]), str(row["attack"]), str(row["text_threat"])] = cell
     return found

@@ -1,0 +1,127 @@
+"""`python -m matlib evaluate --images … --captions …`: any model on one's own pairs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+import torch
+
+import matlib
+from matlib.attacks.edits import normalise_caption
+from matlib.commands.allowed_words import allowed_edits, meet, words_identity
+from matlib.commands.attack import check_threat
+from matlib.commands.models import open_any
+from matlib.commands.options import EvaluateOptions
+from matlib.commands.record import FORMAT, RECALLS, Record, recorded
+from matlib.commands.user_data import check_readable, file_hashes, identity, read_user_data, sized
+from matlib.data.pairs import ImageTextPairs
+from matlib.evaluation.threat import ROWS, Threat, benchmark
+from matlib.files import file_hash, write_durably
+from matlib.models.open_clip import OpenClipEncoder
+from matlib.progress import Progress
+from matlib.study.identity.makers import makes
+from matlib.study.store.provenance import code_hash, named_weights, text_hash
+
+
+@makes("benchmark")
+def run_benchmark(options: EvaluateOptions) -> Record:
+    """Judge a model on a folder of images with captions, and write the record where one is asked.
+
+    Everything that can be checked is checked first, down to the last image.
+
+    Raises:
+        ValueError, OSError: before any long work.
+    """
+    check_threat(options, needs_words=True)
+    torch.set_flush_denormal(True)
+    assert options.images is not None and options.captions is not None, "the form of a folder"
+    if options.out is not None and not options.out.resolve().parent.is_dir():
+        raise FileNotFoundError(f"no folder {options.out.parent} for --out; make it first")
+    pairs = read_user_data(options.images, options.captions, options.split)
+    if options.is_released:
+        pairs = replace(pairs, captions=tuple(normalise_caption(c) or c for c in pairs.captions))
+    pairs = replace(pairs, notes=(*pairs.notes, *meet(options, pairs.captions)))
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    encoder = open_any(
+        options.model, options.checkpoint, device, profile=options.profile, rest=options.rest
+    )
+    how = encoder.settings
+    pairs = sized(pairs, encoder.image_size, how.image_mode, how.interpolation)
+    check_readable(pairs, range(len(pairs)))
+    threat = Threat(
+        eps_255=options.eps_255, n_steps=options.n_steps, step_255=options.step_255,
+        n_words=options.n_words, words=allowed_edits(options, pairs.captions, device),
+        k=options.k, released=options.is_released,
+    )  # fmt: skip
+    with Progress(f"attack {_name(options)}", len(ROWS)) as progress:
+        table = benchmark(
+            encoder, pairs, threat, seed=options.seed,
+            on_attack=lambda attack: progress.advance(1, attack),
+        )  # fmt: skip
+    record = _record(options, encoder, pairs, table)
+    if options.out is not None:
+        text = json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False)
+        write_durably(options.out, text + "\n")
+    return record
+
+
+def _name(options: EvaluateOptions) -> str:
+    return options.name or options.model
+
+
+def _record(
+    options: EvaluateOptions, encoder: OpenClipEncoder, pairs: ImageTextPairs, table: pd.DataFrame
+) -> Record:
+    assert options.captions is not None
+    files = file_hashes(pairs)
+    content = {
+        "format": FORMAT,
+        "model": {
+            "name": _name(options),
+            "model": options.model,
+            "weights": named_weights(options.checkpoint),
+            "rest": named_weights(options.rest),
+            "trained_with": encoder.settings.as_json(),
+        },
+        "data": {
+            "name": pairs.name,
+            "split": pairs.split,
+            "n_images": len(pairs),
+            "n_captions": pairs.n_captions,
+            "images": text_hash(json.dumps([*zip(pairs.image_ids, files, strict=True)])),
+            "captions": file_hash(options.captions),
+            "identity": identity(pairs, files),
+        },
+        "threat": {
+            "eps_255": options.eps_255,
+            "n_steps": options.n_steps,
+            "step_255": options.step_255,
+            "n_words": options.n_words,
+            "words": words_identity(options),
+            "conventions": options.conventions,
+            "seed": options.seed,
+            "attacks": ROWS,
+        },
+        "rows": recorded(table),
+        "device": encoder.device.type,
+        "version": matlib.__version__,
+        "code": code_hash("benchmark", tuple(each for each in ROWS if each != "clean")),
+        "notes": pairs.notes,
+    }
+    return Record.model_validate(content)
+
+
+def table_text(record: Record) -> str:
+    """The record for people: recalls in percent with their intervals, what was attacked, notes."""
+    table = pd.DataFrame.from_dict(record.cells, orient="index", columns=list(RECALLS))
+    data = record.data
+    lines = [
+        table.to_string(),
+        f"{data.n_images:,} images, {data.n_captions:,} captions; {record.threat}",
+        "recall in %, with 95 % intervals over images; mean: of TR@1 and IR@1; worst: per query "
+        "the minimum over all rows",
+        *record.notes,
+    ]
+    return "\n".join(lines)
