@@ -1,9 +1,10 @@
 """`python -m matlib`: run a study, attack or judge any model, fetch and verify data."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ParamSpec
 
 import typer
 from typer import Argument, Option
@@ -22,6 +23,7 @@ data_sets = typer.Typer(rich_markup_mode=None)
 app.add_typer(data_sets, name="data", help="fetch, verify or export data sets")
 
 RATES = [2e-4, 5e-4, 1e-3]
+_Given = ParamSpec("_Given")
 STOPPED = 130
 """Of a process that was interrupted, as shells have it."""
 
@@ -53,7 +55,20 @@ def _before() -> None:
         )
 
 
+def _of_checkout(run: Callable[_Given, None]) -> Callable[_Given, None]:
+    """A command that needs what is not installed with the package."""
+
+    @wraps(run)
+    def command(*args: _Given.args, **options: _Given.kwargs) -> None:
+        if not of.HAS_CHECKOUT:
+            raise FileNotFoundError(of.NO_CHECKOUT)
+        run(*args, **options)
+
+    return command
+
+
 @app.command("study", help="run all notebooks of a profile and its report")
+@_of_checkout
 def _study(
     profile: Annotated[str, Option(help=f"one of {', '.join(of.PROFILE_NAMES)}")] = "demo",
     data: of.DataFolder = None,
@@ -82,6 +97,7 @@ def _study(
 
 
 @app.command("report", help="write a report from executed notebooks")
+@_of_checkout
 def _report(profile: str = "demo", results: of.ResultsFolder = None) -> None:
     from matlib.study.profile.profile import load_profile
     from matlib.study.run.pipeline import write_report
@@ -92,6 +108,7 @@ def _report(profile: str = "demo", results: of.ResultsFolder = None) -> None:
 
 
 @app.command("readme", help="write the README's generated parts again")
+@_of_checkout
 def _readme() -> None:
     from matlib.study.publish.readme import update_readme
     from matlib.study.run.pipeline import PUBLISHED
@@ -100,6 +117,7 @@ def _readme() -> None:
 
 
 @app.command("calibrate", help="try learning rates on another world")
+@_of_checkout
 def _calibrate(
     profile: str = "demo-full",
     world_seed: Annotated[int, Option(parser=of.at_least(0), help="not the profile's own")] = 0,
@@ -138,15 +156,19 @@ def _attack(options: of.AttackOptions) -> None:
 def _evaluate(options: of.EvaluateOptions) -> None:
     options.refuse_a_mixture()
     if options.images is None:
-        from matlib.commands.evaluate import run_evaluate
-
-        print(f"wrote {run_evaluate(options)}")
+        _of_checkout(_evaluate_beside_study)(options)
         return
     from matlib.commands.benchmark import run_benchmark, table_text
 
     print(table_text(run_benchmark(options)))
     if options.out is not None:
         print(f"wrote {options.out}")
+
+
+def _evaluate_beside_study(options: of.EvaluateOptions) -> None:
+    from matlib.commands.evaluate import run_evaluate
+
+    print(f"wrote {run_evaluate(options)}")
 
 
 @app.command("board", help="one table of what `evaluate --out` wrote of several models")
@@ -159,6 +181,7 @@ def _board(
 
 
 @app.command("plan", help="what a study will cost: hours, memory, disk")
+@_of_checkout
 def _plan(
     profile: Annotated[str, Argument(help="name of a profile, or a YAML file")],
     data: of.DataFolder = None,

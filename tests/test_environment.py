@@ -22,7 +22,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 
 # torch pins its own CUDA packages; pip and wheel belong to the environment.
-PINNED_ELSEWHERE = re.compile(r"nvidia-|cuda-|triton$|pip$|wheel$|matlib$")
+PINNED_ELSEWHERE = re.compile(r"nvidia-|cuda-|triton$|pip$|wheel$|matlib-robust$")
 
 
 def _pins() -> dict[str, Version]:
@@ -68,7 +68,7 @@ def test_every_indirect_dependency_is_pinned() -> None:
 def test_the_supported_versions_are_the_promised_ones() -> None:
     assert PROJECT["requires-python"] == ">=3.11,<3.14"
     assert "torch>=2.6" in PROJECT["dependencies"]
-    assert EXTRAS["all"] == ["matlib[notebooks,test,generative,photos]"]
+    assert EXTRAS["all"] == ["matlib-robust[notebooks,test,generative,photos]"]
 
 
 def test_conda_installs_from_the_same_pins_as_pip() -> None:

@@ -13,8 +13,11 @@ import pandas as pd
 import pytest
 import torch
 
+from matlib import models
 from matlib.attacks.edits import n_changed_words
 from matlib.cli import app, data_sets, main
+from matlib.evaluation.threat import ROWS
+from matlib.scenes.world import World
 from matlib.study.profile.profile import profile_names
 from matlib.study.publish.readme import (
     bench_markdown,
@@ -26,6 +29,7 @@ from matlib.study.publish.report import read_claims
 from matlib.study.publish.shown import origin_markdown
 from matlib.study.store.provenance import code_hash
 from matlib.study.tables.recall_left import held_out_notes, outside_markdown, recall_markdown
+from tests.toys import tiny_encoder
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -215,11 +219,11 @@ def test_openais_weights_are_named_with_their_activation() -> None:
     """They were trained with QuickGELU, which open_clip's plain names do not build."""
     named = re.findall(r"--model (\S+).*?--pretrained openai", README, flags=re.DOTALL)
     named += re.findall(r'models\.open\("([^"]+)", "openai"\)', README)
-    assert len(named) == 3 and all(name.endswith("-quickgelu") for name in named)
+    assert len(named) == 4 and all(name.endswith("-quickgelu") for name in named)
 
 
 def test_ten_lines_on_your_own_model_run() -> None:
-    [code, _] = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    [_, code, _] = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert '"openai"' in code
     names: dict[str, object] = {}
     # weights come from a hub there; here the same model with random ones
@@ -230,3 +234,19 @@ def test_ten_lines_on_your_own_model_run() -> None:
     assert 0 < float((images - pixels).abs().max()) <= 2 / 255 + 1e-6  # type: ignore[operator]
     for before, after in zip(names["captions"], names["texts"], strict=True):  # type: ignore[call-overload]
         assert n_changed_words(before, after) <= 1
+
+
+def test_the_one_call_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a tiny model and the embedded world in the place of openai's and of Flickr30k."""
+    code = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)[0]
+    assert len([line for line in code.splitlines() if line]) <= 10
+    monkeypatch.chdir(tmp_path)
+    World(0, n_test=4).export(Path("flickr30k"))
+    Path("flickr30k/dataset_scenes.json").rename("flickr30k/dataset_flickr30k.json")
+    monkeypatch.setattr(models, "open", lambda *_: tiny_encoder())
+    code = code.replace('"dog"', '"star"').replace("eps_255=2", "eps_255=2, n_steps=1")
+    exec(compile(code, "README", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:]] == [*ROWS, "worst"]

@@ -20,6 +20,12 @@ PROFILE_NAMES, DATA_SET_NAMES = (
     tuple(sorted(path.stem for path in (_ROOT / folder).glob("*.yaml")))
     for folder in ("profiles", "data_manifests")
 )
+HAS_CHECKOUT = bool(PROFILE_NAMES)
+NO_CHECKOUT = (
+    "this matlib was installed without its project: profiles, manifests and notebooks lie in the "
+    "checkout only. Clone the repository and run the command there; attack, evaluate --images and "
+    "board work anywhere"
+)
 ATTACK_NAMES = tuple(
     name for name in names_in(_ROOT / "matlib/evaluation/suite.py", "ATTACKS") if name != "own"
 )
@@ -79,6 +85,8 @@ def one_of(*names: str) -> Callable[[str], str]:
     """Refuses other words than these."""
 
     def choice(text: str) -> str:
+        if not names:  # those of files that are not installed
+            raise typer.BadParameter(NO_CHECKOUT)
         if text not in names:
             raise typer.BadParameter(f"invalid choice: {text!r} (choose from {', '.join(names)})")
         return text
