@@ -26,7 +26,7 @@ STUDY = $(PY) -m matlib study --profile $(PROFILE) \
 # Files of tests side by side, one process for each core; each takes up to 3 GB.
 SIDE_BY_SIDE = -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help study test test-full notebooks report bench lab clean
+.PHONY: help study test test-full notebooks report docs bench lab clean
 
 help: ## show this list
 	@echo "make TARGET [PROFILE=demo] [DATA=folder] [LIMIT=n] [SHARD=i/n]"
@@ -41,7 +41,7 @@ test: $(STAMP) ## style, types, every test, every notebook at toy size (half an 
 	$(PY) -m mypy matlib benchmarks
 	$(PY) -m pytest -q $(SIDE_BY_SIDE)
 
-test-full: $(STAMP) ## the same with wide grids and long kill loops
+test-full: $(STAMP) ## the same with wide grids, long kill loops and the documentation's build
 	$(PY) -m ruff check .
 	$(PY) -m mypy matlib benchmarks
 	$(PY) -m pytest -q -m "full or not full" $(SIDE_BY_SIDE)
@@ -52,6 +52,10 @@ notebooks: $(STAMP) ## run the study and copy its outputs into notebooks/
 report: $(STAMP) ## write the report again from the executed notebooks
 	@$(PY) -m matlib report --profile $(PROFILE)
 
+docs: $(STAMP) ## build the documentation into site/, without a network
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
+	@echo "open site/index.html; its search needs a server: $(PY) -m http.server -d site"
+
 bench: $(STAMP) ## speed and memory against the released code, and the strength of attacks against their time
 	@$(PY) -m benchmarks
 
@@ -59,7 +63,7 @@ lab: $(STAMP) ## open the notebooks in JupyterLab
 	@$(PY) -m jupyter lab notebooks
 
 clean: ## remove caches (results/ and .venv stay)
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site *.egg-info
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt environment.sh

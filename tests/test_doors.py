@@ -65,8 +65,9 @@ def test_opening_the_doors_loads_nothing_behind_them() -> None:
 
 def shown_code() -> Iterator[tuple[str, str]]:
     """(place, code) of all that a reader may copy."""
-    readme = (PACKAGE_ROOT / "README.md").read_text(encoding="utf-8")
-    yield from (("README.md", code) for code in re.findall(r"```python\n(.*?)```", readme, re.S))
+    for page in (PACKAGE_ROOT / "README.md", *(PACKAGE_ROOT / "docs").rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        yield from ((page.name, code) for code in re.findall(r"```python\n(.*?)```", text, re.S))
     for path in sorted((PACKAGE_ROOT / "notebooks").glob("*.ipynb")):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             if cell["cell_type"] == "code":

@@ -32,7 +32,13 @@ def _pins() -> dict[str, Version]:
 
 
 def _direct() -> list[Requirement]:
-    texts = [*PROJECT["dependencies"], *EXTRAS["notebooks"], *EXTRAS["test"], *EXTRAS["photos"]]
+    texts = [
+        *PROJECT["dependencies"],
+        *EXTRAS["notebooks"],
+        *EXTRAS["test"],
+        *EXTRAS["photos"],
+        *EXTRAS["docs"],
+    ]
     return [Requirement(text) for text in texts]
 
 
@@ -68,7 +74,7 @@ def test_every_indirect_dependency_is_pinned() -> None:
 def test_the_supported_versions_are_the_promised_ones() -> None:
     assert PROJECT["requires-python"] == ">=3.11,<3.14"
     assert "torch>=2.6" in PROJECT["dependencies"]
-    assert EXTRAS["all"] == ["matlib-robust[notebooks,test,generative,photos]"]
+    assert EXTRAS["all"] == ["matlib-robust[notebooks,test,generative,photos,docs]"]
 
 
 def test_conda_installs_from_the_same_pins_as_pip() -> None:
