@@ -24,7 +24,7 @@ from matlib.defences import DEFENCES
 from matlib.evaluation import ATTACKS
 from matlib.evaluation.statistics import Verdict
 from matlib.evaluation.suite import default_rows
-from matlib.study.profile.parts import HeldOutThreat, Threat
+from matlib.study.profile.parts import HeldOutThreat, TextThreat
 from matlib.study.profile.rows import ON_TRUE_WORDS, OPTIONS
 from matlib.study.publish.readme import claims_markdown, findings_markdown
 from matlib.study.publish.report import read_claims
@@ -125,7 +125,7 @@ def attacks() -> str:
 
 def threats() -> str:
     """Every text threat with what it allows."""
-    names = (*get_args(Threat), *get_args(HeldOutThreat))
+    names = (*get_args(TextThreat), *get_args(HeldOutThreat))
     return table(["name", "in figures", "a word may become"], [
         [_code(name), markdown_text(label_of(name, "threat")), THREATS[name]] for name in names
     ])  # fmt: skip

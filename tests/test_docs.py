@@ -29,7 +29,7 @@ from matlib.defences import DEFENCES
 from matlib.evaluation import ATTACKS
 from matlib.evaluation.statistics import Verdict
 from matlib.models.small import build_small
-from matlib.study.profile.parts import HeldOutThreat, Threat
+from matlib.study.profile.parts import HeldOutThreat, TextThreat
 from matlib.study.profile.profile import load_profile
 from matlib.study.tables.findings import NO_VIOLATION
 from matlib.study.tables.ledger import CLAIMS
@@ -123,14 +123,14 @@ def test_tables_of_names_are_whole() -> None:
     for heading, entries in (
         ("Defences", DEFENCES), ("Augmentations", TECHNIQUES), ("Claims", CLAIMS),
         ("Attacks", ["clean", *ATTACKS, "worst"]),
-        ("Text threats", [*get_args(Threat), *get_args(HeldOutThreat)]),
+        ("Text threats", [*get_args(TextThreat), *get_args(HeldOutThreat)]),
         ("Verdicts", [*get_args(Verdict), NO_VIOLATION]),
     ):  # fmt: skip
         [part] = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", names, re.DOTALL | re.MULTILINE)
         first = re.findall(r"^\| `?([^|`]+?)`? \|", part, re.MULTILINE)[1:]
         assert [cell for cell in first if cell.strip("- ")] == [*entries], heading
     assert {*generated.VERDICTS} == {*get_args(Verdict), NO_VIOLATION}
-    assert {*generated.THREATS} == {*get_args(Threat), *get_args(HeldOutThreat)}
+    assert {*generated.THREATS} == {*get_args(TextThreat), *get_args(HeldOutThreat)}
 
 
 def test_attackers_of_the_threat_model_have_every_row() -> None:
