@@ -79,7 +79,7 @@ def test_bad_options_are_refused(
 
 
 COMMANDS = ("study", "report", "readme", "calibrate", "attack", "evaluate", "board", "plan",
-            "data",            "data fetch", "data verify", "data export")  # fmt: skip
+            "data", "data fetch", "data verify", "data export")  # fmt: skip
 
 
 def test_help_of_every_command_needs_no_library_of_the_work() -> None:
