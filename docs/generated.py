@@ -46,6 +46,7 @@ THREATS = {
     "the embedded world can tell",
     "typo": "one letter changed, never into another word",
     "bert_free": "any word that a masked language model proposes, true or not",
+    "bert_similar": "a word of near meaning, or of another human caption of the same image",
     "true_held_out": "true words of a family of synonyms that no defence was trained on",
     "typo_held_out": "typos by a rule that no defence was trained on",
 }
