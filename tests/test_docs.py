@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_args
 
 import pandas as pd
@@ -140,7 +141,8 @@ def test_attackers_of_the_threat_model_have_every_row() -> None:
 
 
 def test_every_name_behind_a_door_stands_in_the_reference() -> None:
-    for name in matlib.__all__:
+    doors = [name for name in matlib.__all__ if isinstance(getattr(matlib, name), ModuleType)]
+    for name in doors:
         [page] = [text for path, text in pages().items() if path == DOCS / "api" / f"{name}.md"]
         found = {line.rpartition(".")[2] for line in re.findall(r"^::: (\S+)$", page, re.MULTILINE)}
         assert {*getattr(matlib, name).__all__} - {"figures", "shift"} <= found
