@@ -246,7 +246,7 @@ def test_the_one_call_runs(
     World(0, n_test=4).export(Path("flickr30k"))
     Path("flickr30k/dataset_scenes.json").rename("flickr30k/dataset_flickr30k.json")
     monkeypatch.setattr(models, "open", lambda *_: tiny_encoder())
-    code = code.replace('"dog"', '"star"').replace("eps_255=2", "eps_255=2, n_steps=1")
+    code = code.replace('"dog"', '"diamond"').replace("eps_255=2", "eps_255=2, n_steps=1")
     exec(compile(code, "README", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[2:]] == [*ROWS, "worst"]

