@@ -175,11 +175,16 @@ def draw_front(found: Mapping[str, Mapping[str, float | bool]], path: Path) -> N
         (row["seconds"], row["recall_left"]) for row in attacks.values() if row["on_front"]
     )
     axis.step(*zip(*front, strict=True), where="post", color="#0072B2", lw=1.5)
-    for name, row in attacks.items():
+    ranked = sorted(attacks, key=lambda name: float(attacks[name]["seconds"]))
+    for number, name in enumerate(ranked, 1):
+        row = attacks[name]
         colour = "#0072B2" if row["on_front"] else "#767676"
-        axis.plot(row["seconds"], row["recall_left"], "o", color=colour)
-        axis.annotate(name, (row["seconds"], row["recall_left"]), (4, 3), fontsize=8,
-                      textcoords="offset points", color=colour)  # fmt: skip
+        label = f"{number}  {name}: {row['seconds']:.1f} s, {row['recall_left']:.1f} %"
+        axis.plot(row["seconds"], row["recall_left"], "o", color=colour, label=label)
+        above = 4 + 9 * (number % 3)  # neighbours at different heights
+        axis.annotate(str(number), (row["seconds"], row["recall_left"]), (0, above), fontsize=8,
+                      ha="center", textcoords="offset points", color=colour)  # fmt: skip
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     axis.set_xscale("log")
     axis.set_xlabel("seconds")
     axis.set_ylabel(f"recall left (of {found['clean']['recall_left']:.0f} %)")
