@@ -1,8 +1,8 @@
 """The strength-time front: what each attack leaves of recall, against the seconds it takes.
 
 All attacks meet one model, one gallery and one budget; the conventions of Co-Attack's and SGA's
-released code are among them. The model is trained for a moment on scenes, since of random weights
-there is no recall to take.
+released code are among them. The model is trained for a moment on scenes, clean and then by MAT,
+since of random weights there is no recall to take, and of undefended ones too little is left.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from matlib.attacks.scoring import embed_texts
 from matlib.attacks.whole_gallery import gallery_attack, words_attack
 from matlib.attacks.word_substitution import WordSubstitution
 from matlib.data.pairs import OneToMany
+from matlib.defences.inner_attack import InnerAttack
 from matlib.defences.table import defence
 from matlib.evaluation.retrieval import retrieve
 from matlib.evaluation.statistics import primary_endpoint
@@ -100,7 +101,7 @@ def front_of(measured: Mapping[str, tuple[float, float]]) -> set[str]:
 
 
 def trained_load(size: StrengthSize) -> tuple[Load, Gallery]:
-    """A model of the demo's shape after a little clean training, and what it is attacked on."""
+    """A model of the demo's shape after a little training, clean and by MAT, and its gallery."""
     shape = size.shape or demo_shape()
     world = World(
         0, image_size=shape.image_size, n_train=size.n_train, n_val=1, n_test=size.n_images,
@@ -111,6 +112,13 @@ def trained_load(size: StrengthSize) -> tuple[Load, Gallery]:
     batch = min(64, size.n_train)
     data = OneToMany.from_pairs(world.train.pairs)
     train(encoder, data, defence("clean"), Schedule(size.n_steps, batch, 1e-3), seed=0)
+    # defended, or all attacks but the weakest would leave nothing to tell them apart by
+    own = world.train.pairs.captions
+    train(
+        encoder, data, defence("mat"), Schedule(size.n_steps, batch, 5e-4), seed=0,
+        inner=InnerAttack(PGD(size.eps_255, 1), WordSubstitution(1)),
+        candidates=dict(zip(own, edit_table(list(own)), strict=True)),
+    )  # fmt: skip
     pairs = world.test.pairs
     captions = list(pairs.captions)
     gallery = Gallery(pairs.pixels(), captions, pairs.relevance(), pairs.image_of)
