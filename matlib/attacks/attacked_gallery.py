@@ -114,11 +114,15 @@ def margins_of(encoder: DualEncoder, gallery: Gallery, attacked: Attacked) -> tu
     return tr.cpu(), ir.cpu()
 
 
-def least_recall(encoder: DualEncoder, gallery: Gallery, found: Sequence[Attacked]) -> Attacked:
-    """Of several galleries, one or more, the one in which most queries fail at 1."""
+def least_recall(encoder: DualEncoder, gallery: Gallery, found: Sequence[Attacked]) -> int:
+    """Of several galleries, one or more, in which most queries fail at 1; of equal ones the first.
+
+    Returns:
+        its number.
+    """
     aim = Aim.at(gallery.relevant)
     worth = [float(aim.failing(*margins_of(encoder, gallery, each), TIE)) for each in found]
-    return found[worth.index(max(worth))]
+    return worth.index(max(worth))
 
 
 def _is_within(text: PreparedSubstitution, caption: int, sentence: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -210,14 +210,22 @@ class Situation:
 
         An attack that begins there leaves no more recall with further edits.
         """
-        found = [
-            Attacked(
-                self.gallery.pixels if pixels is None else pixels,
-                list(self.gallery.captions) if captions is None else captions,
-            )
-            for (pixels, captions), _ in (each.shared(move, each.threat) for each in self.smaller)
-        ]
-        return least_recall(self.encoder, self.gallery, found) if found else None
+        found = [each.shared(move, each.threat)[0] for each in self.smaller]
+        return self.whole(self.least(found)) if found else None
+
+    def least(self, found: Sequence[Moved]) -> Moved:
+        """Of one or more, that which leaves least recall; of equal ones the first."""
+        if len(found) == 1:
+            return found[0]
+        return found[least_recall(self.encoder, self.gallery, [*map(self.whole, found)])]
+
+    def whole(self, moved: Moved) -> Attacked:
+        """The gallery that a move makes."""
+        pixels, captions = moved
+        return Attacked(
+            self.gallery.pixels if pixels is None else pixels,
+            list(self.gallery.captions) if captions is None else captions,
+        )
 
 
 Move = Callable[[Situation], Moved]
@@ -318,6 +326,8 @@ class Attack:
         move: the function that makes the move.
         cost: `slow` attacks may be kept for the threats that decide (`Suite.slow_under`).
         on_request: whether it is a row only of the suites that name it.
+        at_rest: whether it gives up the queries that fail elsewhere, so that what it leaves of
+            recall says nothing by itself.
         shown: in figures.
     """
 
@@ -326,7 +336,18 @@ class Attack:
     move: Move
     cost: Literal["fast", "slow"] = "fast"
     on_request: bool = False
+    at_rest: bool = False
     shown: Shown = UNNAMED
+
+    def least(self, s: Situation) -> Moved:
+        """What it finds; or finds under a smaller threat, where that leaves less recall.
+
+        So more edits never leave more of it, whatever the attack's search is worth.
+        """
+        if self.at_rest or not s.smaller:
+            return self.move(s)
+        fewer = [each.shared(self.least, each.threat)[0] for each in s.smaller]
+        return s.least([self.move(s), *fewer])
 
     @property
     def moves_images(self) -> bool:
@@ -355,8 +376,10 @@ ATTACKS: Choices[Attack] = Choices.named(
     Attack("sga", "both", _sga, "slow", shown=Shown("both, SGA")),
     Attack("joint", "both", _joint, shown=Shown("both, jointly")),
     Attack("gallery", "both", _gallery, "slow", shown=Shown("both, whole gallery")),
-    Attack("gallery-tr", "both", _gallery_tr, "slow", shown=Shown("whole gallery, images left")),
-    Attack("gallery-ir", "both", _gallery_ir, "slow", shown=Shown("whole gallery, captions left")),
+    Attack("gallery-tr", "both", _gallery_tr, "slow", at_rest=True,
+           shown=Shown("whole gallery, images left")),
+    Attack("gallery-ir", "both", _gallery_ir, "slow", at_rest=True,
+           shown=Shown("whole gallery, captions left")),
     Attack("dra", "both", _dra, on_request=True, shown=Shown("both, DRA")),
     Attack("apgd", "both", _apgd, "slow", on_request=True, shown=Shown("both, by APGD")),
     Attack("own", "both", _own, "slow", on_request=True, shown=Shown("its own training loss")),
