@@ -1,6 +1,14 @@
 # The names of this front door (`__init__.py`), for type checkers and `lazy_loader` alike.
 
-from .dual_encoder import CachedText as CachedText, DualEncoder as DualEncoder, frozen as frozen
+from .dual_encoder import (
+    CachedText as CachedText,
+    DualEncoder as DualEncoder,
+    Fused as Fused,
+    FusionEncoder as FusionEncoder,
+    TrainableEncoder as TrainableEncoder,
+    frozen as frozen,
+    parameters_of as parameters_of,
+)
 from .in_memory import ClipInMemory as ClipInMemory
 from .masked_lm import MaskedLM as MaskedLM, train_masked_lm as train_masked_lm
 from .masked_lm_training import MaskedLMConfig as MaskedLMConfig

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,113 @@ class DualEncoder(Protocol):
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """B strings -> float (B, D), rows of norm 1; differentiable in the weights."""
         ...
+
+
+Part = nn.Module | nn.Parameter
+"""A part of a tower: a layer with all that is in it, or one tensor."""
+
+
+@runtime_checkable
+class TrainableEncoder(DualEncoder, Protocol):
+    """A `torch.nn.Module` whose towers can learn apart: what `matlib.training.train` takes.
+
+    The methods of `torch.nn.Module` are those that training uses.
+    """
+
+    training: bool
+
+    def towers(self) -> Mapping[str, Sequence[Part]]:
+        """The parts of each tower: `image`, `text`, `scale`, and `fusion` of fusion models.
+
+        Together they are all weights of the model, none of them twice. `scale` is one
+        parameter, the logarithm of `logit_scale`.
+        """
+        ...
+
+    def heads(self) -> list[nn.Parameter]:
+        """What maps the features of both towers into the common space, and the scale.
+
+        Empty for towers whose last layer is part of something larger.
+        """
+        ...
+
+    def modules(self) -> Iterator[nn.Module]: ...
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self: ...
+
+    def train(self, mode: bool = True) -> Self: ...
+
+    def eval(self) -> Self: ...
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What a fusion model sees when it reads texts beside images, pair by pair.
+
+    Attributes:
+        score: float (B,), the logit of "this text belongs to this image".
+        state: float (B, W), the fused representation, from which the score is computed.
+        attention: per layer of the fusion float (B, heads, T, 1 + P), how much each token of a
+            text looks at the image's class token and at its P patches, row by row from the top
+            left; rows of sum 1, in the graph of `score`.
+        is_word: bool (B, T), True for tokens of the text, without start, end and padding.
+    """
+
+    score: Tensor
+    state: Tensor
+    attention: tuple[Tensor, ...]
+    is_word: Tensor
+
+
+@runtime_checkable
+class FusionEncoder(TrainableEncoder, Protocol):
+    """A model that also reads image and text together (ALBEF, BLIP).
+
+    `images` of these methods are pixels, float (B, 3, S, S) in [0, 1], or what `image_tokens`
+    made of them, which saves that work where an image meets many texts.
+    """
+
+    def image_tokens(self, pixels: Tensor) -> Tensor:
+        """float (B, 3, S, S) in [0, 1] -> float (B, 1 + P, W), class token first."""
+        ...
+
+    def match(self, images: Tensor, texts: Sequence[str]) -> Tensor:
+        """B images and B texts -> float (B,): the logit that text b belongs to image b."""
+        ...
+
+    def fused(self, images: Tensor, texts: Sequence[str]) -> Fused:
+        """`match` with what led to it, for attacks and for Grad-CAM."""
+        ...
+
+
+def parameters_of(encoder: TrainableEncoder, name: str) -> list[nn.Parameter]:
+    """The weights of one tower.
+
+    Raises:
+        ValueError: the model has no such tower.
+    """
+    towers = encoder.towers()
+    if name not in towers:
+        raise ValueError(f"this model has the parts {', '.join(towers)}; got {name!r}")
+    return [
+        parameter
+        for part in towers[name]
+        for parameter in ([part] if isinstance(part, nn.Parameter) else part.parameters())
+    ]
 
 
 def check_pixels(pixels: Tensor) -> None:

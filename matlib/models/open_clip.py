@@ -11,7 +11,7 @@ from open_clip.hf_model import HFTextEncoder
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from matlib.models.dual_encoder import frozen
+from matlib.models.dual_encoder import Part, frozen, parameters_of
 from matlib.models.prefix_sharing import can_share, encode_shared
 from matlib.models.saliency import word_saliency
 from matlib.models.settings import CLIP_SETTINGS, Settings
@@ -172,11 +172,17 @@ class OpenClipEncoder(nn.Module):
             tokens = tokenizer.framed([t for word in row for t in word] for row in rows)
             return word_saliency(encode, embedding, tokens, counts, score)
 
-    def heads(self) -> list[nn.Parameter]:
-        """What maps the features of both towers into the common space, and the scale.
+    def towers(self) -> dict[str, list[Part]]:
+        """See `TrainableEncoder`; CoCa's decoder belongs to none."""
+        found: dict[str, Any] = {"image": [self.clip.visual], "text": [self.clip.text]}
+        return {**found, "scale": [self.clip.logit_scale]}
 
-        Empty for towers whose last layer is part of something larger (CLIP's ResNets).
-        """
+    def tower(self, name: str) -> list[nn.Parameter]:
+        """See `parameters_of`."""
+        return parameters_of(self, name)
+
+    def heads(self) -> list[nn.Parameter]:
+        """See `TrainableEncoder`; empty for CLIP's ResNets."""
         named = [(self.clip.visual, "proj"), (self.clip.visual, "head"),
                  (self.clip.text, "text_projection"), (self.clip.text, "proj")]  # fmt: skip
         found: list[nn.Parameter] = []
@@ -187,16 +193,3 @@ class OpenClipEncoder(nn.Module):
             elif isinstance(part, nn.Module):
                 found += part.parameters()
         return [*found, *self.tower("scale")] if found else []
-
-    def tower(self, name: str) -> list[nn.Parameter]:
-        """Parameters of the `image` tower, the `text` tower, or the `scale`.
-
-        Raises:
-            ValueError: the model has no such part.
-        """
-        parts: dict[str, Any] = {"image": self.clip.visual, "text": self.clip.text}
-        if name == "scale":
-            return [self.clip.logit_scale]  # type: ignore[list-item]
-        if name not in parts:
-            raise ValueError(f"this model has the parts image, text, scale; got {name!r}")
-        return list(parts[name].parameters())

@@ -27,6 +27,7 @@ from matlib.data.pairs import OneToMany
 from matlib.defences.defence import Defence
 from matlib.defences.inner_attack import Candidates, InnerAttack
 from matlib.models.checkpoints import check_architecture, read_tensors
+from matlib.models.dual_encoder import TrainableEncoder
 from matlib.models.settings import Settings, metadata_of
 from matlib.training.log import History
 from matlib.training.schedule import Schedule
@@ -189,7 +190,7 @@ CHANGES_NOTHING = ("checkpoint_every",)
 
 
 def run_identity(
-    encoder: nn.Module,
+    encoder: TrainableEncoder,
     data: OneToMany,
     how: Defence,
     schedule: Schedule,

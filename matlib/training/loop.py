@@ -18,8 +18,7 @@ from matlib.data.pairs import OneToMany
 from matlib.defences.batch import draw_batches, own_rows, read_ahead
 from matlib.defences.defence import Defence
 from matlib.defences.inner_attack import Candidates, InnerAttack
-from matlib.models.dual_encoder import DualEncoder
-from matlib.models.open_clip import OpenClipEncoder
+from matlib.models.dual_encoder import DualEncoder, TrainableEncoder
 from matlib.training.checkpoint import Keeper, remove_checkpoints, run_identity
 from matlib.training.log import Bookkeeping, History, StepLog
 from matlib.training.schedule import Schedule
@@ -29,7 +28,7 @@ from matlib.training.step import Stepper, accelerated, agreed_processes, learnin
 
 
 def train(
-    encoder: OpenClipEncoder,
+    encoder: TrainableEncoder,
     data: OneToMany,
     how: Defence,
     schedule: Schedule,
@@ -111,7 +110,7 @@ def train(
 
 
 @contextmanager
-def _restored(encoder: OpenClipEncoder) -> Iterator[None]:
+def _restored(encoder: TrainableEncoder) -> Iterator[None]:
     """Modes, flags and the global random state as they were before; weights in training mode."""
     modes = [(module, module.training) for module in encoder.modules()]
     flags = [(p, p.requires_grad) for p in encoder.parameters()]
@@ -157,7 +156,7 @@ def _warn(text: str, history: History, log: StepLog, is_first: bool) -> None:
 
 
 def check_inputs(
-    encoder: OpenClipEncoder,
+    encoder: TrainableEncoder,
     data: OneToMany,
     how: Defence,
     schedule: Schedule,
@@ -181,6 +180,12 @@ def check_inputs(
     if len(data) < schedule.batch_size:
         raise ValueError(
             f"a batch of {schedule.batch_size} needs as many pairs; the data has {len(data)}"
+        )
+    if not isinstance(encoder, TrainableEncoder):
+        raise ValueError(
+            f"{type(encoder).__name__} cannot be trained: expected a torch.nn.Module with "
+            "`towers` and `heads` (matlib.models.TrainableEncoder); matlib.models.open gives one "
+            "of any model that it knows"
         )
     for name in how.towers:
         learning_part(encoder, how, name)

@@ -32,7 +32,7 @@ class Schedule:
         mixed_precision: arithmetic of the encoders; losses and weights stay as they are.
         ema_decay: 0: the final weights are the last ones. Else they are the exponential moving
             average with this decay (see `averaging`). Source of the default: ours.
-        head_lr: peak learning rate of the heads (`OpenClipEncoder.heads`), which pretrained
+        head_lr: peak learning rate of the heads (`TrainableEncoder.heads`), which pretrained
             towers have fresh ones under; None: as of all weights.
         heads_first: steps at the beginning in which the heads alone learn.
     """

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from matlib.models.open_clip import OpenClipEncoder
+from matlib.models.dual_encoder import TrainableEncoder
 
 
 class HeldOutRecall(NamedTuple):
@@ -34,7 +34,7 @@ class Validation:
         identity: what `measure` depends on, so that no other run continues a checkpoint.
     """
 
-    measure: Callable[[OpenClipEncoder], HeldOutRecall]
+    measure: Callable[[TrainableEncoder], HeldOutRecall]
     every: int = 100
     keep_best: bool = False
     identity: str = ""

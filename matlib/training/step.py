@@ -19,8 +19,7 @@ from matlib.defences.batch import Batch, Draw, own_rows
 from matlib.defences.defence import Defence
 from matlib.defences.inner_attack import Candidates, InnerAttack, sample_generators, seed_layers
 from matlib.defences.processes import Processes, current_processes
-from matlib.models.dual_encoder import DualEncoder, frozen
-from matlib.models.open_clip import OpenClipEncoder
+from matlib.models.dual_encoder import DualEncoder, TrainableEncoder, frozen, parameters_of
 from matlib.training.schedule import Averages, Schedule, make_optimiser
 from matlib.training.seen import LossModule, PreciseEncoder, SeenEncoder
 from matlib.training.selection import BestWeights, HeldOutRecall, Validation
@@ -81,7 +80,7 @@ class Stepper:
 
     def __init__(
         self,
-        encoder: OpenClipEncoder,
+        encoder: TrainableEncoder,
         how: Defence,
         schedule: Schedule,
         seed: int,
@@ -97,6 +96,11 @@ class Stepper:
         self._accelerator, self._processes = accelerator, processes
         self._candidates, self._clean_recall_every = candidates, clean_recall_every
         self._clock = Clock(encoder.device)
+        self._scales = parameters_of(encoder, "scale")
+        # SigLIP's begins above CLIP's bound, and stays where it is unless it learns
+        self._largest_scale = max(
+            [MAX_LOGIT_SCALE, *(float(s.detach().max()) for s in self._scales)]
+        )
         self._attacks = how.attacks_image or how.attacks_text
         self._inner = None if inner is None else how.budget(inner)
         if reference is None and how.needs_reference:
@@ -119,7 +123,8 @@ class Stepper:
         """Only the defence's towers learn; the loss is wrapped for several processes."""
         encoder, how = self.encoder, self._how
         encoder.requires_grad_(False)
-        self._learning = [p for name in how.towers for p in learning_part(encoder, how, name)]
+        towers = learning_towers(encoder, how)
+        self._learning = [p for name in towers for p in learning_part(encoder, how, name)]
         for parameter in self._learning:
             parameter.requires_grad_(True)
         heads = heads_of(encoder, self._schedule, self._processes)
@@ -258,8 +263,8 @@ class Stepper:
                 )
         self._prepared.step()
         with torch.no_grad():
-            for scale in self.encoder.tower("scale"):
-                scale.clamp_(0, MAX_LOGIT_SCALE)
+            for scale in self._scales:
+                scale.clamp_(0, self._largest_scale)
         if self.averages is not None:
             self.averages.update(step)
         return found
@@ -332,15 +337,21 @@ def agreed_processes(accelerator: Accelerator) -> Processes:
     return processes
 
 
-def learning_part(encoder: OpenClipEncoder, how: Defence, name: str) -> list[nn.Parameter]:
+def learning_towers(encoder: TrainableEncoder, how: Defence) -> tuple[str, ...]:
+    """The towers that a defence trains; the fusion of a model that has one learns with its text."""
+    also = "fusion" in encoder.towers() and "text" in how.towers
+    return (*how.towers, *(["fusion"] if also else []))
+
+
+def learning_part(encoder: TrainableEncoder, how: Defence, name: str) -> list[nn.Parameter]:
     """Parameters of one tower that a defence trains.
 
     Raises:
         ValueError: the model has no such tower.
     """
     try:
-        parameters = encoder.tower(name)
-    except (ValueError, AttributeError) as error:
+        parameters = parameters_of(encoder, name)
+    except ValueError as error:
         raise ValueError(
             f"{how.name} trains the part {name!r}, which this model has not: {error}"
         ) from error
@@ -350,7 +361,7 @@ def learning_part(encoder: OpenClipEncoder, how: Defence, name: str) -> list[nn.
 
 
 def heads_of(
-    encoder: OpenClipEncoder, schedule: Schedule, processes: Processes
+    encoder: TrainableEncoder, schedule: Schedule, processes: Processes
 ) -> list[nn.Parameter]:
     """The heads that a schedule speaks of; none where it speaks of none.
 
@@ -368,10 +379,10 @@ def heads_of(
     return found
 
 
-def set_modes(encoder: OpenClipEncoder, how: Defence) -> None:
+def set_modes(encoder: TrainableEncoder, how: Defence) -> None:
     """Training mode where weights learn: a tower that does not keeps its batch statistics too."""
     encoder.train()
-    towers: dict[str, Any] = {"image": encoder.clip.visual, "text": encoder.clip.text}
-    for name, tower in towers.items():
-        if name not in how.towers:
-            tower.eval()
+    for name, parts in encoder.towers().items():
+        for part in parts if name not in learning_towers(encoder, how) else ():
+            if isinstance(part, nn.Module):
+                part.eval()

@@ -13,6 +13,7 @@ from matlib.data.pairs import OneToMany
 from matlib.defences.batch import draw_batches
 from matlib.defences.inner_attack import InnerAttack, PairwiseCharacterEdits
 from matlib.defences.table import DEFENCES, defence
+from matlib.models.dual_encoder import Part
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.training.checkpoint import last_checkpoint, load_weights, save_weights
 from matlib.training.log import Bookkeeping
@@ -237,10 +238,8 @@ def test_impossible_settings_are_refused(settings: dict, message: str) -> None: 
 
 def test_a_tower_that_the_model_has_not_is_named_before_training() -> None:
     class ImageOnly(OpenClipEncoder):
-        def tower(self, name: str) -> list[torch.nn.Parameter]:
-            if name == "text":
-                raise ValueError("this model has the parts image, scale")
-            return super().tower(name)
+        def towers(self) -> dict[str, list[Part]]:
+            return {name: parts for name, parts in super().towers().items() if name != "text"}
 
     encoder = tiny_encoder()
     encoder.__class__ = ImageOnly
@@ -249,6 +248,11 @@ def test_a_tower_that_the_model_has_not_is_named_before_training() -> None:
             encoder, toy_data(), defence("mat"), Schedule(1, 4, 1e-3), seed=0, inner=INNER,
             candidates={},
         )  # fmt: skip
+
+
+def test_what_has_no_towers_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"Linear cannot be trained: expected .* `towers`"):
+        train(torch.nn.Linear(1, 1), toy_data(), defence("clean"), Schedule(1, 4, 1e-3), seed=0)  # type: ignore[arg-type]
 
 
 def test_processes_must_share_a_batch_equally() -> None:

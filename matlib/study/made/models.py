@@ -15,6 +15,7 @@ from matlib.attacks.word_substitution import WordSubstitution
 from matlib.choices import Choices
 from matlib.defences.inner_attack import Candidates, InnerAttack
 from matlib.evaluation.robustness import evaluate
+from matlib.models.dual_encoder import TrainableEncoder
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.study.context import Context, Node
 from matlib.study.identity.makers import makes
@@ -133,7 +134,7 @@ def validation(study: Context) -> Validation:
     pairs, found = study.pairs("val"), study.get(words)
     suite = make_suite(study.profile.evaluation, how)
 
-    def measure(encoder: OpenClipEncoder) -> HeldOutRecall:
+    def measure(encoder: TrainableEncoder) -> HeldOutRecall:
         outcomes = evaluate(encoder, pairs, found, suite, seed=0).outcomes
         attacked, clean = outcomes["joint", how.threats[0]], outcomes["clean", ""]
         recalls = [(each.recall("TR", 1) + each.recall("IR", 1)) / 2 for each in (attacked, clean)]
