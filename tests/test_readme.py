@@ -81,6 +81,15 @@ def test_no_defence_holds_where_any_word_may_stand() -> None:
     assert "leaves every row 0.0 to 0.1 %" in README
 
 
+def test_attacks_that_the_published_records_lack_are_named() -> None:
+    judged = set(pd.read_csv(FULL / "endpoints.csv")["attack"])
+    [line] = [line for line in recall_markdown(FULL).splitlines() if line.startswith("Mean of")]
+    for attack in ("words", "gallery"):
+        assert (f"`{attack}`" in line.partition("before the suite had")[2]) == (
+            attack not in judged
+        )
+
+
 def test_claims_on_trained_words_stand_beside_what_held_out_words_say() -> None:
     notes = held_out_notes(FULL)
     for claim, attack, rows in (

@@ -14,18 +14,11 @@ from matlib.study.store.provenance import PACKAGE_ROOT
 from matlib.study.store.store import Artefact
 from matlib.study.study import Study
 from matlib.study.tables.endpoints import endpoint_table
-from matlib.study.tables.results import (
-    COSTS,
-    DEFENCE_TABLE_ATTACKS,
-    cost_table,
-    defence_table,
-    warnings_of,
-)
+from matlib.study.tables.recall_left import ABSENT, RECALL_COLUMNS, recall_table
+from matlib.study.tables.results import COSTS, cost_table, warnings_of
 from tests.study.smoke_parts import NO_PAIRS
 
 FULL = PACKAGE_ROOT / "published" / "demo-full" / "endpoints.csv"
-OF_THE_WORLD = [name for name, key in DEFENCE_TABLE_ATTACKS.items() if key[1] != "bert_similar"]
-"""All columns but that of a threat on human captions."""
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +30,12 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 def test_each_cell_is_the_endpoint_with_its_interval() -> None:
     published = pd.read_csv(FULL)
-    table = defence_table(published, "bert_true")
-    evaluated_by = set(published["attack"])
-    assert list(table.columns) == [
-        name for name in OF_THE_WORLD if DEFENCE_TABLE_ATTACKS[name][0] in evaluated_by
-    ]
+    table = recall_table(published, "bert_true")
+    assert list(table.columns) == list(RECALL_COLUMNS)
     assert list(table.index) == list(dict.fromkeys(published["row"]))
-    assert (table != "").all(axis=None)
+    judged = {attack for attack, _ in RECALL_COLUMNS.values()} & set(published["attack"])
+    for heading, (attack, _) in RECALL_COLUMNS.items():
+        assert (table[heading] != ABSENT).all() == (attack in judged)
     row = published[
         (published["row"] == "mat") & (published["attack"] == "sga")
         & (published["text_threat"] == "bert_true")
@@ -52,24 +44,23 @@ def test_each_cell_is_the_endpoint_with_its_interval() -> None:
     assert table.loc["mat", "SGA"] == f"{100 * row['value']:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def test_another_primary_threat_changes_the_attacks_on_both_sides_alone() -> None:
+def test_another_threat_changes_the_attacks_with_words_alone() -> None:
     published = pd.read_csv(FULL, keep_default_na=False)
-    true, typo = (defence_table(published, threat) for threat in ("bert_true", "typo"))
-    assert (true["text: typo"] == typo["text: typo"]).all()
-    assert (true["Sep"] != typo["Sep"]).all()
-    assert "Co-Attack" not in typo  # it judged under true words alone
+    true, typo = (recall_table(published, threat) for threat in ("bert_true", "typo"))
+    assert (true["PGD"] == typo["PGD"]).all() and (true["Sep"] != typo["Sep"]).all()
+    assert (typo["Co-Attack"] == ABSENT).all()  # it judged under true words alone
 
 
-def test_what_was_measured_for_some_rows_only_is_empty_for_the_others() -> None:
+def test_what_was_measured_for_some_rows_only_is_absent_for_the_others() -> None:
     published = pd.read_csv(FULL)
     is_gone = (published["row"] == "base") & (published["attack"] == "sep")
-    table = defence_table(published[~is_gone], "bert_true")
-    assert table.loc["base", "Sep"] == "" != table.loc["mat", "Sep"]
+    table = recall_table(published[~is_gone], "bert_true")
+    assert table.loc["base", "Sep"] == ABSENT != table.loc["mat", "Sep"]
 
 
-def test_this_studys_own_endpoints_fit(base_study: Study) -> None:
-    table = defence_table(endpoint_table(base_study), base_study.profile.evaluation.primary_threat)
-    assert list(table.index) == ["base"] and list(table.columns) == OF_THE_WORLD
+def test_this_studys_own_endpoints_fill_the_table(base_study: Study) -> None:
+    table = recall_table(endpoint_table(base_study), base_study.profile.evaluation.primary_threat)
+    assert list(table.index) == ["base"] and not (table == ABSENT).any(axis=None)
 
 
 def test_costs_are_summed_over_the_steps_of_trained_rows(study: Study) -> None:

@@ -1,56 +1,104 @@
-"""Recall that is left, in percent and not as differences: what the README says of it.
-
-Everything is read from published tables. `worst` is the study's worst attack on both sides.
-"""
+"""Recall that is left, in percent and not as differences: one table for all who show it."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from matlib.evaluation.statistics import in_percent
+from matlib.evaluation.suite import Key
 
-_COLUMNS = {
-    ("clean", ""): "no attack",
-    ("pgd", ""): "image",
-    ("bert", "bert_true"): "a true word",
-    ("sga", "bert_true"): "both, SGA",
-    ("worst", "bert_true"): "**worst, a true word**",
-    ("worst", "typo"): "worst, a typo",
+PRIMARY = "primary"
+"""Stands for the text threat that decides, in `RECALL_COLUMNS`."""
+
+RECALL_COLUMNS: dict[str, Key] = {
+    "no attack": ("clean", ""),
+    "PGD": ("pgd", ""),
+    "words": ("words", PRIMARY),
+    "Sep": ("sep", PRIMARY),
+    "Co-Attack": ("co-attack", PRIMARY),
+    "SGA": ("sga", PRIMARY),
+    "gallery": ("gallery", PRIMARY),
+    "worst": ("worst", PRIMARY),
 }
-"""Attack and text threat -> heading of a column."""
+"""Column -> attack and text threat: the one table of absolute numbers."""
+
+ABSENT = "–"
+"""Cell of what was not measured."""
 
 _UNDEFENDED, _TRAINED, _TRUE_WORDS, _TEXT_ONLY = "base", "mat", "mat-valid", "text-at-valid"
 
 
-def recall_markdown(folder: Path) -> str:
-    """Every row's recall without attack and under attack, with its interval.
+def recall_table(endpoints: pd.DataFrame, threat: str) -> pd.DataFrame:
+    """What every attack leaves of every defence: no attack, each side, both, the worst of all.
 
     Args:
-        folder: of a published study, with `endpoints.csv`.
+        endpoints: columns row, attack, text_threat, value, low, high (shares of 1), as
+            `endpoint_table` gives them or `endpoints.csv` holds them.
+        threat: text threat of all attacks that change words.
+
+    Returns:
+        a row per defence in their order, columns `RECALL_COLUMNS`; cells such as
+        `48.4 [45.0, 51.9]`, in percent, `ABSENT` where nothing was measured.
+    """
+    cells = cells_of(endpoints.fillna({"text_threat": ""}))
+    rows = list(dict.fromkeys(endpoints["row"]))
+    columns = {
+        heading: [cells.get((row, attack, own and threat), ABSENT) for row in rows]
+        for heading, (attack, own) in RECALL_COLUMNS.items()
+    }
+    return pd.DataFrame(columns, index=pd.Index(rows, name="defence"))
+
+
+def recall_markdown(folder: Path) -> str:
+    """The same of a published study, and what has to be known to read it.
+
+    Args:
+        folder: of a published study, with `endpoints.csv` and `provenance.json`.
     """
     if not (folder / "endpoints.csv").is_file():
         return f"`python -m matlib study --profile {folder.name} --publish`, not published yet."
-    table = _read(folder / "endpoints.csv")
-    rows = list(dict.fromkeys(table["row"]))
-    cells = cells_of(table)
-    lines = [f"| row | {' | '.join(_COLUMNS.values())} |", f"|{'---|' * (len(_COLUMNS) + 1)}"]
-    for row in rows:
-        shown = [cells.get((row, *attack), "–") for attack in _COLUMNS]
-        lines.append(f"| `{row}` | {' | '.join(shown)} |")
-    free = table[(table["attack"] == "worst") & (table["text_threat"] == "bert_free")]
+    endpoints = _read(folder / "endpoints.csv")
+    e = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["profile"][
+        "evaluation"
+    ]
+    threat = e["primary_threat"]
+    table = recall_table(endpoints, threat)
+    lines = [f"| row | {' | '.join(table.columns)} |", f"|{'---|' * (len(table.columns) + 1)}"]
+    lines += [f"| `{row}` | {' | '.join(cells)} |"
+              for row, *cells in table.itertuples(name=None)]  # fmt: skip
+    absent = [name for name in table if (table[name] == ABSENT).all()]
+    n_seeds = int(endpoints["n_seeds"].max())
+    over = f"{n_seeds} training seeds, of the one `{_UNDEFENDED}` over " if n_seeds > 1 else ""
+    told = [
+        f"Mean of TR@1 and IR@1 in %, eps {e['eps_255']:g}/255 and {e['n_words']} word "
+        f"(`{threat}`); intervals (95 %) over {over}images. `worst` is per query the worst of "
+        "all attacks of the suite."
+    ]
+    if absent:
+        told.append(f"{ABSENT}: these records were made before the suite had {_and(absent)}.")
+    return "\n".join([*lines, "", " ".join([*told, *_any_word(endpoints)])])
+
+
+def _any_word(endpoints: pd.DataFrame) -> list[str]:
+    """What is left where any word may stand, if that was judged."""
+    free = endpoints[(endpoints["attack"] == "worst") & (endpoints["text_threat"] == "bert_free")]
+    if free.empty:
+        return []
     left = free.set_index("row")["value"].astype(float)
-    several = int(table["n_seeds"].max())
-    return "\n".join([
-        *lines,
-        "",
-        f"Mean of TR@1 and IR@1 in %, intervals (95 %) over {several} training seeds, of the one "
-        f"`{_UNDEFENDED}` over images. Where any word may replace a word (`bert_free`; notebook "
-        f"10 counts the false captions that this makes), the worst attack leaves every row "
-        f"{100 * left.min():.1f} to {100 * left.max():.1f} % (`{left.idxmax()}`): no defence "
-        "holds.",
-    ])  # fmt: skip
+    return [
+        "Where any word may replace a word (`bert_free`; notebook 10 counts the false captions "
+        f"that this makes), the worst attack leaves every row {100 * left.min():.1f} to "
+        f"{100 * left.max():.1f} % (`{left.idxmax()}`)."
+    ]
+
+
+def _and(names: Sequence[str]) -> str:
+    *first, last = (f"`{name}`" for name in names)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def held_out_notes(folder: Path) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The study's results as tidy tables, and on disk.
 
-The defences side by side: every attack in one table, and what each training cost.
+What each training cost.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from matlib.study.tables.endpoints import (
     transfer_table,
 )
 from matlib.study.tables.ledger import contrast_table, contrasts_of, ledger
-from matlib.study.tables.recall_left import cells_of
 from matlib.study.tables.techniques import intervention_table, sweep_table, technique_table
 
 ROBUSTNESS_COLUMNS = (
@@ -175,51 +174,7 @@ def _provenance(study: Study) -> dict[str, Any]:
     }
 
 
-PRIMARY_THREAT = "primary"
-"""Stands for the threat that decides, in `DEFENCE_TABLE_ATTACKS`."""
-
-DEFENCE_TABLE_ATTACKS: dict[str, Key] = {
-    "no attack": ("clean", ""),
-    "image (PGD)": ("pgd", ""),
-    "text: true word": ("bert", "bert_true"),
-    "text: typo": ("bert", "typo"),
-    "text: any word": ("bert", "bert_free"),
-    "text: similar word": ("bert", "bert_similar"),
-    "Sep": ("sep", PRIMARY_THREAT),
-    "Co-Attack": ("co-attack", PRIMARY_THREAT),
-    "SGA": ("sga", PRIMARY_THREAT),
-    "text, whole gallery": ("words", PRIMARY_THREAT),
-    "both, whole gallery": ("gallery", PRIMARY_THREAT),
-    "worst (primary threat)": ("worst", PRIMARY_THREAT),
-}
-"""Column -> attack and text threat."""
-
 COSTS = ("pairs seen", "seconds", "attacks, % of them", "text attack, % of them")
-
-
-def defence_table(endpoints: pd.DataFrame, primary: str) -> pd.DataFrame:
-    """Every defence under no attack, each side alone, both sides, and the worst of all attacks.
-
-    Args:
-        endpoints: columns row, attack, text_threat, value, low, high (shares of 1), as
-            `endpoint_table` gives them or `endpoints.csv` holds them.
-        primary: the text threat of the attacks on both sides.
-
-    Returns:
-        a row per defence in their order, columns those of `DEFENCE_TABLE_ATTACKS` that some
-        defence was judged by; cells such as `48.4 [45.0, 51.9]`, in percent, empty where nothing
-        was measured.
-    """
-    table = endpoints.fillna({"text_threat": ""})
-    cells = cells_of(table)
-    rows = list(dict.fromkeys(table["row"]))
-    columns: dict[str, list[str]] = {}
-    for heading, (attack, threat) in DEFENCE_TABLE_ATTACKS.items():
-        key = (attack, primary if threat == PRIMARY_THREAT else threat)
-        column = [cells.get((row, *key), "") for row in rows]
-        if any(column):
-            columns[heading] = column
-    return pd.DataFrame(columns, index=pd.Index(rows, name="defence"))
 
 
 def cost_table(study: Study, names: Sequence[str], seed: int) -> pd.DataFrame:
