@@ -41,7 +41,6 @@ from .text import (
     drop_and_swap as drop_and_swap,
     eda as eda,
     mismatched as mismatched,
-    synonyms_in_wordnet as synonyms_in_wordnet,
 )
 from .variants import combine as combine, with_captions as with_captions, with_images as with_images
 from .wanted import Wanted as Wanted

@@ -1,24 +1,19 @@
 """Text augmentations by rules: from each 1:1 pair, further captions for the same image.
 
-EDA's four operations (Wei & Zou 2019; synonyms of English words are WordNet's), words dropped and
-swapped, and as controls misspelt words, which add no fact and no word order, and captions of
-other images.
+EDA's four operations (Wei & Zou 2019), words dropped and swapped, and as controls misspelt
+words, which add no fact and no word order, and captions of other images.
 """
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from functools import cache, lru_cache
 from string import ascii_lowercase
-from typing import Any
 
 import torch
 
 from matlib.attacks.attackable import in_place, marks
-from matlib.augmentations.generators import MissingExtraError, optional
 from matlib.data.pairs import ImageTextPairs, OneToMany
 
 
@@ -280,54 +275,3 @@ def _edited(word: str, rng: random.Random) -> str:
         return word[:at] + rng.choice(ascii_lowercase) + word[at:]
     i = rng.choice(neighbours)
     return word[:i] + word[i + 1] + word[i] + word[i + 2 :]
-
-
-@lru_cache(maxsize=65_536)
-def synonyms_in_wordnet(word: str) -> tuple[str, ...]:
-    """Single words that share a sense with a word, in alphabetical order (as EDA's code does).
-
-    Raises:
-        MissingExtraError: nltk is not installed.
-        FileNotFoundError: nltk has no WordNet here.
-    """
-    found = {lemma.name().lower() for sense in _senses(word) for lemma in sense.lemmas()}
-    return tuple(sorted(w for w in found if w.isalpha() and w != word.lower()))
-
-
-def _senses(word: str) -> list[Any]:
-    wordnet = optional("nltk.corpus", "EDA on real captions").wordnet
-    try:
-        return list(wordnet.synsets(word.lower()))
-    except LookupError as error:
-        raise FileNotFoundError(
-            "EDA replaces words by synonyms of WordNet, which is not here: "
-            "python -m nltk.downloader wordnet"
-        ) from error
-
-
-@lru_cache(maxsize=1_000_000)
-def is_near_in_wordnet(word: str, other: str) -> bool:
-    """Whether another word has a sense of this one, or a wider sense (a hypernym of one).
-
-    Inflected words count as their lemmas. False throughout where WordNet is not here.
-    """
-    if not wordnet_identity():
-        return False
-    senses = set(_senses(word))
-    wider = {above for sense in senses for above in sense.hypernyms()}
-    return not (senses | wider).isdisjoint(_senses(other))
-
-
-@cache
-def wordnet_identity() -> str:
-    """sha256 of WordNet's files as nltk finds them here; empty where it finds none."""
-    try:
-        wordnet = optional("nltk.corpus", "EDA on real captions").wordnet
-        names = sorted(wordnet.fileids())
-    except (MissingExtraError, LookupError):
-        return ""
-    whole = hashlib.sha256()
-    for name in names:
-        with wordnet.abspath(name).open(encoding=None) as file:
-            whole.update(f"{name} {hashlib.sha256(file.read()).hexdigest()}\n".encode())
-    return whole.hexdigest()

@@ -29,3 +29,4 @@ from .pairs import (
     VariantImages as VariantImages,
 )
 from .strict import UnreadableError as UnreadableError
+from .wordnet import WordNet as WordNet, open_wordnet as open_wordnet

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
 from matlib.models.checkpoints import check_architecture, read_weights
+from matlib.models.folding import fold_statistics
 from matlib.models.tokens import ClipTokenizer
 from matlib.models.whole import load_pretrained, load_whole
 
@@ -171,8 +172,12 @@ def packaged_tokenizer() -> ClipTokenizer:
 
 
 def with_fixed_heads(build: Any, **config: Any) -> nn.Module:
-    """`build(**config)` with random weights that are the same every time."""
+    """`build(**config)` with random weights that are the same every time.
+
+    The image tower's batch statistics are fixed.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         clip: nn.Module = build(**config)
+    fold_statistics(clip.visual.trunk)  # type: ignore[union-attr,arg-type]
     return clip

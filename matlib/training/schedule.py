@@ -34,7 +34,6 @@ class Schedule:
             average with this decay (see `averaging`). Source of the default: ours.
         head_lr: peak learning rate of the heads (`TrainableEncoder.heads`), which pretrained
             towers have fresh ones under; None: as of all weights.
-        heads_first: steps at the beginning in which the heads alone learn.
     """
 
     n_steps: int
@@ -47,7 +46,6 @@ class Schedule:
     mixed_precision: Precision = "no"
     ema_decay: float = 0.0
     head_lr: float | None = None
-    heads_first: int = 0
 
     def __post_init__(self) -> None:
         if self.batch_size < 2:
@@ -59,10 +57,6 @@ class Schedule:
             raise ValueError(f"expected a learning rate in (0, 1]; got {self.lr}")
         if self.head_lr is not None and not 0 < self.head_lr <= 1:
             raise ValueError(f"expected a head_lr in (0, 1], or none; got {self.head_lr}")
-        if not 0 <= self.heads_first <= max(self.n_steps, 0):
-            raise ValueError(
-                f"heads_first is a number of the {self.n_steps} steps; got {self.heads_first}"
-            )
         if self.n_steps < 1:
             raise ValueError(f"expected at least one step; got {self.n_steps}")
         if not 0 <= self.weight_decay < math.inf:

@@ -127,9 +127,7 @@ class Stepper:
         self._learning = [p for name in towers for p in learning_part(encoder, how, name)]
         for parameter in self._learning:
             parameter.requires_grad_(True)
-        heads = heads_of(encoder, self._schedule, self._processes)
-        own = {id(p) for p in heads}
-        self._towers = [p for p in self._learning if id(p) not in own]
+        heads = heads_of(encoder, self._schedule)
         self.optimiser = make_optimiser(self._learning, self._schedule, heads)
         names = {name: p for name, p in encoder.named_parameters() if p.requires_grad}
         decay = self._schedule.ema_decay
@@ -143,11 +141,6 @@ class Stepper:
         self.averages = Averages(names, decay) if decay else None
         self.best = BestWeights({**names, **dict(encoder.named_buffers())})
         set_modes(encoder, how)
-
-    def _choose_learning(self, step: int) -> None:
-        """Heads alone in the schedule's first steps, then all learning weights."""
-        for parameter in self._towers if self._schedule.heads_first else ():
-            parameter.requires_grad_(step >= self._schedule.heads_first)
 
     @property
     def scaler(self) -> torch.amp.GradScaler | None:
@@ -171,7 +164,6 @@ class Stepper:
         rate, measures = self._schedule.lr_at(step), []
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["times"]
-        self._choose_learning(step)
         self._prepared.zero_grad(set_to_none=True)
         seed_layers(self._seed, step, self._processes.rank, self.encoder.device)
         for part in range(n_parts):
@@ -360,22 +352,15 @@ def learning_part(encoder: TrainableEncoder, how: Defence, name: str) -> list[nn
     return parameters
 
 
-def heads_of(
-    encoder: TrainableEncoder, schedule: Schedule, processes: Processes
-) -> list[nn.Parameter]:
+def heads_of(encoder: TrainableEncoder, schedule: Schedule) -> list[nn.Parameter]:
     """The heads that a schedule speaks of; none where it speaks of none.
 
     Raises:
-        ValueError: the model has none, or weights would join in the middle of a training on
-            several processes, which agree at its beginning on the gradients that they share.
+        ValueError: the model has none.
     """
-    if schedule.head_lr is None and not schedule.heads_first:
-        return []
-    if schedule.heads_first and processes.count > 1:
-        raise ValueError("heads_first needs one process: train the heads in a run of their own")
-    found = encoder.heads()
-    if not found:
-        raise ValueError("head_lr and heads_first are about heads, and this model has none")
+    found = [] if schedule.head_lr is None else encoder.heads()
+    if schedule.head_lr is not None and not found:
+        raise ValueError("head_lr is about heads, and this model has none")
     return found
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from types import SimpleNamespace
-
 import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from matlib.augmentations.generators import MissingExtraError
 from matlib.augmentations.images import similar_images
-from matlib.augmentations.text import character_noise, eda, synonyms_in_wordnet
+from matlib.augmentations.text import character_noise, eda
 from tests.augmentations.pairs import CAPTIONS, toy_pairs
 from tests.toys import generator
 
@@ -97,25 +93,3 @@ def test_images_of_nearly_the_same_captions_are_added_and_others_are_not() -> No
     assert torch.equal(images[2, 1], images[2, 0]) and torch.equal(images[2, 2], images[2, 0])
     with pytest.raises(ValueError, match="one caption per image"):
         similar_images(toy_pairs(captions, per_image=2), 1)
-
-
-def test_wordnet_is_asked_and_its_absence_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    def lemma(name: str) -> SimpleNamespace:
-        return SimpleNamespace(name=lambda: name)
-
-    sense = SimpleNamespace(lemmas=lambda: [lemma("Big"), lemma("large"), lemma("so_so")])
-    wordnet = SimpleNamespace(synsets=lambda word: [sense])
-    monkeypatch.setitem(sys.modules, "nltk.corpus", SimpleNamespace(wordnet=wordnet))
-    synonyms_in_wordnet.cache_clear()
-    assert synonyms_in_wordnet("large") == ("big",)
-
-    def missing(word: str) -> list[object]:
-        raise LookupError("no wordnet")
-
-    wordnet.synsets = missing
-    with pytest.raises(FileNotFoundError, match=r"nltk.downloader wordnet"):
-        synonyms_in_wordnet("small")
-    monkeypatch.setitem(sys.modules, "nltk.corpus", None)
-    with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[generative\]'"):
-        synonyms_in_wordnet("tiny")
-    synonyms_in_wordnet.cache_clear()

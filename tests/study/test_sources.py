@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Callable
@@ -15,9 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from matlib.augmentations import text as thesaurus
 from matlib.data.karpathy import write_karpathy
 from matlib.data.pairs import BUDGET_VARIABLE, ImageTensor, ImageTextPairs
+from matlib.data.wordnet import open_wordnet
 from matlib.study.made.pairs import about_pairs
 from matlib.study.profile.parts import Dataset
 from matlib.study.profile.profile import load_profile
@@ -25,6 +24,7 @@ from matlib.study.profile.rows import Augmentation
 from matlib.study.recipes import as_run
 from matlib.study.sources import open_source
 from matlib.study.sources.karpathy import KarpathySource
+from tests.data.tiny_wordnet import write_wordnet
 from tests.toys import generator
 
 CONFIG = Dataset(name="flickr8k", image_size=16, n_train=4, n_val=2, n_test=2)
@@ -140,24 +140,21 @@ def test_images_that_a_study_will_miss_are_said_before_it(folder: Path, tmp_path
 
 
 def test_eda_on_photographs_depends_on_the_wordnet_that_is_here(
-    monkeypatch: pytest.MonkeyPatch,
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = {"data.noun": b"dog, hound", "index.noun": b"dog"}
-    wordnet = SimpleNamespace(
-        fileids=lambda: list(files),
-        abspath=lambda name: SimpleNamespace(open=lambda encoding: io.BytesIO(files[name])),
-    )
-    monkeypatch.setattr(thesaurus, "optional", lambda *_: SimpleNamespace(wordnet=wordnet))
+    place = write_wordnet(tmp_path / "wordnet")
+    monkeypatch.setenv("WNSEARCHDIR", str(place))
 
     def about() -> object:
-        thesaurus.wordnet_identity.cache_clear()
+        open_wordnet.cache_clear()
         on_disk = SimpleNamespace(profile=load_profile("flickr30k"))
         return about_pairs(cast(Any, on_disk), as_run("eda"))
 
     before = about()
     assert about() == before
-    files["data.noun"] = b"dog, cat"
+    assert opened(folder).synonyms("sea") == ("ocean",)
+    (place / "noun.exc").write_text("mice mouse\n")
     assert about() != before
-    thesaurus.wordnet_identity.cache_clear()
+    open_wordnet.cache_clear()
     drawn = SimpleNamespace(profile=load_profile("smoke"))
     assert "wordnet" not in about_pairs(cast(Any, drawn), as_run("eda"))

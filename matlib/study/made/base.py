@@ -26,6 +26,7 @@ from matlib.study.profile.rows import Run
 from matlib.study.recipes import schedule_of
 from matlib.study.store.store import Artefact
 from matlib.training.checkpoint import load_weights, save_weights
+from matlib.training.heads import train_heads
 from matlib.training.log import Bookkeeping, describe
 from matlib.training.loop import train
 from matlib.training.schedule import Schedule
@@ -75,9 +76,18 @@ def base(study: Context) -> Node[OpenClipEncoder] | None:
 
     def make(folder: Path) -> dict[str, Any]:
         schedule, how = schedule_of(phase), defence("clean")
-        return trained(fresh(study), study.source.base(), how, schedule, folder, "base", 0)
+        encoder, data = fresh(study), study.source.base()
+        if phase.heads is not None:
+            with Progress("train heads", phase.heads.n_steps) as progress:
+                train_heads(
+                    encoder, data, phase.heads.schedule(), seed=0,
+                    on_step=lambda _, loss: progress.advance(1, f"loss {loss:.2f}"),
+                )  # fmt: skip
+        return trained(encoder, data, how, schedule, folder, "base", 0)
 
     config = {"model": study.identified.model.model_dump(), "schedule": schedule_config(phase)}
+    if phase.heads is not None:
+        config["heads"] = phase.heads.model_dump()
     return study.node(
         "model", "base", 0, config, {}, make, weights_in(study), maker="base", chosen=("clean",)
     )

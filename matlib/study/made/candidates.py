@@ -22,7 +22,7 @@ from matlib.attacks.edits import (
     keep_similar,
     suggested,
 )
-from matlib.augmentations.text import is_near_in_wordnet, wordnet_identity
+from matlib.data.wordnet import open_wordnet, wordnet_identity
 from matlib.models.masked_lm import MaskedLM
 from matlib.models.sentence_encoder import SentenceEncoder
 from matlib.study.context import Context, Node
@@ -73,45 +73,44 @@ def typo_table(
     ]
 
 
-def similar_edits(
-    captions: Sequence[str],
-    words: list[list[list[str]]],
-    stop_words: frozenset[str],
-    others: Sequence[Collection[str]],
-    encoder: EncodesSentences,
-    minimum: float,
-    k: int,
-    cut: Cut = pieces,
-) -> Table:
-    """Threat `bert_similar`: of the masked LM's first `k` words, those that keep the meaning.
-
-    Each is WordNet's for a sense of the word it replaces or for a wider one, or another human
-    caption of the same image uses it; and the edited sentence keeps the cosine `minimum`.
-
-    Args:
-        others: per caption, lower-case words of the image's other captions, none of its own.
-    """
-    near = [
-        [
-            [w for w in found[:k] if w.lower() in known or is_near_in_wordnet(piece.text, w)]
-            for piece, found in zip(cut(caption), per_piece, strict=True)
-        ]
-        for caption, per_piece, known in zip(captions, words, others, strict=True)
-    ]
-    return keep_similar(captions, free_edits(captions, near, stop_words, k, cut), encoder, minimum)
-
-
 @dataclass(frozen=True)
 class Similar:
     """What threat `bert_similar` compares with.
 
     Attributes:
         encoder: embeds sentences; neither the attacked model nor the attacker's.
-        others: as of `similar_edits`.
+        others: per caption, lower-case words of the image's other captions, none of its own.
+        is_near: (word, replacement) -> whether it means the same or something wider.
     """
 
     encoder: EncodesSentences
     others: Sequence[Collection[str]]
+    is_near: Callable[[str, str], bool]
+
+
+def similar_edits(
+    captions: Sequence[str],
+    words: list[list[list[str]]],
+    stop_words: frozenset[str],
+    similar: Similar,
+    minimum: float,
+    k: int,
+    cut: Cut = pieces,
+) -> Table:
+    """Threat `bert_similar`: of the masked LM's first `k` words, those that keep the meaning.
+
+    Each is near the word that it replaces, or another human caption of the same image uses it;
+    and the edited sentence keeps the cosine `minimum`.
+    """
+    near = [
+        [
+            [w for w in found[:k] if w.lower() in known or similar.is_near(piece.text, w)]
+            for piece, found in zip(cut(caption), per_piece, strict=True)
+        ]
+        for caption, per_piece, known in zip(captions, words, similar.others, strict=True)
+    ]
+    free = free_edits(captions, near, stop_words, k, cut)
+    return keep_similar(captions, free, similar.encoder, minimum)
 
 
 def similar_in(
@@ -121,6 +120,10 @@ def similar_in(
 
     Args:
         own: the image of each caption, by its number in the split.
+
+    Raises:
+        FileNotFoundError: no WordNet on this machine.
+        OSError: no such sentence encoder.
     """
     if "bert_similar" not in threats:
         return None
@@ -130,7 +133,7 @@ def similar_in(
         for i, caption in zip(own, captions, strict=True)
     ]
     name = study.profile.evaluation.sentence_encoder
-    return Similar(SentenceEncoder.load(name, study.device), others)
+    return Similar(SentenceEncoder.load(name, study.device), others, open_wordnet().is_near)
 
 
 def about_similar(study: Context, threats: Sequence[str]) -> dict[str, Any]:
@@ -211,9 +214,8 @@ def make_tables(
             if similar is None:
                 raise ValueError("threat bert_similar needs a sentence encoder and other captions")
             tables[threat] = similar_edits(
-                captions, words, stop, similar.others, similar.encoder, sizes.similar_cosine,
-                sizes.k_true, cut,
-            )  # fmt: skip
+                captions, words, stop, similar, sizes.similar_cosine, sizes.k_true, cut
+            )
         elif is_valid is None:
             raise ValueError(f"threat {threat} needs the truth, which only scenes has")
         else:

@@ -39,10 +39,10 @@ from matlib.augmentations.generators import (
 from matlib.augmentations.scenes_rewriter import rewrite_scene_captions
 from matlib.augmentations.small_captioner import CaptionerConfig, SmallCaptioner, train_captioner
 from matlib.augmentations.table import TECHNIQUES
-from matlib.augmentations.text import wordnet_identity
 from matlib.augmentations.variants import with_captions, with_images
 from matlib.choices import Choices
 from matlib.data.pairs import ImageTextPairs, OneToMany
+from matlib.data.wordnet import wordnet_identity
 from matlib.progress import Progress
 from matlib.study.context import Context, Node
 from matlib.study.identity.makers import makes

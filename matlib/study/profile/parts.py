@@ -222,9 +222,6 @@ class Training(Part):
     head_lr: float | None = Field(
         default=None, gt=0, le=1, description="of the heads above pretrained towers; null: lr"
     )
-    heads_first: int = Field(
-        default=0, ge=0, description="steps at the beginning in which the heads alone learn"
-    )
     validate_every: int = Field(
         default=0, ge=0,
         description="steps between measurements on validation pairs, the best of which gives "
@@ -242,8 +239,34 @@ class Training(Part):
         Args:
             changes: other values of some fields.
         """
-        own = self.model_dump(exclude={"validate_every"})
+        own = self.model_dump(exclude={"validate_every", "heads"})
         return Schedule(**{**own, **changes})
+
+
+class HeadsTraining(Part):
+    """The heads above frozen towers, trained on features that are computed once."""
+
+    n_steps: Steps
+    batch_size: int = Field(ge=2, le=1_000_000)
+    lr: float = Field(gt=0, le=1)
+    weight_decay: float = Field(default=Schedule.weight_decay, ge=0, le=1000)
+
+    def schedule(self) -> Schedule:
+        """What they are trained by."""
+        return Schedule(**self.model_dump())
+
+
+class BaseTraining(Training):
+    """Pre-training of the undefended model, or fine-tuning of towers out of packages."""
+
+    heads: HeadsTraining | None = Field(
+        default=None, description="before it; null: the heads learn with the towers alone"
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_no_heads(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = handler(self)
+        return {key: value for key, value in found.items() if key != "heads" or value}
 
 
 class Budget(Part):

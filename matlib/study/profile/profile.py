@@ -16,6 +16,7 @@ from matlib.data.strict import UnreadableError, read_yaml
 from matlib.models.packaged import PACKAGED, TEXT_PACKAGE
 from matlib.study.profile.parts import (
     TRUE_THREATS,
+    BaseTraining,
     CandidatesConfig,
     Dataset,
     Distinct,
@@ -50,7 +51,7 @@ class Profile(Part):
     dataset: Dataset
     model: Model = Model()
     masked_lm: MaskedLanguageModel = MaskedLanguageModel()
-    base: Training | None = None
+    base: BaseTraining | None = None
     finetune: Training | None = None
     train_attack: TrainAttack
     evaluation: EvaluationConfig

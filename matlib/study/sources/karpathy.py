@@ -12,11 +12,11 @@ from typing import Any
 from matlib.attacks.attackable import english_stop_words, pieces
 from matlib.attacks.edits import content_pieces, one_letter_edits
 from matlib.augmentations.table import Data
-from matlib.augmentations.text import synonyms_in_wordnet
 from matlib.augmentations.wanted import Wanted
 from matlib.data.file_hashes import FileHashes
 from matlib.data.karpathy import KarpathyFormatError, find_json, image_files, read_karpathy
 from matlib.data.pairs import ImageTextPairs, OneToMany
+from matlib.data.wordnet import open_wordnet
 from matlib.study.profile.parts import Dataset
 from matlib.study.profile.rows import Run
 from matlib.study.sources.source import Source, draw, typo_rules, words_by_image
@@ -110,7 +110,7 @@ class KarpathySource(Source):
         return replace(super().wanted(run, added, seed), written=self._train)
 
     def synonyms(self, word: str) -> Sequence[str]:
-        return synonyms_in_wordnet(word)
+        return open_wordnet().synonyms(word)
 
     @cached_property
     def _vocabulary(self) -> frozenset[str]:
