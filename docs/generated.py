@@ -47,7 +47,8 @@ THREATS = {
     "typo": "one letter changed, never into another word",
     "bert_free": "any word that a masked language model proposes, true or not",
     "bert_similar": "a word of near meaning, or of another human caption of the same image",
-    "true_held_out": "true words of a family of synonyms that no defence was trained on",
+    "true_known": "true words that defences may have been trained on",
+    "true_held_out": "true words that no defence was trained on: a family of synonyms, or half",
     "typo_held_out": "typos by a rule that no defence was trained on",
 }
 """Text threat -> what may replace a word."""

@@ -1,5 +1,6 @@
 # The names of this front door (`__init__.py`), for type checkers and `lazy_loader` alike.
 
+from .crossed import crossed_estimate as crossed_estimate
 from .retrieval import (
     DIRECTIONS as DIRECTIONS,
     KS as KS,
@@ -30,7 +31,6 @@ from .statistics import (
     Estimate as Estimate,
     bootstrap_contrast as bootstrap_contrast,
     bootstrap_mean as bootstrap_mean,
-    endpoint_over_seeds as endpoint_over_seeds,
     holm as holm,
     over_seeds as over_seeds,
     percentile_estimate as percentile_estimate,

@@ -4,13 +4,14 @@
   of one image are not independent (cluster bootstrap, percentile interval). The gallery stays
   as it is: they speak of other queries in this gallery. Differences are paired: both sides
   get the same resample.
-- **Seeds.** One seed tells about those weights, not about the method. From three seeds on, a
-  t-interval on the per-seed paired differences; with fewer, the verdict carries "for these
-  weights only" and can never read *supported*.
+- **Seeds.** One seed tells about those weights, not about the method. From three trained weights
+  on, an interval over seeds, images and worlds (`matlib.evaluation.crossed`); with fewer, the
+  verdict carries "for these weights only" and can never read *supported*.
 - **Methods.** Claims about methods need five seeds; with three or four they stay
   *inconclusive*.
-- **Multiplicity.** One-sided p-values against the claim's threshold, by Holm across claims and
-  across the contrasts inside one claim.
+- **Multiplicity.** One-sided p-values against the claim's threshold, by Holm over one family:
+  all claims of all studies. A claim that needs all of its contrasts has the largest of their
+  p-values (intersection-union; Berger 1982).
 - **Floor.** Where the intervals of the defended and the undefended model both reach down to
   chance, there is nothing to compare: *inconclusive (floor)*.
 - A verdict follows from the interval by `verdict`, never from a person.
@@ -336,40 +337,6 @@ def over_seeds(values: Sequence[float], fewer: Callable[[], Estimate]) -> Estima
         fewer: gives the estimate from the weights of the first seed alone.
     """
     return t_interval(values) if len(values) >= MIN_SEEDS_FOR_INTERVAL else fewer()
-
-
-def endpoint_over_seeds(
-    first: Sequence[Outcomes],
-    second: Sequence[Outcomes] | None,
-    own: Tensor,
-    *,
-    n_boot: int = 2000,
-) -> Estimate:
-    """The primary endpoint of a method, or its difference from another's, by that rule.
-
-    Args:
-        first: outcomes with each training seed, all on the same queries.
-        second: those of the other method with the same seeds, paired; None for the endpoint
-            of `first` alone.
-        own: int64 (M,), the image of each caption: below three seeds images are resampled.
-
-    Returns:
-        a share of 1, or a difference in [-1, 1].
-
-    Raises:
-        ValueError: no seed, other numbers of seeds, or outcomes of different queries.
-    """
-    if not first or (second is not None and len(second) != len(first)):
-        n = "none" if second is None else len(second)
-        raise ValueError(f"expected the same seeds twice, one or more; got {len(first)} and {n}")
-    values = [primary_endpoint(each) for each in first]
-    if second is not None:
-        values = [a - primary_endpoint(b) for a, b in zip(values, second, strict=True)]
-
-    def of_first() -> Estimate:
-        return primary_difference(first[0], second[0] if second else None, own, n_boot=n_boot)
-
-    return over_seeds(values, of_first)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

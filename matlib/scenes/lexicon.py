@@ -11,6 +11,8 @@ from functools import lru_cache
 from string import ascii_lowercase
 from typing import NamedTuple
 
+import numpy as np
+
 SHAPES: dict[str, tuple[str, ...]] = {
     "circle": ("disc", "ball", "orb", "sphere"),
     "square": ("box", "brick", "cube", "tile"),
@@ -123,6 +125,20 @@ VOCABULARY: frozenset[str] = frozenset(CONCEPT_OF) | FUNCTION_WORDS
 HELD_OUT_WORDS: frozenset[str] = frozenset(word for family in SIZES.values() for word in family)
 """The synonyms of sizes, which no defence trains on: nearly every caption has a word that they
 can replace. Base training has seen them, as rarely as all synonyms."""
+
+
+def half_of_synonyms(seed: int) -> frozenset[str]:
+    """A random half of the synonyms of every concept, for those who attack and do not train.
+
+    Args:
+        seed: of the draw; the same seed, the same words.
+    """
+    rng = np.random.default_rng((seed, 0x70C4B))
+    half: set[str] = set()
+    for concepts in LEXICON.values():
+        for synonyms in concepts.values():
+            half.update(rng.permutation(np.array(synonyms))[: len(synonyms) // 2].tolist())
+    return frozenset(half)
 
 
 def synonyms_of(word: str) -> tuple[str, ...]:

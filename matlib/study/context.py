@@ -16,7 +16,7 @@ from matlib.study.arithmetic import arithmetic, one_thread
 from matlib.study.profile.model_checks import check_models
 from matlib.study.profile.profile import Profile, map_places
 from matlib.study.profile.rows import Run
-from matlib.study.recipes import profile_of_architecture, run_named
+from matlib.study.recipes import profile_of_architecture, profile_of_world, run_named
 from matlib.study.sources import open_source
 from matlib.study.sources.karpathy import KarpathySource
 from matlib.study.sources.scenes import ScenesSource
@@ -188,12 +188,33 @@ class Context:
         """
         if not name:
             return self
-        if name not in self._others:
-            profile = profile_of_architecture(self.profile, name)
-            other = type(self)(profile, self.root.parent, source=self.source)
+        return self._other(name, lambda: (profile_of_architecture(self.profile, name), self.source))
+
+    def of_world(self, seed: int | None) -> Self:
+        """The same study in another of the profile's worlds; itself for None.
+
+        It has data and a base model of its own, and shares store and what was used.
+
+        Raises:
+            ValueError: the profile has no such world.
+        """
+        if seed is None:
+            return self
+        return self._other(f"world {seed}", lambda: (profile_of_world(self.profile, seed), None))
+
+    def worlds(self) -> list[Self]:
+        """The study in each of its worlds, its own first."""
+        return [self, *(self.of_world(seed) for seed in self.profile.worlds)]
+
+    def _other(
+        self, key: str, opened: Callable[[], tuple[Profile, ScenesSource | KarpathySource | None]]
+    ) -> Self:
+        if key not in self._others:
+            profile, source = opened()
+            other = type(self)(profile, self.root.parent, source=source)
             other.used, other.store = self.used, self.store
-            self._others[name] = other
-        return self._others[name]
+            self._others[key] = other
+        return self._others[key]
 
     def pairs(self, gallery: str) -> ImageTextPairs:
         """`train` (1:1), `val`, `test`; or the equal galleries `train-1` and `test-1`."""

@@ -152,6 +152,19 @@ def profile_of_architecture(profile: Profile, name: str) -> Profile:
     return profile.model_copy(update={**changes, **others, "architectures": {}})
 
 
+def profile_of_world(profile: Profile, seed: int) -> Profile:
+    """The profile in another of its worlds.
+
+    Raises:
+        ValueError: the profile has no such world.
+    """
+    if seed not in profile.worlds:
+        known = ", ".join(map(str, profile.worlds)) or "none"
+        raise ValueError(f"profile {profile.name} has no further world {seed}; it has: {known}")
+    dataset = profile.dataset.model_copy(update={"world_seed": seed})
+    return profile.model_copy(update={"dataset": dataset, "worlds": ()})
+
+
 def as_run(technique: str | Run) -> Run:
     """A row that trains on a technique's pairs, with the usual options.
 

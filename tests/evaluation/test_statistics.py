@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
-from scipy import stats
 from torch import Tensor
 
 from matlib.evaluation.retrieval import Outcomes
 from matlib.evaluation.statistics import (
     Stratum,
     bootstrap_contrast,
-    endpoint_over_seeds,
     primary_difference,
     primary_endpoint,
     recall_estimate,
@@ -90,33 +87,6 @@ def test_no_hit_at_all_still_has_an_upper_end() -> None:
     beyond = 1 - 0.025 ** (1 / len(COUNTS))
     assert (none.value, none.low, none.high) == (0.0, 0.0, pytest.approx(beyond))
     assert (every.value, every.low, every.high) == (1.0, pytest.approx(1 - beyond), 1.0)
-
-
-@given(st.integers(1, 6), st.integers(0, 2**20), st.booleans())
-@settings(max_examples=25, deadline=None)
-def test_the_rule_of_intervals(n_seeds: int, first_seed: int, is_difference: bool) -> None:
-    """From three seeds on scipy's t-interval of the means; below, the first seed's bootstrap."""
-    seeds = range(first_seed, first_seed + n_seeds)
-    own = [outcomes(seed) for seed in seeds]
-    other = [outcomes(seed + 1000) for seed in seeds] if is_difference else None
-    found = endpoint_over_seeds(own, other, OWN, n_boot=50)
-    if n_seeds < 3:
-        assert found == primary_difference(own[0], other[0] if other else None, OWN, n_boot=50)
-        assert (found.unit, found.n, found.n_seeds) == ("query", len(COUNTS), 1)
-        return
-    levels = [(o.recall("TR", 1) + o.recall("IR", 1)) / 2 for o in (*own, *(other or ()))]
-    values = [a - b for a, b in zip(levels, levels[n_seeds:] or [0.0] * n_seeds, strict=False)]
-    wanted = stats.ttest_1samp(values, 0.0, alternative="two-sided").confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high))
-    assert found.value == pytest.approx(sum(values) / n_seeds)
-    assert (found.unit, found.n_seeds) == ("seed", n_seeds)
-
-
-def test_seeds_that_do_not_pair_are_refused() -> None:
-    own = [outcomes(0), outcomes(1)]
-    for first, second in ((own, own[:1]), ([], None)):
-        with pytest.raises(ValueError, match="same seeds twice, one or more"):
-            endpoint_over_seeds(first, second, OWN)
 
 
 def test_outcomes_of_different_queries_are_refused() -> None:

@@ -30,6 +30,7 @@ class EvaluatedModel:
         runs = {"runs": (Run(defence="mat"),), "inside": (Run(defence="mat", label="x"),)}
         self.profile = plain.model_copy(update={**runs, "seeds": seeds})
         self.asked: list[tuple[str, int, EvaluationProtocol]] = []
+        self.further: list[EvaluatedModel] = []
 
     def outcomes(
         self, row: str, seed: int, how: EvaluationProtocol
@@ -53,6 +54,9 @@ class EvaluatedModel:
 
     def of_architecture(self, name: str) -> EvaluatedModel:
         return self
+
+    def worlds(self) -> list[EvaluatedModel]:
+        return [self, *self.further]
 
 
 def study(n_seeds: int) -> Study:
@@ -85,7 +89,7 @@ def test_worst_is_per_query_over_what_the_threat_allows(n_seeds: int, threat: st
 
 
 @pytest.mark.parametrize("n_seeds", [1, 3])
-def test_a_difference_is_paired_by_seed_and_the_base_stands_beside_each(n_seeds: int) -> None:
+def test_a_difference_is_paired_by_query_and_the_base_stands_beside_each_seed(n_seeds: int) -> None:
     made = study(n_seeds)
     evaluated = Recalls(made)
     gain = evaluated.recall("mat", "sga", reference="base")
@@ -98,7 +102,20 @@ def test_a_difference_is_paired_by_seed_and_the_base_stands_beside_each(n_seeds:
     paired = primary_difference(own[0], base[0], OWN, n_boot=n_boot)
     assert (gain == paired) == (n_seeds == 1)
     same = evaluated.recall("mat", "sga", reference="mat")
-    assert (same.value, same.low, same.high) == (0, 0, 0)
+    assert same.value == 0 and same.low == pytest.approx(-same.high)
+    assert (same.high == 0) == (n_seeds == 1)  # seeds are not paired: they could have differed
+
+
+def test_worlds_are_averaged_and_their_trainings_counted() -> None:
+    made = EvaluatedModel((0, 1, 2))
+    made.further = [EvaluatedModel((3, 4, 5))]
+    evaluated = Recalls(cast(Study, made), endpoint="MRR")
+    found = evaluated.recall("mat", "sga", reference="base")
+    each = [here.recall("mat", "sga", reference="base") for here in (
+        Recalls(cast(Study, EvaluatedModel(seeds)), endpoint="MRR")
+        for seeds in ((0, 1, 2), (3, 4, 5)))]  # fmt: skip
+    assert found.value == pytest.approx(sum(e.value for e in each) / 2)
+    assert found.n_seeds == 6
 
 
 def test_every_row_is_read_as_it_was_judged() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from matlib.attacks.edits import Edit, content_words, free_edits
 from matlib.data.strict import read_yaml
 from matlib.data.wordnet import open_wordnet
+from matlib.scenes.lexicon import LEXICON
 from matlib.study.made.candidates import (
     Similar,
     load_tables,
@@ -89,6 +90,32 @@ def test_what_is_held_out_is_judged_apart_and_never_trained_on() -> None:
     trained = tables_of(source, ("bert_true", "bert_free"), for_training=True)
     words = {name: {e.replacement for row in t for e in row} for name, t in trained.items()}
     assert words == {"bert_true": {"disc"}, "bert_free": {"disc", "crimson"}}
+
+
+@pytest.mark.parametrize("held_out_words", ["sizes", "half"])
+def test_true_words_are_those_known_and_those_held_out(held_out_words: str) -> None:
+    dataset = load_profile("smoke").dataset.model_copy(update={"held_out_words": held_out_words})
+    source = ScenesSource(dataset)
+    threats = ("bert_true", "true_known", "true_held_out")
+    every, known, held_out = (
+        [set(row) for row in tables_of(source, threats)[threat]] for threat in threats
+    )
+    assert any(every)
+    for row, *parts in zip(every, known, held_out, strict=True):
+        assert row == parts[0] | parts[1] and not parts[0] & parts[1]
+
+
+def test_a_random_half_of_every_concepts_synonyms_is_held_out_world_by_world() -> None:
+    dataset = load_profile("smoke").dataset.model_copy(update={"held_out_words": "half"})
+    halves = [
+        ScenesSource(dataset.model_copy(update={"world_seed": seed})).held_out_words
+        for seed in (1, 1, 2)
+    ]
+    assert halves[0] == halves[1] != halves[2]
+    for concepts in LEXICON.values():
+        for canonical, synonyms in concepts.items():
+            assert len(halves[0] & {*synonyms}) == len(synonyms) // 2
+            assert canonical not in halves[0]
 
 
 def test_the_held_out_typo_rule_transposes_and_the_others_never_do() -> None:

@@ -93,7 +93,8 @@ _WORDS = {
     "typo": "a typo",
     "bert_free": "any word",
     "bert_similar": "a similar word",
-    "true_held_out": "true words, held-out family",
+    "true_known": "true words, known in training",
+    "true_held_out": "true words, held out",
     "typo_held_out": "typos, held-out rule",
     **{name: technique.shown.label or name for name, technique in TECHNIQUES.items()},
 }

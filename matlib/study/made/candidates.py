@@ -29,6 +29,7 @@ from matlib.study.context import Context, Node
 from matlib.study.identity.makers import makes
 from matlib.study.made.base import masked_lm, open_masked_lm
 from matlib.study.made.protocols import GalleryName
+from matlib.study.profile.parts import TRUE_THREATS
 from matlib.study.sources.karpathy import KarpathySource
 from matlib.study.sources.scenes import ScenesSource
 from matlib.study.store.provenance import named_weights
@@ -180,7 +181,7 @@ def make_tables(
     """One table per threat.
 
     `typo` and `typo_held_out` have no rule in common; `true_held_out` is the part of
-    `bert_true` whose replacements are the held-out words.
+    `bert_true` whose replacements are the held-out words, `true_known` the rest.
 
     Args:
         typos: (caption, seed, edits per word) -> edits, from `Source.typos`.
@@ -196,7 +197,7 @@ def make_tables(
             with, or held-out words where there are none.
     """
     tables: dict[str, Table] = {}
-    filters = not {"bert_true", "true_held_out", "bert_similar"}.isdisjoint(threats)
+    filters = not {*TRUE_THREATS, "bert_similar"}.isdisjoint(threats)
     k = max(sizes.k_true if filters else 1, sizes.k_free)
     words: list[list[list[str]]] = []
     asks_words = any(not threat.startswith("typo") for threat in threats)
@@ -220,8 +221,9 @@ def make_tables(
             raise ValueError(f"threat {threat} needs the truth, which only scenes has")
         else:
             tables[threat] = true_edits(captions, words, stop, is_valid, sizes.k_true, cut)
-            if threat == "true_held_out":
-                tables[threat] = _only(tables[threat], held_out_words, among=True)
+            if threat != "bert_true":
+                among = threat == "true_held_out"
+                tables[threat] = _only(tables[threat], held_out_words, among=among)
     if for_training and held_out_words:
         tables = {k: _only(table, held_out_words, among=False) for k, table in tables.items()}
     return tables

@@ -27,7 +27,13 @@ from matlib.training.schedule import Precision, Schedule
 
 TextThreat = Literal["bert_true", "typo", "bert_free", "bert_similar"]
 HeldOutThreat = Literal["true_held_out", "typo_held_out"]
-TRUE_THREATS = ("bert_true", "true_held_out")
+JudgedThreat = Literal[
+    "bert_true", "true_known", "true_held_out", "typo", "typo_held_out", "bert_free", "bert_similar"
+]
+"""What a model may be judged under: `true_known` and `true_held_out` are the two parts of
+`bert_true`, of words that defences trained on or might have, and of those that none did."""
+
+TRUE_THREATS = ("bert_true", "true_known", "true_held_out")
 
 
 Width = Annotated[int, Field(ge=1, le=16_384)]
@@ -75,6 +81,11 @@ class Dataset(Part):
     name: Literal["scenes", "flickr8k", "flickr30k", "coco"]
     image_size: int = Field(ge=16, le=512)
     world_seed: Seed = 0
+    held_out_words: Literal["sizes", "half"] = Field(
+        default="sizes",
+        description="scenes only: what no defence trains on: the synonyms of sizes, or a random "
+        "half of the synonyms of every concept, drawn by the world's seed",
+    )
     n_train: Images = Field(description="images of the 1:1 fine-tuning set")
     n_val: Images
     n_test: Images = Field(description="images of the test gallery")
@@ -309,12 +320,12 @@ class TrainAttack(Budget):
 class EvaluationConfig(Budget):
     """The attacks every model is judged by."""
 
-    threats: Annotated[tuple[TextThreat, ...], Distinct] = ("bert_true", "typo", "bert_free")
-    primary_threat: TextThreat = "bert_true"
+    threats: Annotated[tuple[JudgedThreat, ...], Distinct] = ("bert_true", "typo", "bert_free")
+    primary_threat: JudgedThreat = "bert_true"
     n_restarts: int = Field(
         default=1, ge=1, le=10_000, description="of APGD; the best point is kept"
     )
-    slow_under: tuple[TextThreat, ...] | None = Field(
+    slow_under: tuple[JudgedThreat, ...] | None = Field(
         default=None,
         description="text threats under which the slow attacks judge too; null: all",
     )

@@ -91,6 +91,11 @@ class Profile(Part):
         default=(), description="names of rows that every architecture is trained as too"
     )
     seeds: Seeds = Field(default=(0,), min_length=1)
+    worlds: Seeds = Field(
+        default=(),
+        description="scenes only: seeds of further worlds beside dataset.world_seed, each with "
+        "data, vocabulary and base model of its own, in which the same rows are trained and judged",
+    )
     analysis_images: int = Field(default=100, ge=4, le=1_000_000)
     limit: int = Field(
         default=0, ge=0, description="0: whole; otherwise at most this many test images"
@@ -124,8 +129,15 @@ class Profile(Part):
             raise ValueError("base.batch_size is larger than dataset.n_base")
         if self.dataset.name != "scenes" and not self._every_threat.isdisjoint(TRUE_THREATS):
             raise ValueError(
-                "a threat on true words (bert_true, true_held_out) needs the truth, which only "
+                f"a threat on true words ({', '.join(TRUE_THREATS)}) needs the truth, which only "
                 "scenes has"
+            )
+        if self.worlds and (
+            self.dataset.name != "scenes" or self.dataset.world_seed in self.worlds
+        ):
+            raise ValueError(
+                "worlds are seeds of further embedded worlds: dataset.name scenes is expected, and "
+                f"not {self.dataset.world_seed} once more; got {self.dataset.name}, {self.worlds}"
             )
         if "bert_similar" in self._every_threat and not self.evaluation.sentence_encoder:
             raise ValueError(

@@ -245,7 +245,7 @@ def _finished(
         task
         for task in tasks
         if task not in done and task.what in TRAINED and task.name != "base"
-        and _weights(study.of_architecture(task.architecture), task)
+        and _weights(task.at(study), task)
     }  # fmt: skip
     return done, trained
 

@@ -115,6 +115,7 @@ def edits_for(
         "bert_similar": max(1, round(TRUE_SHARE * sizes.k_true)),
         "typo": sizes.typos_per_word,
         "typo_held_out": sizes.typos_per_word,
+        "true_known": max(1, round(TRUE_SHARE * sizes.k_true)),
         "true_held_out": max(1, round(TRUE_SHARE * sizes.k_true / 4)),
     }
     per_word = sum(n[threat] for threat in threats)

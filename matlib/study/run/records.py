@@ -274,7 +274,7 @@ def expected_of(study: Study, task: Task) -> list[Expected]:
         return [_of_gallery(study, "test", texts=(CHECKS,), n_checked=n)]
     if task.what == "coordinates":
         return [_of_gallery(study, "test", texts=(COORDINATES,))]
-    own = study.of_architecture(task.architecture)
+    own = task.at(study)
     return [
         _of_gallery(own, how.gallery, ranks=_evaluated_files(own, task.name, how))
         for how in protocols_of_task(own, task)

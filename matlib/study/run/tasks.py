@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -81,15 +81,22 @@ class Task:
 
     Attributes:
         architecture: of `profile.architectures`; "" for the study's own model.
+        world: of `profile.worlds`; None for the study's own.
     """
 
     what: What
     name: str = "base"
     seed: int = 0
     architecture: str = ""
+    world: int | None = None
+
+    def at(self, study: Study) -> Study:
+        """The study of its architecture, in its world."""
+        return study.of_world(self.world).of_architecture(self.architecture)
 
     def __str__(self) -> str:
         model = f"{self.architecture}:" if self.architecture else ""
+        model = model if self.world is None else f"world {self.world}, {model}"
         if self.what == "base":
             return f"{model}base model"
         return f"{model}{self.name} s{self.seed}{MORE.get(self.what, '')}"
@@ -161,7 +168,7 @@ def tasks_of(profile: Profile, rows: Rows) -> list[Task]:
     ]
     undefended = undefended_rows(profile)
     shapes = dict.fromkeys(architecture for architecture, _, _ in rows.elsewhere)
-    return [
+    found = [
         Task("base"),
         *(Task("base", architecture=name) for name in shapes),
         # the last rows train longest (attacks on both sides, many variants): they begin
@@ -182,13 +189,20 @@ def tasks_of(profile: Profile, rows: Rows) -> list[Task]:
             for each in rows.sources
         ),
     ]
+    everywhere = [each for each in found if each.what in IN_EVERY_WORLD and not each.architecture]
+    further = [replace(each, world=world) for world in profile.worlds for each in everywhere]
+    return [*found, *further]
+
+
+IN_EVERY_WORLD = ("base", "judged", "technique", "sweep", "held-out", "unimodal", "gap")
+"""What is made in every world of a study; the rest in its own alone."""
 
 
 def artefacts_of(study: Study, task: Task) -> list[Node[Any]]:
     """The artefacts that it is about; none for a pretrained base."""
     if task.what == "transfer":
         return [transferred(study, Subject(task.architecture, task.name))]
-    study = study.of_architecture(task.architecture)
+    study = task.at(study)
     if task.what == "base":
         own = base(study)
         return [] if own is None else [own]

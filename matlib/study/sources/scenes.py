@@ -10,7 +10,12 @@ from matlib.augmentations.table import Data
 from matlib.augmentations.wanted import Wanted
 from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.scenes.grammar import Dials
-from matlib.scenes.lexicon import FUNCTION_WORDS, HELD_OUT_WORDS, synonyms_of
+from matlib.scenes.lexicon import (
+    FUNCTION_WORDS,
+    HELD_OUT_WORDS,
+    half_of_synonyms,
+    synonyms_of,
+)
 from matlib.scenes.renderer import even_style
 from matlib.scenes.scene import Scene
 from matlib.scenes.truth import EditChecker, aligned_fraction, describes, read
@@ -27,10 +32,11 @@ class ScenesSource(Source):
     name: str = "scenes"
     data: Data = "scenes"
     stop_words: frozenset[str] = frozenset(FUNCTION_WORDS)
-    held_out_words: frozenset[str] = HELD_OUT_WORDS
 
     def __init__(self, config: Dataset) -> None:
         self.config = config
+        is_half = config.held_out_words == "half"
+        self.held_out_words = half_of_synonyms(config.world_seed) if is_half else HELD_OUT_WORDS
         self.world = World(
             config.world_seed,
             image_size=config.image_size,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
+from matlib.evaluation.crossed import EndpointName, World, crossed_estimate
 from matlib.evaluation.retrieval import Outcomes
 from matlib.evaluation.robustness import WORST, key_of, worst_under
-from matlib.evaluation.statistics import Estimate, endpoint_over_seeds, primary_endpoint
+from matlib.evaluation.statistics import Estimate, primary_endpoint
 from matlib.evaluation.suite import Key
 from matlib.study.made import protocols
 from matlib.study.made.protocols import INSIDE_ATTACKS, PAIRS_ATTACKS, EvaluationProtocol
@@ -20,16 +21,17 @@ from matlib.study.study import Study
 
 @dataclass(frozen=True)
 class Recalls:
-    """The primary endpoint of the rows of a study, with the rule of intervals.
+    """The endpoints of the rows of a study, with the rule of intervals.
 
-    From three training seeds on an estimate is a mean over seeds with a t-interval; below, the
-    first seed's with an interval over images. Differences are paired by seed and query. The
-    undefended model (`base`) has one seed, 0, which stands beside every seed of another row.
+    From three trained weights on an estimate is a mean over seeds and worlds, with an interval
+    over seeds, images and worlds (`crossed_estimate`); below, the first seed's with an interval
+    over images. The undefended model (`base`) has one seed in each world, 0.
 
     Attributes:
         study: whose rows.
         how: how they were judged; by the full suite on the test gallery if None.
         seeds: training seeds that are read; those of the study's defences if None.
+        endpoint: of `recall` and `estimate`; the study's primary one by default.
         attacks: those that `worst` counts beside the clean query, so that rows judged by
             different suites are compared under the same attacks; if None, `worst` is as the
             protocol has it.
@@ -41,6 +43,7 @@ class Recalls:
     seeds: Sequence[int] | None = None
     attacks: Sequence[str] | None = None
     otherwise: Mapping[str, EvaluationProtocol] = field(default_factory=dict)
+    endpoint: EndpointName = "R@1"
 
     def recall(
         self, row: str, attack: str, threat: str | None = None, *, reference: str | None = None
@@ -56,14 +59,22 @@ class Recalls:
         Returns:
             a share of 1, or a difference in [-1, 1].
         """
-        found = self.found(row, attack, threat)
-        if reference is None:
-            return self.estimate(found)
-        other = self.found(reference, attack, threat)
-        return self.estimate(found, other * len(found) if reference == "base" else other)
+        asked = (attack, threat)
+        worlds: list[World] = [
+            (here.found(row, *asked), here.found(reference, *asked) if reference else None,
+             here.images)
+            for here in self.everywhere
+        ]  # fmt: skip
+        return crossed_estimate(worlds, self.endpoint, n_boot=self._n_boot)
+
+    @cached_property
+    def everywhere(self) -> list[Recalls]:
+        """The same in each of the study's worlds."""
+        return [replace(self, study=study) for study in self.study.worlds()]
 
     def level(self, row: str, attack: str) -> float:
-        """The mean over seeds of what an attack with the primary threat leaves, in [0, 1]."""
+        """The mean over seeds of what an attack with the primary threat leaves, in [0, 1], in the
+        study's own world."""
         found = self.found(row, attack)
         return sum(map(primary_endpoint, found)) / len(found)
 
@@ -87,9 +98,12 @@ class Recalls:
     def estimate(
         self, first: Sequence[Outcomes], second: Sequence[Outcomes] | None = None
     ) -> Estimate:
-        """The endpoint of outcomes by seed, or their difference from other ones of these seeds."""
-        n_boot = self.study.profile.evaluation.n_boot
-        return endpoint_over_seeds(first, second, self.images, n_boot=n_boot)
+        """The endpoint of outcomes by seed in one world, or their difference from other ones."""
+        return crossed_estimate([(first, second, self.images)], self.endpoint, n_boot=self._n_boot)
+
+    @property
+    def _n_boot(self) -> int:
+        return self.study.profile.evaluation.n_boot
 
     @cached_property
     def images(self) -> Tensor:
