@@ -37,6 +37,7 @@ def _direct() -> list[Requirement]:
         *EXTRAS["notebooks"],
         *EXTRAS["test"],
         *EXTRAS["photos"],
+        *EXTRAS["eccv"],
         *EXTRAS["docs"],
     ]
     return [Requirement(text) for text in texts]
@@ -74,7 +75,7 @@ def test_every_indirect_dependency_is_pinned() -> None:
 def test_the_supported_versions_are_the_promised_ones() -> None:
     assert PROJECT["requires-python"] == ">=3.11,<3.14"
     assert "torch>=2.6" in PROJECT["dependencies"]
-    assert EXTRAS["all"] == ["matlib-robust[notebooks,test,generative,photos,docs]"]
+    assert EXTRAS["all"] == ["matlib-robust[notebooks,test,generative,photos,eccv,docs]"]
 
 
 def test_conda_installs_from_the_same_pins_as_pip() -> None:

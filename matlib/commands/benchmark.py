@@ -10,6 +10,8 @@ import torch
 
 import matlib
 from matlib.attacks.edits import normalise_caption
+from matlib.attacks.gallery import embed_images
+from matlib.attacks.scoring import embed_texts
 from matlib.commands.allowed_words import allowed_edits, meet, words_identity
 from matlib.commands.attack import check_threat
 from matlib.commands.models import open_any
@@ -17,6 +19,8 @@ from matlib.commands.options import EvaluateOptions
 from matlib.commands.record import FORMAT, RECALLS, Record, recorded
 from matlib.commands.user_data import check_readable, file_hashes, identity, read_user_data, sized
 from matlib.data.pairs import ImageTextPairs
+from matlib.evaluation.r_precision import precision_at_r
+from matlib.evaluation.robustness import gallery_of
 from matlib.evaluation.threat import ROWS, Threat, benchmark
 from matlib.files import file_hash, write_durably
 from matlib.models.open_clip import OpenClipEncoder
@@ -39,7 +43,7 @@ def run_benchmark(options: EvaluateOptions) -> Record:
     assert options.images is not None and options.captions is not None, "the form of a folder"
     if options.out is not None and not options.out.resolve().parent.is_dir():
         raise FileNotFoundError(f"no folder {options.out.parent} for --out; make it first")
-    pairs = read_user_data(options.images, options.captions, options.split)
+    pairs = read_user_data(options.images, options.captions, options.split, options.relevance)
     if options.is_released:
         pairs = replace(pairs, captions=tuple(normalise_caption(c) or c for c in pairs.captions))
     pairs = replace(pairs, notes=(*pairs.notes, *meet(options, pairs.captions)))
@@ -50,6 +54,8 @@ def run_benchmark(options: EvaluateOptions) -> Record:
     how = encoder.settings
     pairs = sized(pairs, encoder.image_size, how.image_mode, how.interpolation)
     check_readable(pairs, range(len(pairs)))
+    if options.relevance != "own":
+        pairs = replace(pairs, notes=(*pairs.notes, precision_text(encoder, pairs)))
     threat = Threat(
         eps_255=options.eps_255, n_steps=options.n_steps, step_255=options.step_255,
         n_words=options.n_words, words=allowed_edits(options, pairs.captions, device),
@@ -65,6 +71,26 @@ def run_benchmark(options: EvaluateOptions) -> Record:
         text = json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False)
         write_durably(options.out, text + "\n")
     return record
+
+
+def precision_text(encoder: OpenClipEncoder, pairs: ImageTextPairs) -> str:
+    """mAP@R and R-precision without attack, of the queries that have further right answers."""
+    gallery = gallery_of(pairs)
+    image, text = embed_images(encoder, gallery.pixels), embed_texts(encoder, gallery.captions)
+    n_own = pairs.image_of.bincount(minlength=len(pairs))
+    parts = []
+    for name, query, other, right, n in (
+        ("images that look for captions", image, text, gallery.relevant, n_own),
+        ("captions that look for images", text, image, gallery.relevant.T, 1),
+    ):
+        rows = right.sum(1) > n
+        if bool(rows.any()):
+            found = precision_at_r(query[rows.to(query.device)], other, right[rows])
+            shares = [
+                f"{100 * float(each.mean()):.1f}" for each in (found.map_at_r, found.r_precision)
+            ]
+            parts.append(f"{shares[0]} and {shares[1]} over {int(rows.sum()):,} {name}")
+    return "clean mAP@R and R-precision (%): " + ("; ".join(parts) or "no further right answers")
 
 
 def _name(options: EvaluateOptions) -> str:

@@ -219,6 +219,12 @@ class EvaluateOptions(ThreatOptions):
     images: Annotated[Path | None, _IMAGES] = None
     captions: Annotated[Path | None, _CAPTIONS] = None
     split: _Split = "test"
+    relevance: Annotated[
+        Literal["own", "eccv"],
+        Option(
+            help="eccv: also the right answers that ECCV Caption has found in COCO's test split"
+        ),
+    ] = "own"
     out: Annotated[Path | None, Option(help="JSON file of a folder's table, for `board`")] = None
     profile: Annotated[str, Option(help="without --images: whose suite and gallery")] = ""
     dataset: Annotated[str, Option(help="checked against the profile's")] = ""
@@ -258,7 +264,7 @@ class EvaluateOptions(ThreatOptions):
                 raise typer.BadParameter(f"argument {option}: not allowed with {form}")
 
 
-_OF_FOLDER = {"split", "out", *(field.name for field in fields(ThreatOptions))}
+_OF_FOLDER = {"split", "relevance", "out", *(field.name for field in fields(ThreatOptions))}
 _OF_STUDY = {"dataset", "data", "results", "limit", "train_eps_255", "source"}
 _SPELLED = {
     "eps_255": "--eps", "n_steps": "--steps", "step_255": "--step-size",

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from matlib.data.caption_files import read_caption_file
+from matlib.data.eccv import eccv_positives, with_positives
 from matlib.data.images import Fit, Interpolation, decode_image, find_images, one_spelling
 from matlib.data.karpathy import KarpathyEntry, read_entries, relevance_of
 from matlib.data.pairs import ImageFiles, ImageTextPairs, n_readers
@@ -25,7 +26,9 @@ from matlib.study.store.provenance import text_hash
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
 
-def read_user_data(images: Path, captions: Path, split: str = "test") -> ImageTextPairs:
+def read_user_data(
+    images: Path, captions: Path, split: str = "test", relevance: str = "own"
+) -> ImageTextPairs:
     """Images of a folder with their captions, everything checked before anything is decoded.
 
     Images are decoded as they are asked for; say first at which size (`sized`), 224 by default.
@@ -36,6 +39,7 @@ def read_user_data(images: Path, captions: Path, split: str = "test") -> ImageTe
             the names), as JSON, table or `.token` file (see `read_caption_file`); or a data set
             in the Karpathy format (in the order of the file).
         split: of a Karpathy file, the images that are taken; `all` for every split.
+        relevance: `eccv` counts ECCV Caption's right answers too, of COCO in that format.
 
     Raises:
         FileNotFoundError: the folder, the captions or an image file is missing.
@@ -49,10 +53,14 @@ def read_user_data(images: Path, captions: Path, split: str = "test") -> ImageTe
     content = read_caption_file(captions)
     if isinstance(content, dict) and isinstance(content.get("images"), list):
         entries = _of_split(read_entries(captions), split, captions)
+        if relevance == "eccv":
+            entries = [*with_positives(entries, eccv_positives())]
         names = one_spelling([f"{e.filepath}/{e.filename}".lstrip("/") for e in entries], captions)
         per_image = [e.captions for e in entries]
         also: Sequence[KarpathyEntry] = entries
     else:
+        if relevance == "eccv":
+            raise ValueError(f"{captions}: relevance eccv needs COCO's file in the Karpathy format")
         names, per_image = _mapping(content, captions)
         also = ()
     paths = find_images(images, names, captions)

@@ -56,6 +56,7 @@ def read_karpathy(
     mode: Fit = "crop",
     interpolation: Interpolation = "bicubic",
     restval_is_train: bool = True,
+    also: Callable[[Sequence[KarpathyEntry]], Sequence[KarpathyEntry]] = tuple,
     budget_bytes: int | None = None,
     n_threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -76,6 +77,7 @@ def read_karpathy(
         limit: keep only the first `limit` images of the split; `notes` then says so.
         mode, interpolation: how images become square, see `decode_image`.
         restval_is_train: count COCO's `restval` images as train, as is usual.
+        also: what else captions are true of, said of the entries (`matlib.data.eccv`).
         budget_bytes: images that fit are decoded now and kept in memory as uint8; if all of
             them together do not fit, they are decoded from disk whenever they are asked for.
             By default `matlib.data.pairs.image_budget()`.
@@ -112,7 +114,7 @@ def read_karpathy(
         captions=tuple(caption for entry in entries for caption in entry.captions),
         image_of=torch.tensor(owners, dtype=torch.long),
         image_ids=tuple(entry.image_id for entry in entries),
-        relevant=relevance_of(entries),
+        relevant=relevance_of(also(entries)),
         notes=tuple(notes),
     )
 
@@ -289,7 +291,7 @@ class KarpathyFormatError(ValueError):
 
 @dataclass(frozen=True)
 class KarpathyEntry:
-    """One image of the JSON, without what nobody here reads (tokens, sentence ids).
+    """One image of the JSON, without what nobody here reads (tokens).
 
     Attributes:
         filename, filepath: image file and (COCO) its folder, `""` if there is none.
@@ -299,6 +301,7 @@ class KarpathyEntry:
         image_id: identifier for people: `image_id` if `write_karpathy` wrote one, else the path.
         also_true_of: per caption the `imgid`s of other images it is true of (written by
             `write_karpathy` only), mostly none.
+        cocoid, sentids: COCO's numbers of image and captions; None where the file has none.
     """
 
     filename: str
@@ -308,6 +311,8 @@ class KarpathyEntry:
     imgid: int | None
     image_id: str
     also_true_of: tuple[tuple[int, ...], ...]
+    cocoid: int | None = None
+    sentids: tuple[int | None, ...] = ()
 
 
 def read_entries(path: Path) -> tuple[KarpathyEntry, ...]:
@@ -346,7 +351,7 @@ def _entry(image: Any, where: str) -> KarpathyEntry:
     sentences = _field(image, "sentences", list, where)
     if not sentences:
         raise KarpathyFormatError(f"{where}: 'sentences' is empty; an image needs a caption")
-    captions, also_true_of = [], []
+    captions, also_true_of, sentids = [], [], []
     for j, sentence in enumerate(sentences):
         here = f"{where}, sentence {j}"
         if not isinstance(sentence, dict):
@@ -356,14 +361,17 @@ def _entry(image: Any, where: str) -> KarpathyEntry:
         if not all(isinstance(other, int) for other in others):
             raise KarpathyFormatError(f"{here}: key 'also_true_of' must list image numbers (int)")
         also_true_of.append(tuple(others))
+        sentids.append(_number(sentence, "sentid", here))
     return KarpathyEntry(
         filename=filename,
         filepath=filepath,
         split=_field(image, "split", str, where),
         captions=tuple(captions),
-        imgid=_field(image, "imgid", int, where) if "imgid" in image else None,
+        imgid=_number(image, "imgid", where),
         image_id=str(image.get("image_id", f"{filepath}/{filename}".lstrip("/"))),
         also_true_of=tuple(also_true_of),
+        cocoid=_number(image, "cocoid", where),
+        sentids=tuple(sentids),
     )
 
 
@@ -378,6 +386,11 @@ def _field(mapping: dict[str, Any], key: str, kind: type, where: str) -> Any:
             f"{where}: key '{key}' must be {kind.__name__}, got {type(value).__name__}"
         )
     return value
+
+
+def _number(mapping: dict[str, Any], key: str, where: str) -> int | None:
+    found: int | None = _field(mapping, key, int, where) if key in mapping else None
+    return found
 
 
 def _check_inside(filename: str, filepath: str, where: str) -> None:

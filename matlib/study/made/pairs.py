@@ -38,7 +38,7 @@ from matlib.augmentations.generators import (
 )
 from matlib.augmentations.scenes_rewriter import rewrite_scene_captions
 from matlib.augmentations.small_captioner import CaptionerConfig, SmallCaptioner, train_captioner
-from matlib.augmentations.table import TECHNIQUES
+from matlib.augmentations.table import TECHNIQUES, Data
 from matlib.augmentations.variants import with_captions, with_images
 from matlib.choices import Choices
 from matlib.data.pairs import ImageTextPairs, OneToMany
@@ -269,13 +269,18 @@ def generated(study: Context, run: Run, seed: int) -> Node[OneToMany] | None:
     return study.node("pairs", name, seed, config, inputs, make, load, chosen=chosen)
 
 
+CAPTIONER_WORDS: dict[Data, int] = {"scenes": CaptionerConfig.vocabulary, "disk": 3000}
+"""How many words the study's own captioner may use, the most frequent of its pairs'."""
+
+
 @makes("captioner")
 def captioner(study: Context) -> Node[SmallCaptioner] | None:
     """The study's own captioner; None where a pretrained one is named."""
     named = study.profile.generators
-    if named.captioner or study.profile.dataset.name != "scenes":
+    if named.captioner:
         return None
-    config = CaptionerConfig(n_steps=named.captioner_steps)
+    words = CAPTIONER_WORDS[study.profile.dataset.data]
+    config = CaptionerConfig(n_steps=named.captioner_steps, vocabulary=words)
 
     def make(folder: Path) -> dict[str, Any]:
         losses: list[float] = []
@@ -310,9 +315,8 @@ def open_captioner(study: Context) -> Captioner:
     own, named = captioner(study), study.profile.generators
     if own is not None:
         return study.get(own)
-    source = _named(study, "captioner", named.captioner)
     return PretrainedCaptioner.load(
-        source, study.device, top_p=named.top_p, batch_size=named.batch_size
+        named.captioner, study.device, top_p=named.top_p, batch_size=named.batch_size
     )
 
 

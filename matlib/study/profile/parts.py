@@ -108,6 +108,20 @@ class Dataset(Part):
     base_renderings: int = Field(default=1, ge=1, le=1000)
     image_mode: Fit = "crop"
     interpolation: Interpolation = "bicubic"
+    relevance: Literal["own", "eccv"] = Field(
+        default="own", description="coco: eccv counts the right answers of ECCV Caption too"
+    )
+
+    @model_validator(mode="after")
+    def _annotated(self) -> Dataset:
+        if self.relevance == "eccv" and self.name != "coco":
+            raise ValueError(f"relevance eccv is about coco's test gallery, not {self.name}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_own(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = handler(self)
+        return {key: value for key, value in found.items() if (key, value) != ("relevance", "own")}
 
     @property
     def data(self) -> Data:

@@ -258,12 +258,14 @@ class Intervention(Part):
 class Generators(Part):
     """What makes captions and images: small models of the study, or pretrained ones by name.
 
-    A name is one of a hub or a local folder. Empty: the embedded world's own stand-in, where it
-    has one.
+    A name is one of a hub or a local folder. Empty: a small captioner of the study's own, and the
+    embedded world's own stand-ins, where it has them.
     """
 
-    captioner: str = Field(default="", description="a BLIP model, for `captioned`")
-    captioner_steps: Steps = Field(default=900, description="scenes: training of its own")
+    captioner: str = Field(
+        default="", description="a BLIP model, for `captioned`; empty: the study's own"
+    )
+    captioner_steps: Steps = Field(default=900, description="training of the study's own")
     rewriter: str = Field(default="", description="an instruct model, for `rewritten`")
     translators: tuple[str, ...] = Field(
         default=(), description="there and back, two Marian models, for `back-translated`"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,15 @@ from matlib.attacks.attackable import english_stop_words, pieces
 from matlib.attacks.edits import content_pieces, one_letter_edits
 from matlib.augmentations.table import Data
 from matlib.augmentations.wanted import Wanted
+from matlib.data.eccv import eccv_positives, with_positives
 from matlib.data.file_hashes import FileHashes
-from matlib.data.karpathy import KarpathyFormatError, find_json, image_files, read_karpathy
+from matlib.data.karpathy import (
+    KarpathyEntry,
+    KarpathyFormatError,
+    find_json,
+    image_files,
+    read_karpathy,
+)
 from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.data.wordnet import open_wordnet
 from matlib.study.profile.parts import Dataset
@@ -84,6 +91,7 @@ class KarpathySource(Source):
         return read_karpathy(
             self.folder, c.name, split, c.image_size, limit=limit,
             mode=c.image_mode, interpolation=c.interpolation,
+            also=_also(c.relevance),
         )  # fmt: skip
 
     @cached_property
@@ -129,3 +137,9 @@ class KarpathySource(Source):
 
     def truth(self) -> Callable[[int, str], float] | None:
         return None
+
+
+def _also(relevance: str) -> Callable[[Sequence[KarpathyEntry]], Sequence[KarpathyEntry]]:
+    if relevance == "own":
+        return tuple
+    return partial(with_positives, positives=eccv_positives())
