@@ -24,11 +24,13 @@ class _FoldedConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """float (B, C, H, W) -> (B, D, H / stride, W / stride)."""
         (norm,) = self._norm
-        gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        mean, variance = norm.running_mean, norm.running_var
+        assert mean is not None and variance is not None  # batch statistics that are frozen
+        gain = norm.weight / torch.sqrt(variance + norm.eps)
         weight = self.weight * gain.view(-1, 1, 1, 1)
-        bias = norm.bias - norm.running_mean * gain
+        bias = norm.bias - mean * gain
         if self._pads:
-            x = pad_same(x, self.kernel_size, self.stride, self.dilation)
+            x = pad_same(x, list(self.kernel_size), list(self.stride), list(self.dilation))
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
 

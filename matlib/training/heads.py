@@ -61,11 +61,11 @@ def train_heads(
         for step, drawn in zip(range(schedule.n_steps), order, strict=False):
             which = (drawn.caption * n_captions[drawn.index]).long()
             inputs = (images[drawn.index, drawn.rendering], texts[first[drawn.index] + which])
-            units = [
+            image, text = (
                 F.normalize(head(x.to(encoder.device)), dim=-1)  # (B, F) -> (B, D)
                 for head, x in zip(heads, inputs, strict=True)
-            ]
-            loss = contrastive_loss(*units, encoder.logit_scale)
+            )
+            loss = contrastive_loss(image, text, encoder.logit_scale)
             for group in optimiser.param_groups:
                 group["lr"] = schedule.lr_at(step)
             optimiser.zero_grad()

@@ -70,7 +70,7 @@ def recall_markdown(folder: Path) -> str:
     lines = [f"| row | {' | '.join(table.columns)} |", f"|{'---|' * (len(table.columns) + 1)}"]
     lines += [f"| `{row}` | {' | '.join(cells)} |"
               for row, *cells in table.itertuples(name=None)]  # fmt: skip
-    absent = [name for name in table if (table[name] == ABSENT).all()]
+    absent = [str(name) for name in table if (table[name] == ABSENT).all()]
     n_seeds = int(endpoints["n_seeds"].max())
     over = f"{n_seeds} training seeds, of the one `{_UNDEFENDED}` over " if n_seeds > 1 else ""
     told = [
