@@ -6,18 +6,21 @@ The time of a forward does not depend on the weights, so nothing has to be train
 from __future__ import annotations
 
 import copy
+import random
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 from torch import Tensor
 
-from matlib.attacks.edits import Edit, Table, content_words
+from matlib.attacks.edits import Edit, Table, apply_edit, content_words
 from matlib.attacks.gallery import embed_images
 from matlib.attacks.objectives import TextObjective, away_from_image
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.small import SmallModel, build_small
 from matlib.scenes.lexicon import CANONICAL_WORDS, FUNCTION_WORDS, SYNONYM_WORDS
-from matlib.scenes.world import World
+from matlib.scenes.truth import EditChecker, class_and_concept
+from matlib.scenes.world import Split, World
 from matlib.study.profile.profile import load_profile
 
 EDITS_PER_WORD = 10
@@ -83,6 +86,31 @@ def scenes_load(n_images: int, captions_per_image: int, shape: SmallModel | None
     device = "cuda" if torch.cuda.is_available() else "cpu"
     encoder = build_small(shape, seed=0).to(device).eval()
     return Load(encoder, pairs.pixels(), captions, pairs.image_of, edit_table(captions))
+
+
+def true_table(split: Split, n: int = EDITS_PER_WORD) -> Table:
+    """Up to `n` words of the same class for every content word that keep its caption true.
+
+    Drawn in a random order among all of them; the threat `bert_true` but for the masked LM that
+    proposes the words there.
+    """
+    captions = list(split.pairs.captions)
+    is_valid = EditChecker(split.checker, captions, split.pairs.image_of.tolist())
+    classes: dict[str, list[str]] = {}
+    for word in sorted(CANONICAL_WORDS | SYNONYM_WORDS):
+        classes.setdefault(class_and_concept(word)[0], []).append(word)
+    drawn = random.Random(0)
+    table: Table = []
+    for i, caption in enumerate(captions):
+        own = caption.split(" ")
+        row = []
+        for position in content_words(caption, FUNCTION_WORDS):
+            same = classes.get(class_and_concept(own[position].lower())[0], [])
+            edits = (Edit(position, w) for w in drawn.sample(same, len(same)) if w != own[position])
+            true = (edit for edit in edits if is_valid(i, apply_edit(caption, edit)))
+            row += islice(true, n)
+        table.append(row)
+    return table
 
 
 def demo_shape() -> SmallModel:

@@ -12,7 +12,8 @@ from matlib.attacks.ascent import AttackReport
 from matlib.attacks.balls import Ball
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.gallery import Gallery, TextAttack, embed_images, prepared
-from matlib.attacks.gallery_words import WordChoices, WordDescent
+from matlib.attacks.gallery_images import Choose
+from matlib.attacks.gallery_words import TEMPERATURES, WordChoices, WordDescent, soft
 from matlib.attacks.margins import TIE, Aim, AimedAt, margins
 from matlib.attacks.scoring import embed_texts
 from matlib.attacks.word_substitution import PreparedSubstitution
@@ -85,13 +86,32 @@ class Case:
         return found
 
     def choose_words(
-        self, descent: WordDescent, generator: torch.Generator, n_kicks: int = 0
+        self,
+        descent: WordDescent,
+        generator: torch.Generator,
+        n_kicks: int = 0,
+        temperatures: Sequence[float] = TEMPERATURES,
     ) -> None:
         """Descend; with more than one word, again with one word more, up to the budget."""
-        descent.descend(generator, n_kicks=n_kicks)
+        descent.descend(generator, n_kicks=n_kicks, temperatures=temperatures)
         for _ in range(self.text.attack.n_words - 1):
             descent.choose(self.choices.grow(descent.choice))
-            descent.descend(generator, n_kicks=n_kicks)
+            descent.descend(generator, n_kicks=n_kicks, temperatures=temperatures)
+
+    def words(self, descent: WordDescent) -> Tensor:
+        """(M, D) embeddings of the captions as they are chosen now."""
+        return self.choices.features[descent.choice.to(self.encoder.device)]
+
+    def chooser(self, descent: WordDescent, generator: torch.Generator) -> Choose:
+        """Lets the words follow images on their way: one soft sweep over all captions."""
+
+        def choose(image: Tensor, softness: float) -> Tensor:
+            descent.see(image)
+            order = torch.randperm(len(descent.choice), generator=generator)
+            descent.sweep(soft(softness), order)
+            return self.words(descent)
+
+        return choose
 
     def captions(self, descent: WordDescent) -> list[str]:
         return self.choices.sentences(descent.choice)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from matlib.attacks.apgd import checkpoints
 from matlib.attacks.ascent import AttackReport, Vanished, checked
 from matlib.attacks.balls import Ball, Norm, check_eps, largest
 from matlib.attacks.gallery import Gallery
-from matlib.attacks.margins import Aim, margins, soft_margins, unit_of
+from matlib.attacks.margins import Aim, margins, soft_margins, soft_worth, unit_of
 from matlib.attacks.scoring import images_per_forward
 from matlib.models.dual_encoder import DualEncoder, frozen
+
+Choose = Callable[[Tensor, float], Tensor]
+"""(N, D) embeddings of the images as they are, softness of "failing" in cosines -> (M, D) unit
+embeddings of the captions that are chosen for them."""
 
 
 @dataclass(frozen=True)
@@ -25,19 +29,24 @@ class JointAscent:
 
     All images ascend one score of the whole gallery: the worth of its queries, each counted
     softly by its margin. So an image moves away from its own captions as a query, and as the
-    right answer of theirs; and towards foreign captions as the wrong answer of theirs. Of all
-    points on the way the one at which most queries fail is kept, the first one included.
+    right answer of theirs; and towards foreign captions as the wrong answer of theirs. The counts
+    begin soft and end sharp (an annealing): at first every query near to failing pulls, at last
+    those do that may still be won. Of all points on the way the one at which most queries fail
+    is kept, the first one included.
 
     Attributes:
         eps_255: radius of the ball in 1/255 of the pixel range, as in `PGD`.
         n_steps: gradient steps.
         norm: `linf` or `l2`.
         momentum: share of the velocity that is kept.
-        first_step, last_step: of the ball's radius; between them the step falls by a cosine.
+        first_step, last_step: of the ball's radius; between them the step falls by a cosine, anew
+            each time that words are chosen.
         schedule: `cosine`, or APGD's (`matlib.attacks.apgd`): steps of twice the radius, halved
             for the whole gallery, with a return to the best point, where progress stalls.
         width: softness of "highest" among the answers, in units of the model's margins.
         softness: of "failing", in the same unit.
+        sharpening: both at the last step, as a share of what they are at the first.
+        n_sweeps: times that words are chosen anew on the way, where they may be.
     """
 
     eps_255: float
@@ -45,9 +54,11 @@ class JointAscent:
     norm: Norm = "linf"
     momentum: float = 0.9
     first_step: float = 0.5
-    last_step: float = 0.05
-    width: float = 0.3
-    softness: float = 1.0
+    last_step: float = 0.01
+    width: float = 0.12
+    softness: float = 0.25
+    sharpening: float = 0.3
+    n_sweeps: int = 4
     schedule: Literal["cosine", "apgd"] = "cosine"
 
     def __post_init__(self) -> None:
@@ -64,10 +75,24 @@ class JointAscent:
                 "expected 0 < last_step <= first_step, and width and softness above 0; got "
                 f"{self.last_step}, {self.first_step}, {self.width} and {self.softness}"
             )
+        if not (0 < self.sharpening <= 1 and self.n_sweeps >= 1):
+            raise ValueError(
+                "expected 0 < sharpening <= 1 and n_sweeps >= 1; "
+                f"got {self.sharpening} and {self.n_sweeps}"
+            )
 
     def narrowed(self) -> JointAscent:
-        """The same with harder counts: for points from which an ascent has already come."""
-        return replace(self, width=self.width / 3, softness=self.softness / 2)
+        """The same, as sharp from the first step on as it ends: for points that an ascent found."""
+        sharp = self.sharpening
+        return replace(self, width=sharp * self.width, softness=sharp * self.softness, sharpening=1)
+
+    def sharpness(self, step: int) -> float:
+        """Share of `width` and of `softness` that is left at a step: it falls geometrically.
+
+        APGD's schedule compares scores of different steps, so there it stays in the middle.
+        """
+        done = 0.5 if self.schedule == "apgd" else step / max(self.n_steps - 1, 1)
+        return self.sharpening**done
 
     @property
     def ball(self) -> Ball:
@@ -86,6 +111,7 @@ class JointAscent:
         text: Tensor,
         aim: Aim,
         *,
+        choose: Choose | None = None,
         report: AttackReport | None = None,
     ) -> Tensor:
         """Pixels (N, 3, H, W) within the ball, at which as many queries fail as at any met.
@@ -93,6 +119,8 @@ class JointAscent:
         Args:
             point: float (N, 3, H, W), where to begin, within the ball.
             text: (M, D) unit embeddings of the captions as they are now.
+            choose: asked for them anew `n_sweeps` times on the way, at the first step too; points
+                are then compared from the last time on.
             report: counts the gradients that vanish.
 
         Raises:
@@ -100,7 +128,7 @@ class JointAscent:
         """
         clean = checked(encoder, gallery.pixels, self.eps_255, self.norm)
         with frozen(encoder):
-            run = _Run(self, encoder, gallery, clean, text, aim.to(text))
+            run = _Run(self, encoder, gallery, clean, text, aim.to(text), choose)
             return run.ascend(point.to(clean), report)
 
 
@@ -120,23 +148,30 @@ class _Run:
         clean: Tensor,
         text: Tensor,
         aim: Aim,
+        choose: Choose | None,
     ) -> None:
         self.how, self.encoder, self.clean, self.text, self.aim = how, encoder, clean, text, aim
+        self.choose = choose
         self.relevant = gallery.relevant.to(clean.device)
         size = gallery.chunk or images_per_forward(clean, device=clean.device)
         self.parts = torch.arange(len(clean), device=clean.device).split(size)
         self.vanished = [Vanished(len(rows), clean.device) for rows in self.parts]
-        self.unit = 1.0
+        self.unit, self.sharpness = 0.0, 1.0
 
     def ascend(self, point: Tensor, report: AttackReport | None) -> Tensor:
         how, ball = self.how, self.how.ball
         velocity, best, kept = torch.zeros_like(point), (-math.inf, -math.inf), point
-        size: _Falling | _Halving = _Falling(how)
+        every = max(-(-how.n_steps // how.n_sweeps) if self.choose else how.n_steps, 1)
+        size: _Falling | _Halving = _Falling(how, every)
         if how.schedule == "apgd":
             size = _Halving(how.n_steps)
         for step in range(how.n_steps):
-            gradient, stays, value = self._look(point, first=step == 0)
-            if step == 0 or value > best:
+            self.sharpness = how.sharpness(step)
+            asks = self.choose is not None and step % every == 0
+            gradient, stays, value = self._look(point, asks=asks)
+            if asks:
+                velocity = torch.zeros_like(point)
+            if step == 0 or asks or value >= best:
                 best, kept, there = value, point, (gradient, stays)
             if size.stalls(step, value, best):
                 point, velocity = kept, torch.zeros_like(point)
@@ -147,7 +182,8 @@ class _Run:
         if how.n_steps:
             with torch.no_grad():
                 value, _ = self._value(self._features(point) @ self.text.T)
-            best, kept = max((best, kept), (value, point), key=lambda each: each[0])
+            if value >= best:
+                kept = point
         for each in self.vanished:
             each.tell(report)
         return kept
@@ -155,18 +191,20 @@ class _Run:
     def _features(self, point: Tensor) -> Tensor:
         return torch.cat([self.encoder.encode_image(point[rows]) for rows in self.parts])  # (N, D)
 
-    def _look(self, point: Tensor, *, first: bool) -> tuple[Tensor, Tensor, tuple[float, float]]:
+    def _look(self, point: Tensor, *, asks: bool) -> tuple[Tensor, Tensor, tuple[float, float]]:
         """Slope of the score in every image, which images stay, and what the point is worth."""
         leaf = point.detach().requires_grad_(True)
         at_once = len(self.parts) == 1
         with torch.set_grad_enabled(at_once):
             features = self._features(leaf)
         seen = features.detach().requires_grad_(True)
+        if not self.unit:
+            self.unit = unit_of(*margins(features.detach() @ self.text.T, self.relevant))
+        if asks and self.choose is not None:
+            softness = self.how.softness * self.sharpness * self.unit
+            self.text = self.choose(features.detach(), softness)  # (M, D)
         with torch.enable_grad():
-            similarity = seen @ self.text.T  # (N, M)
-            if first:
-                self.unit = unit_of(*margins(similarity.detach(), self.relevant))
-            value, score = self._value(similarity)
+            value, score = self._value(seen @ self.text.T)
             (slope,) = torch.autograd.grad(score, seen)  # (N, D)
             if at_once:
                 parts = [torch.autograd.grad(features, leaf, slope)[0]]  # [(N, 3, H, W)]
@@ -182,29 +220,32 @@ class _Run:
         return torch.autograd.grad(self.encoder.encode_image(leaf), leaf, slope)[0]
 
     def _value(self, similarity: Tensor) -> tuple[tuple[float, float], Tensor]:
-        """Worth of the failing queries, then where equal the score; and the score to ascend.
+        """By what points are compared, and the score to ascend.
 
-        The score is linear in a margin far below the point of failing, and level far above it.
+        First of all by the worth of the failing queries. Of equal points APGD's schedule takes
+        the one of the higher score; else the later one, by the sharper count.
         """
         failing = self.aim.failing(*margins(similarity.detach(), self.relevant))
-        tr, ir = soft_margins(similarity, self.relevant, self.how.width * self.unit)  # (N,), (M,)
-        width = self.how.softness * self.unit
-        lost = (self.aim.tr * F.softplus(-tr / width)).sum()  # ()
-        score = -lost - (self.aim.ir * F.softplus(-ir / width)).sum()
-        return (float(failing), float(score.detach())), score
+        unit = self.sharpness * self.unit
+        tr, ir = soft_margins(similarity, self.relevant, self.how.width * unit)  # (N,), (M,)
+        width = self.how.softness * unit
+        score = (self.aim.tr * soft_worth(tr / width)).sum()  # ()
+        score = score + (self.aim.ir * soft_worth(ir / width)).sum()
+        is_apgd = self.how.schedule == "apgd"
+        return (float(failing), float(score.detach()) if is_apgd else 0.0), score
 
 
 class _Falling:
-    """A step that falls by a cosine, as a share of the radius."""
+    """A step that falls by a cosine, as a share of the radius; anew after `every` steps."""
 
-    def __init__(self, how: JointAscent) -> None:
-        self.how = how
+    def __init__(self, how: JointAscent, every: int) -> None:
+        self.how, self.every = how, every
 
     def stalls(self, step: int, value: tuple[float, float], best: tuple[float, float]) -> bool:
         return False
 
     def at(self, step: int) -> float:
-        falls = (1 + math.cos(math.pi * step / self.how.n_steps)) / 2
+        falls = (1 + math.cos(math.pi * (step % self.every) / self.every)) / 2
         return self.how.last_step + (self.how.first_step - self.how.last_step) * falls
 
 

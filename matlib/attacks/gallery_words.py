@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from matlib.attacks.margins import NOTHING, SEARCH_TIE, Aim, unit_of
+from matlib.attacks.margins import NOTHING, SEARCH_TIE, Aim, soft_worth, unit_of
 from matlib.attacks.scoring import embed_in_order
 from matlib.attacks.word_substitution import PreparedSubstitution
 
@@ -75,7 +75,12 @@ class WordDescent:
         return float(self.aim.failing(*self.margins()))
 
     def descend(
-        self, generator: torch.Generator, *, n_kicks: int = 0, max_sweeps: int = 6
+        self,
+        generator: torch.Generator,
+        *,
+        n_kicks: int = 0,
+        max_sweeps: int = 6,
+        temperatures: Sequence[float] = TEMPERATURES,
     ) -> float:
         """Sweep until nothing changes, ever harder; then from disturbed choices.
 
@@ -84,6 +89,8 @@ class WordDescent:
         Args:
             generator: for the order of the captions and for the disturbances.
             n_kicks: descents from the best choice with a tenth of the captions set at random.
+            max_sweeps: of each stage.
+            temperatures: of the stages before the exact one, in units of the model's margins.
 
         Returns:
             the worth of the queries that fail.
@@ -93,7 +100,7 @@ class WordDescent:
         for kick in range(n_kicks + 1):
             if kick:
                 self.choose(self._disturbed(choice, generator))
-            for temperature in TEMPERATURES[-1:] if kick else TEMPERATURES:
+            for temperature in TEMPERATURES[-1:] if kick else temperatures:
                 best, choice = self._settle(
                     soft(temperature * unit), best, choice, generator, max_sweeps
                 )
@@ -208,8 +215,8 @@ class WordDescent:
 
 
 def soft(width: float) -> Worth:
-    """A sigmoid: queries far from failing, or long failed, count little."""
-    return lambda margin: torch.sigmoid((margin + SEARCH_TIE) / width)
+    """`soft_worth`: queries near to failing pull most."""
+    return lambda margin: soft_worth((margin + SEARCH_TIE) / width)
 
 
 def exact(width: float) -> Worth:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 AimedAt = Literal["both", "tr", "ir"]
@@ -92,6 +93,15 @@ def soft_margins(similarity: Tensor, relevant: Tensor, width: float) -> tuple[Te
     right = similarity.masked_fill(~relevant, NOTHING) / width
     tr, ir = (wrong.logsumexp(axis) - right.logsumexp(axis) for axis in (1, 0))  # (N,), (M,)
     return width * tr, width * ir
+
+
+def soft_worth(margin: Tensor) -> Tensor:
+    """What a query counts by its margin in units of the softness: 0 once it surely fails.
+
+    Below it falls, ever more slowly: so a query near to failing pulls most, and one far from it
+    is given up, but not quite.
+    """
+    return -torch.log1p(F.softplus(-margin))
 
 
 def unit_of(tr: Tensor, ir: Tensor) -> float:

@@ -99,7 +99,9 @@ def gallery_attack(
     """All images and all words by one attacker: words, then `n_rounds` times images and words.
 
     The words are chosen on the exact margins of every query (`WordDescent`), the images ascend
-    a soft margin over the whole gallery in both directions (`JointAscent`). After every step
+    a soft margin over the whole gallery in both directions (`JointAscent`). On the way of an
+    ascent the words follow, by margins as soft as the images'; at its end they are chosen by what
+    fails. After every round
     the gallery that leaves least recall so far is kept, the clean one among them (of equal ones
     that of the wider margins): more rounds
     and more restarts never leave more, nor does a larger budget that is given the result of a
@@ -109,7 +111,7 @@ def gallery_attack(
         text: what may change: its `n_words`; every allowed edit is tried, whatever its search.
         generator: every restart and round has a generator of its own, seeded from this one.
         target: recall that the attacker lowers; an `Aim` gives each query a worth of its own.
-        n_rounds: alternations of images and words; from the second on, ascents are narrower.
+        n_rounds: ascents of the images; from the second on they are narrower.
         n_restarts: runs in all, each from other starts.
         start: what an earlier attack with no larger budget found; the first run begins there.
         report: counts the gradients that vanish.
@@ -133,11 +135,11 @@ def gallery_attack(
             best = case.better(best, Attacked(gallery.pixels, case.captions(descent)))
         for round_ in range(n_rounds):
             own = torch.Generator().manual_seed(seed + 1009 * restart + 1 + round_)
-            words = case.choices.features[descent.choice.to(encoder.device)]  # (M, D)
             how = image.narrowed() if round_ else image
-            point = how(encoder, gallery, point, words, case.aim, report=report)  # (N, 3, H, W)
+            words, choose = case.words(descent), case.chooser(descent, own)
+            point = how(encoder, gallery, point, words, case.aim, choose=choose, report=report)
             descent.see(case.seen(point))
-            case.choose_words(descent, own)
+            case.choose_words(descent, own, temperatures=())
             best = case.better(best, Attacked(point, case.captions(descent)))
     return best
 
@@ -158,7 +160,7 @@ def aimed_at_rest(
     """One more gallery, aimed at the queries that no earlier one made fail.
 
     For a minimum per query over several galleries: there each query needs to fail in one of
-    them only, so this one gives up all others. It begins where the first ended.
+    them only, so this one gives up all others. It begins anew, from other points than the first.
 
     Args:
         earlier: one gallery or more, as `gallery_attack` made them under the same budget.
@@ -174,9 +176,11 @@ def aimed_at_rest(
         tr, ir = margins_of(encoder, gallery, each)
         tr_left, ir_left = tr_left & (tr < -TIE), ir_left & (ir < -TIE)
     aim = Aim.at(gallery.relevant, target, aside=0.0).among(tr_left, ir_left)
+    if not float(aim.tr.sum() + aim.ir.sum()):
+        return earlier[0]  # nothing is left
     return gallery_attack(
-        encoder, gallery, candidates, image.narrowed(), text, generator=generator, target=aim,
-        n_rounds=n_rounds, start=earlier[0], report=report,
+        encoder, gallery, candidates, image, text, generator=generator, target=aim,
+        n_rounds=n_rounds, report=report,
     )  # fmt: skip
 
 

@@ -8,17 +8,18 @@ model, words at random. Where one of them leaves less recall, so would an attack
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
 from matlib.attacks.ascent import AttackReport
 from matlib.attacks.attacked_gallery import Attacked
 from matlib.attacks.edits import Edit, apply_edit
-from matlib.attacks.gallery_images import JointAscent
 from matlib.attacks.multimodal import contrastive_attack
 from matlib.attacks.whole_gallery import gallery_attack, words_attack
 from matlib.evaluation.retrieval import Outcomes
 from matlib.evaluation.sanity_subject import Check, SanitySubject
+from matlib.evaluation.suite import joint_ascent
 from matlib.models.dual_encoder import DualEncoder
 
 N_ROUNDS = 2
@@ -159,7 +160,7 @@ def gallery(subject: SanitySubject, threat: str, *, every: int = 1, effort: int 
             subject.encoder,
             subject.gallery,
             [row[::every] for row in subject.tables[threat]],
-            JointAscent(subject.image.eps_255, effort * subject.image.n_steps),
+            joint_ascent(replace(subject.image, n_steps=effort * subject.image.n_steps)),
             subject.word_search,
             generator=subject.generator(),
             n_rounds=effort * N_ROUNDS,

@@ -16,6 +16,7 @@ from matlib.attacks.diversified import dra
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.gallery import Gallery, TextAttack, prepared
 from matlib.attacks.gallery_images import JointAscent
+from matlib.attacks.margins import AimedAt
 from matlib.attacks.multimodal import co_attack, contrastive_attack, feature_pgd, pgd_attack, sga
 from matlib.attacks.pgd import PGD
 from matlib.attacks.whole_gallery import aimed_at_rest, gallery_attack, words_attack
@@ -51,8 +52,9 @@ class Suite:
     `words-pairwise` (text alone, by importance and every edit), `sep` (both, independently),
     `co-attack`, `sga`, `joint` (contrastive loss on both sides with an exhaustive text search).
     Rows of the gallery attacker, who
-    chooses all images and all words together: `words` (text alone), `gallery`, and `gallery-tr`
-    and `gallery-ir`, aimed at what is left (`matlib.attacks.whole_gallery`). And `worst`
+    chooses all images and all words together: `words` (text alone), `gallery`, and `gallery-tr`,
+    `gallery-ir` and `gallery-rest`, each aimed at the queries that no gallery before it made fail
+    (`matlib.attacks.whole_gallery`). And `worst`
     (`matlib.evaluation.robustness`: per query the minimum over all of these, a pessimistic
     bound). On request `dra`, and `apgd` (`joint` with APGD at three times the steps).
 
@@ -114,8 +116,8 @@ class Suite:
         return not attack.is_slow or self.slow_under is None or threat in self.slow_under
 
     def together(self) -> JointAscent:
-        """The image step of the gallery attacker: the image attack's steps, in each round."""
-        return JointAscent(self.image.eps_255, self.image.n_steps, self.image.norm)
+        """The image step of the gallery attacker."""
+        return joint_ascent(self.image)
 
     def stronger(self) -> APGD:
         """APGD with the budget of the image attack, three times its steps, and restarts."""
@@ -144,6 +146,14 @@ class Suite:
             return self.image
         step = 1.25 * self.image.eps_255 / max(self.image.n_steps, 1)
         return replace(self.image, start="positive", step_255=step or None)
+
+
+def joint_ascent(image: PGD) -> JointAscent:
+    """The gallery attacker's image step beside an image attack: three times the steps, each round.
+
+    Its words are chosen anew after every fourth of them.
+    """
+    return JointAscent(image.eps_255, 3 * image.n_steps, image.norm)
 
 
 @dataclass
@@ -295,20 +305,34 @@ def _gallery(s: Situation) -> Moved:
     return s.counted(_whole, s.threat)
 
 
+def _rest_tr(s: Situation) -> Moved:
+    return _at_rest(s, "tr", _whole)
+
+
+def _rest_ir(s: Situation) -> Moved:
+    return _at_rest(s, "ir", _whole, _rest_tr)
+
+
+def _rest(s: Situation) -> Moved:
+    return _at_rest(s, "both", _whole, _rest_tr, _rest_ir)
+
+
 def _gallery_tr(s: Situation) -> Moved:
-    return _at_rest(s, "tr")
+    return s.counted(_rest_tr, s.threat)
 
 
 def _gallery_ir(s: Situation) -> Moved:
-    return _at_rest(s, "ir")
+    return s.counted(_rest_ir, s.threat)
 
 
-def _at_rest(s: Situation, direction: Literal["tr", "ir"]) -> Moved:
-    """Its report is of the further gallery alone."""
-    (pixels, captions), _ = s.shared(_whole, s.threat)
-    assert pixels is not None and captions is not None, "the gallery attacker moves both sides"
-    earlier, together = [Attacked(pixels, captions)], s.suite.together()
-    return aimed_at_rest(*s.target, together, s.text, target=direction, earlier=earlier, **s.drawn)
+def _at_rest(s: Situation, target: AimedAt, *moves: Move) -> Moved:
+    """One more gallery, from starts of its own; its report is of it alone."""
+    earlier = [s.whole(s.shared(move, s.threat)[0]) for move in moves]
+    generator = torch.Generator().manual_seed(s.seed + len(moves))
+    return aimed_at_rest(
+        *s.target, s.suite.together(), s.text, target=target, earlier=earlier,
+        generator=generator, report=s.report,
+    )  # fmt: skip
 
 
 def _own(s: Situation) -> Moved:
@@ -380,6 +404,8 @@ ATTACKS: Choices[Attack] = Choices.named(
            shown=Shown("whole gallery, images left")),
     Attack("gallery-ir", "both", _gallery_ir, "slow", at_rest=True,
            shown=Shown("whole gallery, captions left")),
+    Attack("gallery-rest", "both", _rest, "slow", at_rest=True,
+           shown=Shown("whole gallery, all left")),
     Attack("dra", "both", _dra, on_request=True, shown=Shown("both, DRA")),
     Attack("apgd", "both", _apgd, "slow", on_request=True, shown=Shown("both, by APGD")),
     Attack("own", "both", _own, "slow", on_request=True, shown=Shown("its own training loss")),

@@ -8,16 +8,19 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from matlib.attacks.attacked_gallery import Attacked
 from matlib.attacks.edits import n_changed_words
 from matlib.attacks.multimodal import sep_attack
 from matlib.attacks.pgd import PGD
+from matlib.attacks.whole_gallery import aimed_at_rest
 from matlib.data.pairs import ImageTensor, ImageTextPairs
-from matlib.evaluation.robustness import evaluate, strength_curve
+from matlib.evaluation import suite
+from matlib.evaluation.robustness import evaluate, strength_curve, worst_under
 from matlib.evaluation.statistics import primary_endpoint
 from matlib.evaluation.suite import ATTACKS, Suite
 from tests.toys import generator, random_captions, random_edits, tiny_encoder
 
-ROWS = ("bert", "words-pairwise", "words", "gallery", "gallery-tr", "gallery-ir")
+ROWS = ("bert", "words-pairwise", "words", "gallery", "gallery-tr", "gallery-ir", "gallery-rest")
 SUITE = Suite(PGD(4.0, 2), attacks=("clean", *ROWS))
 
 
@@ -67,6 +70,23 @@ def own_loss(encoder, gallery, candidates, image, text, generator, report):  # t
     return sep_attack(encoder, gallery, candidates, image, text, generator=generator)
 
 
+def test_each_gallery_aimed_at_the_rest_knows_all_those_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def aimed(*given, target: str, earlier: list[Attacked], **more):  # type: ignore[no-untyped-def]
+        asked.append((target, len(earlier)))
+        return aimed_at_rest(*given, target=target, earlier=earlier, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(suite, "aimed_at_rest", aimed)
+    found = evaluate(tiny_encoder(), PAIRS, {"t": TABLES["t"]}, SUITE, seed=0).outcomes
+    assert asked == [("tr", 1), ("ir", 2), ("both", 3)]  # each is made once
+    rows = ("gallery", "gallery-tr", "gallery-ir", "gallery-rest")
+    left = [primary_endpoint(worst_under(found, "t", rows[:n])) for n in range(1, 5)]
+    assert left == sorted(left, reverse=True)
+
+
 @settings(max_examples=3)
 @given(seed=st.integers(0, 10_000), order=st.permutations(["some", "more", "all"]))
 def test_of_nested_threats_the_larger_never_leaves_more(seed: int, order: list[str]) -> None:
@@ -74,9 +94,9 @@ def test_of_nested_threats_the_larger_never_leaves_more(seed: int, order: list[s
     every = random_edits(list(PAIRS.captions), seed, per_word=4)
     tables = {"all": every, "more": [row[::2] for row in every], "some": [r[::4] for r in every]}
     named = tuple(name for name in NESTED if name != "own")
-    suite = replace(SUITE, image=PGD(2.0, 1), attacks=("clean", *named), own=own_loss)
+    every_row = replace(SUITE, image=PGD(2.0, 1), attacks=("clean", *named), own=own_loss)
     found = evaluate(
-        tiny_encoder(), PAIRS, {name: tables[name] for name in order}, suite, seed=seed
+        tiny_encoder(), PAIRS, {name: tables[name] for name in order}, every_row, seed=seed
     ).outcomes
     for row in (*NESTED, "worst"):
         left = [primary_endpoint(found[row, threat]) for threat in ("some", "more", "all")]
@@ -84,7 +104,9 @@ def test_of_nested_threats_the_larger_never_leaves_more(seed: int, order: list[s
     worst = [found["worst", threat].ir_rank for threat in ("some", "more", "all")]
     assert bool((worst[0] <= worst[1]).all() and (worst[1] <= worst[2]).all())
     parts = {name: tables[name] for name in order if name != "all"}
-    again = evaluate(tiny_encoder(), PAIRS, {"all": every}, suite, seed=seed, parts=parts).outcomes
+    again = evaluate(
+        tiny_encoder(), PAIRS, {"all": every}, every_row, seed=seed, parts=parts
+    ).outcomes
     for row in NESTED:
         assert torch.equal(again[row, "all"].ir_rank, found[row, "all"].ir_rank), row
 
