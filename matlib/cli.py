@@ -197,6 +197,25 @@ def _plan(
     print(plan(found, results or results_folder(), data, workers).as_text())
 
 
+@app.command("substitutions", help="draw word changes that a study allows, to be labelled by eye")
+@_of_checkout
+def _substitutions(
+    out: Annotated[Path, Argument(help="CSV file to write; its column label is empty")],
+    profile: str = "photos",
+    data: of.DataFolder = None,
+    results: of.ResultsFolder = None,
+    n: Annotated[int, Option(parser=of.at_least(1), help="of each text threat")] = 60,
+) -> None:
+    from matlib.files import write_durably
+    from matlib.study.made.substitutions import drawn_substitutions
+    from matlib.study.study import open_study
+
+    study = open_study(profile, str(results or ""), str(data or ""))
+    table = drawn_substitutions(study, n)
+    write_durably(out, table.to_csv(index=False, lineterminator="\n"))
+    print(f"wrote {out}: {len(table)} changes; label each true, false or unclear")
+
+
 @data_sets.command("fetch")
 def _fetch(
     name: of.DataSetName,

@@ -25,6 +25,7 @@ from matlib.study.identity.makers import makes
 from matlib.study.made.evaluated import EvaluatedModel, evaluated
 from matlib.study.made.models import open_model
 from matlib.study.made.protocols import full, make_suite
+from matlib.study.made.substitutions import labelled_share
 from matlib.study.sources.scenes import ScenesSource
 from matlib.study.store.provenance import named_weights
 from matlib.study.store.store import Artefact
@@ -146,10 +147,14 @@ def false_share(
     """Share of the text attack's successes whose caption is no longer true of its image.
 
     A success is a caption that found its image before and does not after. The interval
-    resamples images. None where truth cannot be checked (real data) or nothing succeeded.
+    resamples images. Of real captions, whose truth cannot be checked: the share of the allowed
+    changes that a reader labelled false (`labelled_share`), whoever is attacked. None where
+    nothing was labelled or nothing succeeded.
     """
+    if not isinstance(study.source, ScenesSource):
+        return labelled_share(study.profile.name, threat)
     evaluated = _evaluated(study, name, seed)
-    if not isinstance(study.source, ScenesSource) or ("bert", threat) not in evaluated.captions:
+    if ("bert", threat) not in evaluated.captions:
         return None
     pairs, captions = study.pairs("test"), evaluated.captions["bert", threat]
     _, broken = broken_captions(evaluated, threat)

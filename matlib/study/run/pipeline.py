@@ -8,6 +8,7 @@ folder let one make what several need (the base model, the candidate words) whil
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def run_study(
 
     Args:
         publish: copy results into `published/<profile>/`, and for `demo` the outputs into
-            `notebooks/` (scenes only: photographs are never published).
+            `notebooks/`. Of photographs, tables and records alone: no image is published.
         workers: runs at the same time on a CPU; 0: as many as there are cores.
 
     Returns:
@@ -72,8 +73,6 @@ def run_study(
         NotebookError: a notebook failed.
     """
     checked = load_profile(profile, limit)
-    if publish and checked.dataset.name != "scenes":
-        raise ValueError("only studies of the embedded world are published: photographs are not")
     sources, folder = wanted_notebooks(checked, find_notebooks(NOTEBOOKS)), results / checked.name
     parameters = {
         # a path would be another one where notebooks run, and the file may be edited meanwhile
@@ -100,7 +99,7 @@ def run_study(
         if checked.name == "demo":
             for notebook in done:
                 publish_outputs(notebook.executed, notebook.source)
-        _publish(folder, PUBLISHED / checked.name)
+        _publish(folder, PUBLISHED / checked.name, figures_of(checked))
         if checked.name != "demo":
             write_records(study, PUBLISHED / checked.name)  # names its hash in the provenance
         update_readme(PACKAGE_ROOT / "README.md", PUBLISHED / "demo")
@@ -210,14 +209,20 @@ def _take_records(study: Study, say: Say, *, whole: bool = False) -> None:
         say(f"{taken} evaluations were taken from published/{study.profile.name}/{RECORDS}")
 
 
-def _publish(folder: Path, target: Path) -> None:
+def figures_of(profile: Profile) -> tuple[str, ...]:
+    """The figures that may be published: none that shows a photograph."""
+    shows_images = {"adversarial"} if profile.dataset.data == "disk" else set()
+    return tuple(figure for figure in FIGURES if figure not in shows_images)
+
+
+def _publish(folder: Path, target: Path, figures: Sequence[str]) -> None:
     """Copy the tables and the figures of a finished study."""
     target.mkdir(parents=True, exist_ok=True)
     for name in RESULTS:
         if (folder / name).is_file():
             text = (folder / name).read_text(encoding="utf-8")
             write_durably(target / name, keep_seconds(text, target / name))
-    for figure in FIGURES:
+    for figure in figures:
         made = folder / "figures" / f"{figure}.png"
         if made.is_file():
             shutil.copyfile(made, target / f"{figure}.png")
@@ -254,6 +259,6 @@ def run_shard(
     if publish:
         target = PUBLISHED / study.profile.name
         if n == 1:
-            _publish(study.root, target)
+            _publish(study.root, target, figures_of(study.profile))
         say(f"records: {write_records(study, target)}")
     say(f"shard {i}/{n} is finished; run without --shard when all are")

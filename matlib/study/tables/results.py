@@ -22,6 +22,7 @@ from matlib.evaluation.suite import Key
 from matlib.evaluation.threat import allowed
 from matlib.files import write_durably
 from matlib.study.made.models import model
+from matlib.study.made.substitutions import labelled_shares
 from matlib.study.profile.rows import Run, row_defence
 from matlib.study.store.store import as_made
 from matlib.study.study import Study
@@ -126,8 +127,9 @@ def write_results(study: Study) -> dict[str, Path]:
 
     `robustness.csv` (every recall of every model), `endpoints.csv` (the primary endpoint, over
     seeds); `contrasts.csv` (all contrasts behind the claims), `held_out.csv`, `inside.csv`,
-    `transfer.csv`, `ranking.csv`, `techniques.csv`, `sweeps.csv` and `intervention.csv` where
-    there is something.
+    `transfer.csv`, `ranking.csv`, `techniques.csv`, `sweeps.csv`, `intervention.csv` and
+    `false_words.csv` (which share of a threat's word changes a reader labelled false) where there
+    is something.
 
     Returns:
         name -> path of each file; each is written whole or not at all. A table of an earlier
@@ -145,6 +147,7 @@ def write_results(study: Study) -> dict[str, Path]:
         "techniques.csv": technique_table(study),
         "sweeps.csv": sweep_table(study),
         "intervention.csv": intervention_table(study),
+        "false_words.csv": labelled_shares(study.profile.name),
     }
     files = {
         "robustness.csv": _csv(table),
