@@ -12,11 +12,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.load import Load
-from benchmarks.peers import IMAGES, peer_sga_images
+from benchmarks.peers import IMAGES, Draws, ReleasedDraws, peer_sga_images
 from benchmarks.text import UnequalOutputs
 from benchmarks.timing import in_turns, repeated
 from matlib.attacks.apgd import APGD
 from matlib.attacks.ascent import ScaleViews, attack_in_chunks
+from matlib.attacks.noise import noise_of
 from matlib.attacks.objectives import ImageObjective, away_from_captions, contrastive
 from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
@@ -52,31 +53,19 @@ def bench_images(load: Load, n_repeats: int, n_steps: int = 10) -> dict[str, Any
 def check_equal_images(load: Load, image: PGD) -> int:
     """Number of adversarial images compared, all equal to 1e-6, in double precision.
 
-    Ours on batches of the peer's size, so that both draw the same noise.
+    Both with the noise that ours draws.
 
     Raises:
         UnequalOutputs: an image differs.
     """
     exact = load.in_double()
     text = embed_texts(exact.encoder, exact.captions)
-    ours = _in_batches(exact, text, image)
-    gap = float((ours - _peers(exact, text, image)).abs().max())
+    ours, drawn = _ours(exact, text, image), torch.Generator().manual_seed(0)
+    peers = _peers(exact, text, image, lambda clean: noise_of(drawn, clean))
+    gap = float((ours - peers).abs().max())
     if gap > 1e-6:
         raise UnequalOutputs(f"SGA's image step: pixels differ by up to {gap:.2g}")
     return len(ours)
-
-
-def _in_batches(load: Load, text: Tensor, image: PGD) -> Tensor:
-    """Ours with one draw per batch of the peer's size, as the peer draws."""
-    own, drawn = _own_mask(load).to(text.device), torch.Generator().manual_seed(0)
-    parts = [
-        image(
-            load.encoder, load.pixels[rows], away_from_captions(text, own[rows]),
-            generator=drawn, views=VIEWS,
-        )
-        for rows in torch.arange(len(load.pixels)).split(IMAGES)
-    ]  # fmt: skip
-    return torch.cat(parts)
 
 
 def _ours(load: Load, text: Tensor, image: PGD) -> Tensor:
@@ -85,16 +74,19 @@ def _ours(load: Load, text: Tensor, image: PGD) -> Tensor:
         image,
         load.encoder,
         load.pixels,
-        lambda rows: away_from_captions(text, own[rows.to(own.device)]),
+        lambda rows: away_from_captions(text, own[rows]),
         generator=torch.Generator().manual_seed(0),
         views=VIEWS,
     )
 
 
-def _peers(load: Load, text: Tensor, image: PGD) -> Tensor:
+def _peers(
+    load: Load, text: Tensor, image: PGD, noise: Callable[[Tensor], Draws] | None = None
+) -> Tensor:
+    released = ReleasedDraws(torch.Generator().manual_seed(0))
     return peer_sga_images(
         load.encoder, load.pixels, text, load.own.to(text.device), image, VIEWS,
-        torch.Generator().manual_seed(0),
+        noise or (lambda _: released),
     )  # fmt: skip
 
 
@@ -105,7 +97,7 @@ def _pgd(load: Load, text: Tensor, image: PGD) -> Tensor:
         image,
         load.encoder,
         load.pixels,
-        lambda rows: contrastive(text, own[rows.to(own.device)], scale),
+        lambda rows: contrastive(text, own[rows], scale),
         generator=torch.Generator().manual_seed(0),
     )
 

@@ -12,10 +12,10 @@ candidate, noise in single precision from torch, this project's tokenizer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -149,6 +149,31 @@ def _attack_one(
     return current
 
 
+class Draws(Protocol):
+    """Random numbers shaped like a batch of images."""
+
+    def uniform(self, like: Tensor, /) -> Tensor: ...
+
+    def normal(self, like: Tensor, /) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class ReleasedDraws:
+    """One generator of the CPU for all images, as the released code draws."""
+
+    generator: torch.Generator
+
+    def uniform(self, like: Tensor, /) -> Tensor:
+        return self._drawn(torch.rand, like)
+
+    def normal(self, like: Tensor, /) -> Tensor:
+        return self._drawn(torch.randn, like)
+
+    def _drawn(self, sample: Callable[..., Tensor], like: Tensor) -> Tensor:
+        found = sample(like.shape, generator=self.generator, dtype=like.dtype)
+        return found.to(like.device)
+
+
 def peer_sga_images(
     encoder: OpenClipEncoder,
     pixels: Tensor,
@@ -156,18 +181,19 @@ def peer_sga_images(
     own: Tensor,
     image: PGD,
     views: ScaleViews,
-    generator: torch.Generator,
+    noise: Callable[[Tensor], Draws],
 ) -> Tensor:
-    """SGA's image step; the same pixels as `PGD` with `ScaleViews` finds on the same batches.
+    """SGA's image step; the same pixels as `PGD` with `ScaleViews` finds under the same noise.
 
     Args:
         pixels: float (N, 3, H, W) in [0, 1].
         text: (M, D) unit embeddings of the captions moved away in the text step.
         own: int64 (M,), the image of each caption.
+        noise: batch -> what its noise is drawn from.
     """
     with frozen(encoder):
         parts = [
-            _move_batch(encoder, pixels[at : at + IMAGES], text, own - at, image, views, generator)
+            _move_batch(encoder, pixels[at : at + IMAGES], text, own - at, image, views, noise)
             for at in range(0, len(pixels), IMAGES)
         ]
     return torch.cat(parts)
@@ -180,14 +206,14 @@ def _move_batch(
     own: Tensor,
     image: PGD,
     views: ScaleViews,
-    generator: torch.Generator,
+    noise: Callable[[Tensor], Draws],
 ) -> Tensor:
     clean, eps = clean.to(encoder.device), image.eps_255 / 255
-    noise = torch.rand(clean.shape, generator=generator, dtype=clean.dtype).to(clean.device)
-    moved = (clean + (2 * noise - 1) * eps).clamp(0, 1)
+    draws = noise(clean)
+    moved = (clean + (2 * draws.uniform(clean) - 1) * eps).clamp(0, 1)
     for _ in range(image.n_steps):
         leaf = moved.detach().requires_grad_(True)
-        seen = [leaf, *(_view(leaf, scale, views, generator) for scale in views.scales)]
+        seen = [leaf, *(_view(leaf, scale, views, draws) for scale in views.scales)]
         features = encoder.encode_image(torch.cat(seen)).chunk(len(seen))
         loss = torch.zeros((), dtype=clean.dtype, device=clean.device)
         for view in features:
@@ -204,11 +230,10 @@ def _move_batch(
     return moved
 
 
-def _view(leaf: Tensor, scale: float, views: ScaleViews, generator: torch.Generator) -> Tensor:
-    drawn = torch.randn(leaf.shape, generator=generator, dtype=leaf.dtype).to(leaf.device)
+def _view(leaf: Tensor, scale: float, views: ScaleViews, draws: Draws) -> Tensor:
     side, smooth = leaf.shape[-1], not views.released
     size = int(scale * side)
-    noisy = leaf + views.noise * drawn
+    noisy = leaf + views.noise * draws.normal(leaf)
     resized = F.interpolate(noisy, size=size, mode="bicubic", antialias=smooth).clamp(0, 1)
     back = F.interpolate(resized, size=side, mode="bicubic", antialias=smooth)
     return back if views.released else back.clamp(0, 1)

@@ -19,8 +19,9 @@ from matlib.attacks.ascent import (
     score_of,
     take_better,
 )
-from matlib.attacks.balls import Ball, ImageGenerators, Norm, Start, check_eps
+from matlib.attacks.balls import Ball, Norm, Start, check_eps
 from matlib.attacks.budgets import check_count
+from matlib.attacks.noise import ImageGenerators, Noise, noise_of
 from matlib.attacks.objectives import ImageObjective
 from matlib.models.dual_encoder import DualEncoder, frozen
 
@@ -123,7 +124,7 @@ class APGD:
         clean = checked(encoder, pixels, self.eps_255, self.norm)
         if self.eps_255 == 0 or self.n_steps == 0:
             return clean.clone()
-        run = encoder, clean, objective, generator, views
+        run = encoder, clean, objective, noise_of(generator, clean), views
         vanished = Vanished(len(clean), clean.device)
         with frozen(encoder):
             point, score = self._run(*run, vanished)
@@ -138,13 +139,13 @@ class APGD:
         encoder: DualEncoder,
         clean: Tensor,
         objective: ImageObjective,
-        generator: ImageGenerators,
+        noise: Noise,
         views: Views | None,
         vanished: Vanished,
     ) -> tuple[Tensor, Tensor]:
         """One ascent: the best point of every image and its score."""
-        seen = objective, generator, views
-        point = self.ball.project(clean + self.ball.draw(clean, self.start, generator), clean)
+        seen = objective, noise, views
+        point = self.ball.project(clean + self.ball.draw(clean, self.start, noise), clean)
         track = _Track(point, *score_and_gradient(encoder, point, *seen), self)
         last, halvings = 0, checkpoints(self.n_steps, self.rule)
         for done in range(1, self.n_steps):

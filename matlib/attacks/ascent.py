@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from matlib.attacks.balls import ImageGenerators, Norm, Start, check_eps, drawn, largest
+from matlib.attacks.balls import Norm, Start, check_eps, largest
 from matlib.attacks.budgets import check_count, check_positive
+from matlib.attacks.noise import ImageGenerators, Noise, noise_of, seeds_of_images
 from matlib.attacks.objectives import ImageObjective
-from matlib.attacks.scoring import images_per_forward, seeds_of_images, with_seeds
+from matlib.attacks.scoring import images_per_forward
 from matlib.models.dual_encoder import DualEncoder, check_evaluation_mode, check_pixels
 
 
@@ -174,7 +175,7 @@ def score_of(
     encoder: DualEncoder,
     point: Tensor,
     objective: ImageObjective,
-    generator: ImageGenerators,
+    noise: Noise,
     views: Views | None,
 ) -> Tensor:
     """(B,) score of each image, added over its views; differentiable in `point`.
@@ -182,7 +183,7 @@ def score_of(
     Raises:
         ValueError: an objective that does not give one score per image.
     """
-    seen = [point] if views is None else views(point, generator)
+    seen = [point] if views is None else views(point, noise)
     features = encoder.encode_image(torch.cat(seen))  # (V * B, D)
     scores = torch.stack([objective(part) for part in features.chunk(len(seen))])  # (V, B)
     if scores.shape != (len(seen), len(point)):
@@ -197,13 +198,13 @@ def score_and_gradient(
     encoder: DualEncoder,
     point: Tensor,
     objective: ImageObjective,
-    generator: ImageGenerators,
+    noise: Noise,
     views: Views | None,
 ) -> tuple[Tensor, Tensor]:
     """(B,) scores and the gradient of their sum in the pixels, both detached."""
     leaf = point.detach().requires_grad_(True)
     with torch.enable_grad():
-        scores = score_of(encoder, leaf, objective, generator, views)
+        scores = score_of(encoder, leaf, objective, noise, views)
         (gradient,) = torch.autograd.grad(scores.sum(), leaf)  # (B, 3, H, W)
     return scores.detach(), gradient
 
@@ -236,13 +237,14 @@ def attack_in_chunks(
 ) -> Tensor:
     """Attack any number of images, `chunk` at a time: memory is bounded by the chunk.
 
-    Every image draws from a generator of its own, so that no number depends on the chunk (but
-    for the rounding of a forward of another size). Objectives are not sliced, they are built per
+    Every image draws from a stream of its own, so that no number depends on the chunk (but for
+    the rounding of a forward of another size). Objectives are not sliced, they are built per
     chunk: `lambda rows: contrastive(text, relevant[rows], scale)`.
 
     Args:
         pixels: float (N, 3, H, W) in [0, 1], on any device.
-        objective_of: int64 (B,) rows of `pixels` -> the objective of these images.
+        objective_of: int64 (B,) rows of `pixels`, on the encoder's device -> the objective of
+            these images.
         generator: gives every image a seed, in order.
         chunk: images per forward; `images_per_forward` by default.
 
@@ -250,22 +252,17 @@ def attack_in_chunks(
         adversarial pixels (N, 3, H, W), on the encoder's device.
     """
     size = chunk or images_per_forward(pixels, getattr(views, "n_views", 1), encoder.device)
-    seeds = seeds_of_images(len(pixels), generator)
+    seeds = seeds_of_images(len(pixels), generator).to(encoder.device)
+    every = torch.arange(len(pixels), device=encoder.device)
+    chunks = zip(pixels.split(size), every.split(size), seeds.split(size), strict=True)
     parts = [
-        attack(
-            encoder,
-            pixels[rows],
-            objective_of(rows),
-            generator=with_seeds(seeds[rows]),
-            views=views,
-            report=report,
-        )
-        for rows in torch.arange(len(pixels)).split(size)
+        attack(encoder, part, objective_of(rows), generator=Noise(own), views=views, report=report)
+        for part, rows, own in chunks
     ]
     return torch.cat(parts)
 
 
-Views = Callable[[Tensor, ImageGenerators], list[Tensor]]
+Views = Callable[[Tensor, Noise], list[Tensor]]
 """Differentiable views of a batch whose scores are added, e.g. several scales."""
 
 
@@ -304,19 +301,19 @@ class ScaleViews:
         They lie in [0, 1]; with `released` a little outside.
 
         Args:
-            generator: for the batch, or one per image.
+            generator: gives every image a seed, or the images' streams.
 
         Raises:
             ValueError: a scale at which nothing is left of the image.
         """
-        side = pixels.shape[-1]
+        side, streams = pixels.shape[-1], noise_of(generator, pixels)
         resized = partial(F.interpolate, mode="bicubic", antialias=not self.released)
         seen = [pixels]
         for scale in self.scales:
             if int(scale * side) < 1:
                 raise ValueError(f"a view at scale {scale:g} leaves nothing of {side} pixels")
-            noise = drawn(torch.randn, pixels, generator).to(pixels.device)
-            small = resized(pixels + self.noise * noise, size=int(scale * side)).clamp(0, 1)
+            noisy = pixels + self.noise * streams.normal(pixels)
+            small = resized(noisy, size=int(scale * side)).clamp(0, 1)
             back = resized(small, size=side)  # (B, 3, H, W)
             seen.append(back if self.released else back.clamp(0, 1))
         return seen

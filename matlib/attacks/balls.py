@@ -6,39 +6,19 @@ And what is left of a change where an image file holds it: whole steps of 1/255 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from matlib.attacks.noise import ImageGenerators, noise_of
+
 Norm = Literal["linf", "l2"]
 Start = Literal["uniform", "positive", "none"]
 
-ImageGenerators = torch.Generator | Sequence[torch.Generator]
-"""One CPU generator for a batch, or one per image: then an image's noise does not depend on the
-images beside it."""
-
 MAX_EPS_255 = 64.0
 """Largest L-infinity budget, and largest root-mean-square change of an L2 budget."""
-
-
-def drawn(sample: Callable[..., Tensor], like: Tensor, generator: ImageGenerators) -> Tensor:
-    """Random values shaped like a batch, on the CPU: of one generator, or of one per image.
-
-    Args:
-        sample: `torch.rand` or `torch.randn`.
-
-    Raises:
-        ValueError: generators per image that are not as many as the images.
-    """
-    if isinstance(generator, torch.Generator):
-        return sample(like.shape, generator=generator, dtype=like.dtype)
-    if len(generator) != len(like):
-        raise ValueError(f"expected one generator per image; got {len(generator)} for {len(like)}")
-    one = (1, *like.shape[1:])
-    return torch.cat([sample(one, generator=own, dtype=like.dtype) for own in generator])
 
 
 def check_eps(eps_255: float, norm: Norm = "linf", n_values: int | None = None) -> None:
@@ -102,24 +82,24 @@ class Ball:
         return math.inf if self.norm == "linf" else 2.0
 
     def draw(self, clean: Tensor, start: Start, generator: ImageGenerators) -> Tensor:
-        """Perturbation to begin with, shaped like `clean`: drawn on the CPU, then moved.
+        """Perturbation to begin with, shaped like `clean` and on its device.
 
         `uniform` in the ball, `positive` in [0, eps] (L-infinity only), or `none` (zeros).
 
         Raises:
-            ValueError: generators per image that are not as many as the images.
+            ValueError: streams that are not as many as the images.
         """
         if start == "none":
             return torch.zeros_like(clean)
+        noise = noise_of(generator, clean)
         if self.norm == "linf":
-            unit = drawn(torch.rand, clean, generator).to(clean.device)
+            unit = noise.uniform(clean)
             return unit * self.eps if start == "positive" else (2 * unit - 1) * self.eps
         # A uniform point of a d-ball has a uniform direction and radius u^(1/d), u uniform
         # in [0, 1]. At 224 px d is 150,528, so that practically all starts lie on the sphere.
-        direction = drawn(torch.randn, clean, generator)
-        u = drawn(torch.rand, clean[:, :1, :1, :1], generator)
-        radius = self.eps * u ** (1 / clean[0].numel())
-        return (direction * (radius / length(direction))).to(clean.device)
+        direction = noise.normal(clean)
+        radius = self.eps * noise.uniform(clean[:, :1, :1, :1]) ** (1 / clean[0].numel())
+        return direction * (radius / length(direction))
 
     def project(self, moved: Tensor, clean: Tensor) -> Tensor:
         """The nearest point of the ball, then of [0, 1] (which never leaves the ball)."""

@@ -16,31 +16,31 @@ from matlib.attacks.ascent import (
     score_and_gradient,
     score_of,
 )
-from matlib.attacks.balls import ImageGenerators
 from matlib.attacks.budgets import check_count, check_weights
 from matlib.attacks.edits import CandidateTable
 from matlib.attacks.gallery import Gallery, TextAttack, embed_images, prepared
+from matlib.attacks.noise import ImageGenerators, Noise, noise_of, seeds_of_images
 from matlib.attacks.objectives import ImageObjective, away_from_captions, away_from_image
 from matlib.attacks.pgd import PGD
-from matlib.attacks.scoring import embed_texts, images_per_forward, seeds_of_images, with_seeds
+from matlib.attacks.scoring import embed_texts, images_per_forward
 from matlib.models.dual_encoder import DualEncoder, frozen
 
 Mix = tuple[float, float, float]
 """Weights of the current, the clean and the previous image; they sum to 1."""
 
 
-def draw_mixes(n: int, generator: torch.Generator) -> list[Mix]:
-    """`n` triples in whole percent: a uniform in 0..100, b uniform in 0..100 - a, c the rest.
+def draw_mixes(n: int, noise: Noise, images: Tensor) -> Tensor:
+    """(B, n, 3), per image `n` triples (`Mix`) in whole percent, in the images' dtype.
+
+    a is uniform in 0..100, b uniform in 0..100 - a, c the rest.
 
     The released sampler is not uniform over triples either, and the paper does not say which
     law is meant. This one favours the current image: the mean of a is 50, of b and c 25.
     """
-    found = []
-    for _ in range(n):
-        a = int(torch.randint(101, (1,), generator=generator))
-        b = int(torch.randint(101 - a, (1,), generator=generator))
-        found.append((a / 100, b / 100, (100 - a - b) / 100))
-    return found
+    first, second = noise.uniform(images.new_empty(len(images), n, 2)).unbind(-1)  # (B, n) each
+    a = (101 * first).floor()
+    b = ((101 - a) * second).floor()
+    return torch.stack([a, b, 100 - a - b], dim=-1) / 100
 
 
 @dataclass(frozen=True)
@@ -87,15 +87,16 @@ class DiversifiedPGD:
         if self.image.eps_255 == 0 or self.image.n_steps == 0:
             return clean.clone(), clean.clone()
         ball, vanished = self.image.ball, Vanished(len(clean), clean.device)
-        start = clean + ball.draw(clean, self.image.start, generator)
+        noise = noise_of(generator, clean)
+        start = clean + ball.draw(clean, self.image.start, noise)
         previous = current = ball.project(start, clean)
         with frozen(encoder):
             for step in range(self.image.n_steps):
                 point = current
                 if step > 0:
                     path = torch.stack([current, clean, previous])
-                    point = self._best_mix(encoder, path, objective, generator)
-                _, gradient = score_and_gradient(encoder, point, objective, generator, views)
+                    point = self._best_mix(encoder, path, objective, noise)
+                _, gradient = score_and_gradient(encoder, point, objective, noise, views)
                 gradient, _ = vanished.check(gradient)
                 there = current + self.image.step * ball.direction(gradient)
                 previous, current = current, ball.project(there, clean)
@@ -107,25 +108,20 @@ class DiversifiedPGD:
         encoder: DualEncoder,
         path: Tensor,
         objective: ImageObjective,
-        generator: ImageGenerators,
+        noise: Noise,
     ) -> Tensor:
         """(3, B, ...) current, clean and previous images -> (B, ...), the best mix of each."""
         current, n = path[0], self.n_mixes
-        each = (
-            generator if not isinstance(generator, torch.Generator) else [generator] * len(current)
-        )
-        drawn = [draw_mixes(n, own) for own in each]
-        mixes = torch.tensor(drawn, dtype=path.dtype).to(path.device)  # (B, n, 3)
-        points = torch.einsum("bnp,pbchw->nbchw", mixes, path)
+        points = torch.einsum("bnp,pbchw->nbchw", draw_mixes(n, noise, current), path)
 
         def of_all(features: Tensor) -> Tensor:
             return torch.cat([objective(part) for part in features.chunk(n)])
 
         tried = points.flatten(0, 1)
-        _, gradient = score_and_gradient(encoder, tried, of_all, generator, None)
+        _, gradient = score_and_gradient(encoder, tried, of_all, noise, None)
         move = self.image.step * self.image.ball.direction(gradient.nan_to_num(0, 0, 0))
         with torch.no_grad():
-            score = score_of(encoder, current.repeat(n, 1, 1, 1) + move, of_all, generator, None)
+            score = score_of(encoder, current.repeat(n, 1, 1, 1) + move, of_all, noise, None)
         best = score.view(n, -1).argmax(0)
         return points[best, torch.arange(len(current), device=best.device)]
 
@@ -165,18 +161,15 @@ def dra(
     seen_as = views or ScaleViews()
     most = max(seen_as.n_views, n_mixes)
     size = gallery.chunk or images_per_forward(gallery.pixels, most, encoder.device)
-    seeds = seeds_of_images(len(gallery.pixels), generator)
+    seeds = seeds_of_images(len(gallery.pixels), generator).to(first.device)
+    chunks = zip(*(part.split(size) for part in (gallery.pixels, own, seeds)), strict=True)
     parts = [
         move(
-            encoder,
-            gallery.pixels[rows],
-            away_from_captions(first, own[rows]),
-            generator=with_seeds(seeds[rows]),
-            views=seen_as,
+            encoder, pixels, away_from_captions(first, mask), generator=Noise(seed), views=seen_as,
             report=report,
         )
-        for rows in torch.arange(len(gallery.pixels)).split(size)
-    ]
+        for pixels, mask, seed in chunks
+    ]  # fmt: skip
     moved, before = (torch.cat(images) for images in zip(*parts, strict=True))
 
     # A weighted sum of similarities is the similarity to the weighted sum of the images.

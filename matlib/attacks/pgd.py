@@ -19,8 +19,9 @@ from matlib.attacks.ascent import (
     score_of,
     take_better,
 )
-from matlib.attacks.balls import Ball, ImageGenerators, Norm, Start, check_eps
+from matlib.attacks.balls import Ball, Norm, Start, check_eps
 from matlib.attacks.budgets import check_count, check_positive
+from matlib.attacks.noise import ImageGenerators, Noise, noise_of
 from matlib.attacks.objectives import ImageObjective
 from matlib.models.dual_encoder import DualEncoder, frozen
 
@@ -45,8 +46,8 @@ class PGD:
             does. For L-infinity this undoes the momentum: the kept entries are +1 or -1, and
             sign(0.9 * (+-1) + sign(g)) = sign(g) wherever g is not 0. So the default
             accumulates, as momentum is meant: 0.9 * 1.9 - 1 = 0.71 still goes the old way.
-        n_restarts: runs in all, each from a start of its own drawn from the same generator in
-            order; per image the final point with the highest score is kept (the earlier of
+        n_restarts: runs in all, each from a start of its own, drawn in order from the same
+            streams; per image the final point with the highest score is kept (the earlier of
             two equal ones). One run scores nothing afterwards.
         n_averaged: the mean of so many last points of a run is its final point (MAVA); it lies in
             the ball, which is convex.
@@ -102,21 +103,21 @@ class PGD:
             pixels: float (B, 3, H, W) in [0, 1].
             objective: score per image of the batch to ascend. Restarts need one whose score of
                 an image depends on that image alone.
-            generator: CPU generator for the start (and the views' noise), or one per image: then
-                an image's draws do not depend on the images beside it.
+            generator: CPU generator that gives each image a seed for its start (and the views'
+                noise), or the images' streams: draws do not depend on the images beside it.
             views: extra differentiable views; scores of all views are added (SGA).
             report: counts the gradients that vanish.
 
         Raises:
             ValueError: pixels that are not float (B, 3, H, W) in [0, 1], no image, an encoder
-                in training mode, an objective of another batch, not one generator per image.
+                in training mode, an objective of another batch, not one stream per image.
         """
         clean = checked(encoder, pixels, self.eps_255, self.norm)
         if self.eps_255 == 0 or self.n_steps == 0:
             return clean.clone()
         vanished = Vanished(len(clean), clean.device)
         with frozen(encoder):
-            run = encoder, clean, objective, generator, views
+            run = encoder, clean, objective, noise_of(generator, clean), views
             best = self._run(*run, vanished)
             if self.n_restarts > 1:
                 best = self._restart(best, *run, vanished)
@@ -128,17 +129,17 @@ class PGD:
         encoder: DualEncoder,
         clean: Tensor,
         objective: ImageObjective,
-        generator: ImageGenerators,
+        noise: Noise,
         views: Views | None,
         vanished: Vanished,
     ) -> Tensor:
         """One ascent from a fresh start to its final point."""
         ball = self.ball
-        point = ball.project(clean + ball.draw(clean, self.start, generator), clean)  # (B, 3, H, W)
+        point = ball.project(clean + ball.draw(clean, self.start, noise), clean)  # (B, 3, H, W)
         velocity: Tensor | None = None
         last: deque[Tensor] = deque(maxlen=self.n_averaged)
         for _ in range(self.n_steps):
-            _, gradient = score_and_gradient(encoder, point, objective, generator, views)
+            _, gradient = score_and_gradient(encoder, point, objective, noise, views)
             gradient, stays = vanished.check(gradient)  # stays: (B, 1, 1, 1)
             direction = ball.direction(gradient)
             if self.momentum:
@@ -156,7 +157,7 @@ class PGD:
         encoder: DualEncoder,
         clean: Tensor,
         objective: ImageObjective,
-        generator: ImageGenerators,
+        noise: Noise,
         views: Views | None,
         vanished: Vanished,
     ) -> Tensor:
@@ -164,11 +165,11 @@ class PGD:
 
         @torch.no_grad()
         def scored(point: Tensor) -> tuple[Tensor, Tensor]:
-            scores = score_of(encoder, point, objective, generator, views)  # (B,)
+            scores = score_of(encoder, point, objective, noise, views)  # (B,)
             return point, lowest_if_nan(scores)
 
         point, score = scored(first)
         for _ in range(self.n_restarts - 1):
-            found = scored(self._run(encoder, clean, objective, generator, views, vanished))
+            found = scored(self._run(encoder, clean, objective, noise, views, vanished))
             point, score = take_better(found[1] > score, found, (point, score))
         return point

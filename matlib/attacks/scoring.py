@@ -123,13 +123,3 @@ def images_per_forward(pixels: Tensor, n_views: int = 1, device: torch.device | 
     bound = CPU_BYTES if where == "cpu" else GPU_BYTES
     per_image = max(1, pixels[:1].numel() * pixels.element_size() * n_views)
     return max(1, bound // per_image)
-
-
-def seeds_of_images(n: int, generator: torch.Generator) -> Tensor:
-    """int64 (n,): a seed for each image, drawn in order."""
-    return torch.randint(2**62, (n,), generator=generator)
-
-
-def with_seeds(seeds: Tensor) -> list[torch.Generator]:
-    """A CPU generator per seed."""
-    return [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from matlib.attacks.balls import ImageGenerators
 from matlib.attacks.budgets import check_count
 from matlib.attacks.characters import CharacterEdits, blocks
 from matlib.attacks.edits import Edit, apply_edit
+from matlib.attacks.noise import Noise
 from matlib.attacks.objectives import (
     ImageObjective,
     TextObjective,
@@ -87,7 +87,7 @@ class PairwiseCharacterEdits(CharacterEdits):
         captions: Sequence[str],
         objective: TextObjective | None = None,
         *,
-        generator: ImageGenerators,
+        generator: torch.Generator | Sequence[torch.Generator],
     ) -> list[str]:
         """Captions at Levenshtein distance at most `n_edits`."""
         if isinstance(generator, torch.Generator):
@@ -336,8 +336,8 @@ def attack_pairs(
 
     Args:
         candidates: allowed edits by caption; captions that are missing stay unchanged.
-        generators: one CPU generator per pair. A pair draws first for its text, then for the
-            start of its image, whatever the order of the attacks: words are drawn beforehand.
+        generators: one CPU generator per pair, which its text draws from; its image's noise
+            comes from a stream with the same seed.
         reference: the model before fine-tuning, where distances to it are ascended.
 
     Raises:
@@ -420,7 +420,8 @@ class _Run:
             text = embed_texts(self.encoder, captions)
         score = image_objective(how, self.encoder, text, target, self.processes, n_captions=n)
         encoder = as_measured(how.image, self.encoder)
-        return self.inner.image(encoder, pixels, score, generator=self.generators)
+        noise = Noise.like(self.generators)
+        return self.inner.image(encoder, pixels, score, generator=noise)
 
 
 def random_word_edits(

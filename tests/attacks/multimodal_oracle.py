@@ -12,6 +12,7 @@ from matlib.attacks.edits import CandidateTable
 from matlib.attacks.gallery import Gallery
 from matlib.attacks.pgd import PGD
 from matlib.models.open_clip import OpenClipEncoder
+from tests.attacks.plain_noise import PlainStream, plain_streams
 from tests.attacks.text_oracle import by_importance, exhaustively
 
 ImageScore = Callable[[Tensor, int], Tensor]
@@ -145,10 +146,10 @@ class Plain:
         eps = self.image.eps_255 / 255
         return torch.max(torch.min(x, clean + eps), clean - eps).clamp(0, 1)
 
-    def start(self, clean: Tensor, g: torch.Generator) -> Tensor:
+    def start(self, clean: Tensor, stream: PlainStream) -> Tensor:
         if self.image.start == "none":
             return torch.zeros_like(clean)
-        unit, eps = torch.rand(clean.shape, generator=g, dtype=clean.dtype), self.image.eps_255
+        unit, eps = stream.uniform(clean.shape).to(clean), self.image.eps_255
         return (unit if self.image.start == "positive" else 2 * unit - 1) * eps / 255
 
     def climb(
@@ -156,20 +157,18 @@ class Plain:
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Final images and those one step before; with `n_mixes`, DRA's steps."""
         pixels = self.gallery.pixels
-        seeds = torch.randint(2**62, (len(pixels),), generator=self.g).tolist()
+        streams = plain_streams(len(pixels), self.g)
         done: list[Tensor] = []
         before: list[Tensor] = []
         for i, clean in enumerate(pixels):
-            g = torch.Generator().manual_seed(seeds[i])
+            stream = streams[i]
             now = last = clean
             if self.image.eps_255 > 0:
-                now = last = self.into_the_ball(clean + self.start(clean, g), clean)
+                now = last = self.into_the_ball(clean + self.start(clean, stream), clean)
                 for step in range(self.image.n_steps):
-                    mixes = self.mixes(n_mixes, g) if step else []
-                    noise = [
-                        torch.randn(clean.shape, generator=g, dtype=clean.dtype)
-                        for _ in (self.scales if has_views else ())
-                    ]
+                    mixes = self.mixes(n_mixes, stream) if step else []
+                    scales = self.scales if has_views else ()
+                    noise = [stream.normal(clean.shape).to(clean) for _ in scales]
                     point = self.best_mix(score, i, mixes, now, clean, last) if mixes else now
                     gradient = self.gradient(score, point, i, noise)
                     there = now + self.image.step * gradient.sign()
@@ -178,11 +177,12 @@ class Plain:
             before.append(last)
         return done, before
 
-    def mixes(self, n: int, g: torch.Generator) -> list[tuple[float, float, float]]:
+    def mixes(self, n: int, stream: PlainStream) -> list[tuple[float, float, float]]:
         drawn = []
         for _ in range(n):
-            a = int(torch.randint(0, 101, (1,), generator=g))
-            b = int(torch.randint(0, 101 - a, (1,), generator=g))
+            first, second = stream.uniform((2,)).tolist()
+            a = int(101 * first)
+            b = int((101 - a) * second)
             drawn.append((a / 100, b / 100, (100 - a - b) / 100))
         return drawn
 

@@ -196,7 +196,7 @@ def test_not_weaker_than_pgd_at_equal_steps(norm: str, eps: float, rule: str) ->
         torch.stack(
             [
                 scores(encoder, attack(encoder, pixels, score, generator=generator(s)), score)
-                for s in range(3)
+                for s in range(8)
             ]
         ).mean()
         for attack in (APGD(eps, 20, norm=norm, rule=rule), PGD(eps, 20, norm=norm))  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from matlib.attacks.multimodal import (
     sep_attack,
     sga,
 )
+from matlib.attacks.noise import noise_of
 from matlib.attacks.objectives import caption_contrastive
 from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
@@ -140,7 +141,8 @@ def test_feature_pgd_never_looks_at_captions() -> None:
 
 
 def test_mixes_are_whole_percents_that_sum_to_one() -> None:
-    for mix in draw_mixes(200, generator()):
+    images = random_pixels(2).double()
+    for mix in draw_mixes(200, noise_of(generator(), images), images).flatten(0, 1).tolist():
         percent = [100 * part for part in mix]
         assert sum(percent) == pytest.approx(100) and min(percent) >= 0
         assert percent == pytest.approx([round(part) for part in percent])

@@ -13,10 +13,12 @@ from torch import Tensor
 from matlib.attacks.apgd import APGD
 from matlib.attacks.ascent import ScaleViews, attack_in_chunks
 from matlib.attacks.gallery import embed_images
+from matlib.attacks.noise import noise_of
 from matlib.attacks.objectives import contrastive
 from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import CPU_BYTES, images_per_forward
 from matlib.models.open_clip import OpenClipEncoder
+from tests.attacks.plain_noise import plain_streams
 from tests.toys import generator, random_pixels, tiny_encoder
 
 CAPTIONS = ["red circle", "blue star", "small green cross", "large square", "star near cross"]
@@ -38,16 +40,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def drawn_starts(pixels: Tensor, attack: PGD, seed: int) -> list[Tensor]:
     """One start per run, for all images; the draws of the batched attack, in its order."""
-    g, eps, starts = generator(seed), attack.eps_255 / 255, []
+    streams, eps = plain_streams(len(pixels), generator(seed)), attack.eps_255 / 255
+    starts = []
     for _ in range(attack.n_restarts):
         if attack.start == "none":
             starts.append(torch.zeros_like(pixels))
         elif attack.norm == "linf":
-            unit = torch.rand(pixels.shape, generator=g, dtype=pixels.dtype)
+            unit = torch.stack([stream.uniform(pixels[0].shape) for stream in streams])
             starts.append(unit * eps if attack.start == "positive" else (2 * unit - 1) * eps)
         else:
-            normal = torch.randn(pixels.shape, generator=g, dtype=pixels.dtype)
-            u = torch.rand(len(pixels), 1, 1, 1, generator=g, dtype=pixels.dtype)
+            normal = torch.stack([stream.normal(pixels[0].shape) for stream in streams])
+            u = torch.stack([stream.uniform((1, 1, 1)) for stream in streams])
             lengths = torch.stack([image.norm() for image in normal]).view(-1, 1, 1, 1)
             starts.append(normal / lengths * eps * u ** (1 / pixels[0].numel()))
     return starts
@@ -142,13 +145,12 @@ def test_views_are_summed_step_by_step() -> None:
     attack, scales = PGD(4.0, 3), ScaleViews((0.5, 1.5))
     batched = attack(encoder, pixels, score, generator=generator(), views=scales)
 
-    g, eps = generator(), 4 / 255
-    x = pixels + (2 * torch.rand(pixels.shape, generator=g, dtype=pixels.dtype) - 1) * eps
-    x = x.clamp(0, 1)
+    noise, eps = noise_of(generator(), pixels), 4 / 255
+    x = (pixels + (2 * noise.uniform(pixels) - 1) * eps).clamp(0, 1)
     for _ in range(3):
         x = x.detach().requires_grad_(True)
         total = torch.zeros((), dtype=x.dtype)
-        for view in scales(x, g):
+        for view in scales(x, noise):
             for i in range(2):
                 logits = 10.0 * text @ encoder.encode_image(view[i : i + 1])[0]
                 total = total + torch.log(logits.exp().sum() - logits[i].exp()) - logits[i]

@@ -8,8 +8,8 @@ from hypothesis import given, strategies as st
 from torch import Tensor
 
 from matlib.attacks.ascent import ScaleViews
-from matlib.attacks.balls import Ball
 from matlib.attacks.edits import Edit, apply_edit, n_changed_words
+from matlib.attacks.noise import Noise
 from matlib.attacks.objectives import caption_contrastive, squared_distance, symmetric_contrastive
 from matlib.attacks.pgd import PGD
 from matlib.attacks.word_substitution import WordSubstitution
@@ -33,6 +33,7 @@ from tests.training.toy_batches import (
     fresh_encoder,
     pair_generators,
     part,
+    streams,
     toy_batch,
 )
 from tests.training.two_processes import TwoProcesses, on_two
@@ -171,7 +172,7 @@ def test_the_three_orders_differ_in_what_each_step_sees() -> None:
         seen = encoder.encode_text(text.captions)
     clean = toy_batch()
     pixels = INNER.image(
-        encoder, clean.pixels, symmetric_contrastive(seen, scale), generator=pair_generators(clean)
+        encoder, clean.pixels, symmetric_contrastive(seen, scale), generator=streams(clean)
     )
     assert first.captions == text.captions and torch.allclose(first.pixels, pixels)
 
@@ -209,7 +210,7 @@ def test_the_set_level_step_ascends_the_mean_of_all_captions_of_an_image() -> No
     score = symmetric_contrastive(
         means / means.norm(dim=1, keepdim=True), encoder.logit_scale.detach()
     )
-    pixels = INNER.image(encoder, batch.pixels, score, generator=pair_generators(batch))
+    pixels = INNER.image(encoder, batch.pixels, score, generator=streams(batch))
     assert torch.allclose(found.pixels, pixels)
     assert not torch.equal(found.pixels, attack("mat", encoder).pixels)
 
@@ -316,7 +317,7 @@ def test_captions_without_candidates_stay() -> None:
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_an_image_with_a_generator_of_its_own_does_not_depend_on_its_neighbours(
+def test_an_image_with_a_stream_of_its_own_does_not_depend_on_its_neighbours(
     norm: str,
 ) -> None:
     encoder, pixels = exact_encoder(), random_pixels(3).double()
@@ -325,21 +326,12 @@ def test_an_image_with_a_generator_of_its_own_does_not_depend_on_its_neighbours(
     def moved(rows: list[int]) -> Tensor:
         with torch.no_grad():
             clean = encoder.encode_image(pixels[rows])
-        draws = [generator(i) for i in rows]
-        return pgd(encoder, pixels[rows], squared_distance(clean), generator=draws)
+        streams = Noise(torch.tensor(rows))
+        return pgd(encoder, pixels[rows], squared_distance(clean), generator=streams)
 
     together = moved([0, 1, 2])
     for i in range(3):
         assert torch.allclose(moved([i]), together[i : i + 1], atol=1e-9)
-
-
-def test_one_generator_draws_for_the_batch_as_ever() -> None:
-    clean = random_pixels(3)
-    drawn = Ball(8 / 255).draw(clean, "uniform", generator(3))
-    expected = (2 * torch.rand(clean.shape, generator=generator(3)) - 1) * (8 / 255)
-    assert torch.equal(drawn, expected)
-    each = Ball(8 / 255).draw(clean, "uniform", [generator(3), generator(4), generator(5)])
-    assert torch.equal(each[:1], Ball(8 / 255).draw(clean[:1], "uniform", generator(3)))
 
 
 def test_generators_that_do_not_fit_are_refused() -> None:
@@ -347,10 +339,10 @@ def test_generators_that_do_not_fit_are_refused() -> None:
     with torch.no_grad():
         score = squared_distance(encoder.encode_image(pixels))
     with pytest.raises(ValueError, match="2 for 3"):
-        PGD(8.0, 1)(encoder, pixels, score, generator=[generator(), generator()])
+        PGD(8.0, 1)(encoder, pixels, score, generator=Noise(torch.arange(2)))
     with pytest.raises(ValueError, match="2 for 3"):
-        draws = [generator(i) for i in range(2)]
-        PGD(8.0, 1, start="none")(encoder, pixels, score, generator=draws, views=ScaleViews((0.5,)))
+        streams, views = Noise(torch.arange(2)), ScaleViews((0.5,))
+        PGD(8.0, 1, start="none")(encoder, pixels, score, generator=streams, views=views)
     batch = toy_batch()
     with pytest.raises(ValueError, match="one generator per pair"):
         defence("mat").attack(exact_encoder(), batch, INNER, CANDIDATES, [generator()])

@@ -8,6 +8,7 @@ from functools import cache
 import torch
 
 from matlib.attacks.edits import Edit
+from matlib.attacks.noise import Noise
 from matlib.attacks.pgd import PGD
 from matlib.attacks.word_substitution import WordSubstitution
 from matlib.defences.batch import Batch
@@ -36,6 +37,11 @@ def part(batch: Batch, rank: int) -> Batch:
 
 def pair_generators(batch: Batch) -> list[torch.Generator]:
     return [generator(int(i)) for i in batch.index]
+
+
+def streams(batch: Batch) -> Noise:
+    """What an image attack of the same pairs draws from."""
+    return Noise.like(pair_generators(batch))
 
 
 @cache
