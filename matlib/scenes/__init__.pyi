@@ -19,7 +19,12 @@ from .lexicon import (
     decode as decode,
     synonyms_of as synonyms_of,
 )
-from .renderer import PLAIN_STYLE as PLAIN_STYLE, Style as Style, render as render
+from .renderer import (
+    PLAIN_STYLE as PLAIN_STYLE,
+    Style as Style,
+    render as render,
+    render_with_boxes as render_with_boxes,
+)
 from .scene import (
     Scene as Scene,
     SceneObject as SceneObject,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from matlib.scenes.lexicon import SIZES
-from matlib.scenes.scene import RADII, Scene, scene_arrays
+from matlib.scenes.scene import MAX_OBJECTS, RADII, Scene, scene_arrays
 from matlib.scenes.shapes import (
     N_PLATES,
     REACH,
@@ -90,17 +90,35 @@ def render(
     Returns:
         uint8 (N, 3, size, size).
     """
+    return render_with_boxes(scenes, generator, size=size, style=style)[0]
+
+
+def render_with_boxes(
+    scenes: Sequence[Scene],
+    generator: torch.Generator | int,
+    *,
+    size: int = 64,
+    style: Style | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The same renderings, and where their objects lie in them.
+
+    Returns:
+        images as of `render`, and float32 (N, 3, 4): the smallest box (left, top, right, bottom)
+        around the drawn pixels of each object, in fractions of the side; NaN for objects that
+        the scene has not.
+    """
     if size < 16:
         raise ValueError(f"size is at least 16 pixels; got {size}")
     if isinstance(generator, int):
         generator = torch.Generator().manual_seed(generator)
     style = style or Style()
     out = torch.empty(len(scenes), 3, size, size, dtype=torch.uint8)
+    boxes = torch.full((len(scenes), MAX_OBJECTS, 4), torch.nan)
     with _one_thread():
         for start in range(0, len(scenes), CHUNK):
-            chunk = scenes[start : start + CHUNK]
-            out[start : start + len(chunk)] = _render_chunk(chunk, generator, size, style)
-    return out
+            chunk, part = scenes[start : start + CHUNK], slice(start, start + CHUNK)
+            out[part] = _render_chunk(chunk, generator, size, style, boxes[part])
+    return out, boxes
 
 
 @contextmanager
@@ -120,8 +138,9 @@ def _uniform(generator: torch.Generator, *shape: int) -> Tensor:
 
 
 def _render_chunk(
-    scenes: Sequence[Scene], generator: torch.Generator, size: int, style: Style
+    scenes: Sequence[Scene], generator: torch.Generator, size: int, style: Style, boxes: Tensor
 ) -> Tensor:
+    """uint8 images of up to `CHUNK` scenes; writes where their objects lie into `boxes`."""
     arrays = scene_arrays(scenes)
     n = len(scenes)
     canvas = _background(torch.from_numpy(arrays.backgrounds), generator, size, style)
@@ -138,7 +157,8 @@ def _render_chunk(
         rows = present[:, k].nonzero().flatten()
         if len(rows):
             placed = _Placed(rows, centres[rows, k], angle[rows], zoom[rows])
-            _draw(canvas, placed, attributes[rows, k], [x[rows, k] for x in looks], size)
+            look = [x[rows, k] for x in looks]
+            boxes[rows, k] = _draw(canvas, placed, attributes[rows, k], look, size) / size
     canvas = shifted_palette(canvas, style.palette_shift)
     canvas = _occluded(canvas, generator, style.occlusion)
     canvas = _lit(canvas, generator, style.lighting)
@@ -188,8 +208,12 @@ class _Placed:
 
 def _draw(
     canvas: Tensor, placed: _Placed, attributes: Tensor, looks: list[Tensor], size: int
-) -> None:
-    """Paint one object into each of B images of `canvas`, with outline and soft shadow."""
+) -> Tensor:
+    """Paint one object into each of B images of `canvas`, with outline and soft shadow.
+
+    Returns:
+        (B, 4): first and last column and line of each object, in pixels, the last ones excluded.
+    """
     radius = _RADII[attributes[:, 3]] * placed.zoom * size  # pixels
     crop = min(size, 2 * math.ceil(float(_RADII.max()) * 1.32 * size) + 2)
     corner = (placed.centres * size - crop / 2).round().long().clamp(0, size - crop)  # (x, y)
@@ -214,6 +238,16 @@ def _draw(
     patch = patch + inside * (edge[:, None, None, :] - patch)
     patch = patch + core * (fill - patch)
     canvas.permute(0, 2, 3, 1)[index] = patch
+    drawn = inside[..., 0] > 0  # (B, crop, crop)
+    ends = [_ends(drawn.any(axis)) + corner[:, axis - 1, None] for axis in (1, 2)]  # x, y
+    return torch.stack(ends, 2).flatten(1)  # (B, 2, 2): first x and y, then last x and y
+
+
+def _ends(marked: Tensor) -> Tensor:
+    """bool (B, n) -> int64 (B, 2): the first marked place, and the one behind the last."""
+    n = marked.shape[1]
+    first, last = marked.int().argmax(1), n - marked.flip(1).int().argmax(1)
+    return torch.stack([first, last], 1)
 
 
 def _look_up(shape: Tensor, u: Tensor, v: Tensor) -> Tensor:

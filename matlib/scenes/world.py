@@ -22,7 +22,7 @@ from matlib.data.karpathy import write_karpathy
 from matlib.data.pairs import ImageTensor, ImageTextPairs
 from matlib.scenes.grammar import Dials, with_articles, write_captions
 from matlib.scenes.lexicon import CONCEPT_OF, SYNONYM_WORDS
-from matlib.scenes.renderer import Style, render
+from matlib.scenes.renderer import Style, render, render_with_boxes
 from matlib.scenes.scene import Scene, python_random, sample_scenes
 from matlib.scenes.truth import TruthChecker, relevance
 from matlib.scenes.typos import HELD_OUT_RULE, TYPO_RULES
@@ -39,10 +39,15 @@ MIN_SYNONYM_COUNT = 3
 
 @dataclass(frozen=True)
 class Split:
-    """One split with the scenes behind it: `scenes[i]` is what image i of `pairs` shows."""
+    """One split with the scenes behind it: `scenes[i]` is what image i of `pairs` shows.
+
+    Attributes:
+        boxes: float32 (N, 3, 4), where the objects of each scene lie (`render_with_boxes`).
+    """
 
     scenes: tuple[Scene, ...]
     pairs: ImageTextPairs
+    boxes: Tensor
 
     @cached_property
     def checker(self) -> TruthChecker:
@@ -128,12 +133,10 @@ class World:
         written = write_captions(
             scenes, self.generator(f"{name} captions"), n_captions, dials=self.dials
         )
-        images = self._render(scenes, self.generator(f"{name} images"))
+        generator = self.generator(f"{name} images")
+        images, boxes = render_with_boxes(scenes, generator, size=self.image_size, style=self.style)
         pairs = _pairs(name, scenes, images, written, [scene.key for scene in scenes])
-        return Split(tuple(scenes), pairs)
-
-    def _render(self, scenes: Sequence[Scene], generator: torch.Generator) -> Tensor:
-        return render(scenes, generator, size=self.image_size, style=self.style)
+        return Split(tuple(scenes), pairs, boxes)
 
     def base_pairs(
         self, n_scenes: int, captions: int = 5, renderings: int = 1, *, relevant: bool = False
@@ -156,7 +159,8 @@ class World:
         )
         if self.base_dials.synonym_rate > 0:
             written = _with_every_synonym(written, python_random(self.generator("synonyms")))
-        images = self._render(shown, self.generator("base images"))
+        generator = self.generator("base images")
+        images = render(shown, generator, size=self.image_size, style=self.style)
         ids = [f"{scene.key}-{r}" for scene in scenes for r in range(renderings)]
         return _pairs("base", shown, images, written, ids, with_relevant=relevant)
 

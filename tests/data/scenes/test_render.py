@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from matlib.scenes.lexicon import BACKGROUNDS, COLOURS, SHAPES, TEXTURES
-from matlib.scenes.renderer import CHUNK, PLAIN_STYLE, Style, render
+from matlib.scenes.renderer import CHUNK, PLAIN_STYLE, Style, render, render_with_boxes
 from matlib.scenes.scene import Scene, SceneObject, sample_scenes
 from matlib.scenes.shapes import OUTLINES, PALETTE, TABLE_SIZE, distance_tables, polygon_distance
 
@@ -130,3 +130,32 @@ def test_every_shape_has_an_inside_of_a_decent_size():
     assert distance_tables().shape == (len(SHAPES), TABLE_SIZE, TABLE_SIZE)
     assert share.min() > 0.25
     assert share.max() < 0.9
+
+
+def test_a_box_holds_all_that_is_drawn_of_an_object_and_no_more():
+    """Against the same picture without the object: what differs, but for the soft shadow."""
+    for shape in ("square", "star", "ring"):
+        thing = SceneObject(shape, "red", "plain", "medium", 0.25, 0.75)
+        other = SceneObject("circle", "blue", "plain", "large", 0.75, 0.25)
+        both = Scene((thing, other), "night")
+        images, boxes = render_with_boxes([both, Scene((other,), "night")], 0, style=PLAIN_STYLE)
+        assert boxes.shape == (2, 3, 4) and bool(boxes[1, 1:].isnan().all())
+        assert torch.equal(boxes[0, 1], boxes[1, 0])  # the other object stays
+        left, top, right, bottom = (64 * boxes[0, 0]).int().tolist()
+        red = images[0].int()[0] - images[0].int()[2] > 90  # the shadow has no colour
+        lines, columns = red.nonzero().unbind(1)
+        assert (left, right) == pytest.approx((int(columns.min()), int(columns.max()) + 1), abs=2)
+        assert (top, bottom) == pytest.approx((int(lines.min()), int(lines.max()) + 1), abs=2)
+        assert left <= columns.min() and columns.max() < right
+
+
+def test_boxes_follow_jitter_and_viewpoint():
+    images, boxes = render_with_boxes(SCENES, 1, style=Style(viewpoint=2, jitter=2))
+    assert torch.equal(images, render(SCENES, 1, style=Style(viewpoint=2, jitter=2)))
+    there = torch.tensor([len(scene.objects) for scene in SCENES])
+    assert torch.equal((~boxes[..., 0].isnan()).sum(1), there)
+    sides = (boxes[..., 2:] - boxes[..., :2])[~boxes[..., 0].isnan()]
+    assert sides.min() > 0.1 and sides.max() < 0.5
+    centres = (boxes[..., :2] + boxes[..., 2:])[:, 0] / 2
+    still = torch.tensor([[scene.objects[0].x, scene.objects[0].y] for scene in SCENES])
+    assert 0.01 < (centres - still).abs().max() < 0.15
