@@ -25,7 +25,8 @@ HELD_OUT_ATTACKS = ("clean", "bert", "words", "joint", "gallery")
 """Edits of kinds that no defence trains on: text alone, and with the images."""
 
 TRANSFER_ATTACKS = ("pgd", "sga", "joint")
-"""Image alone, the attack that is made to transfer, and the strongest one (on its own model)."""
+"""Image alone, the attack that is made to transfer, and the strongest pairwise one (on its own
+model)."""
 
 
 @dataclass(frozen=True)
