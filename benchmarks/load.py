@@ -103,7 +103,7 @@ def true_table(split: Split, n: int = EDITS_PER_WORD) -> Table:
     table: Table = []
     for i, caption in enumerate(captions):
         own = caption.split(" ")
-        row = []
+        row: list[Edit] = []
         for position in content_words(caption, FUNCTION_WORDS):
             same = classes.get(class_and_concept(own[position].lower())[0], [])
             edits = (Edit(position, w) for w in drawn.sample(same, len(same)) if w != own[position])

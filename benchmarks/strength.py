@@ -173,27 +173,41 @@ def recall_left(load: Load, gallery: Gallery, found: Found) -> float:
 
 
 def draw_front(found: Mapping[str, Mapping[str, float | bool]], path: Path) -> None:
-    """The front as a picture: seconds (logarithmic) against recall left, a line along the front."""
+    """The front as a picture, narrow enough for half a page: seconds against recall left.
+
+    Points are numbered by their seconds and named below. Those on the front are told apart by
+    shape and filling, not by colour alone.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axis = figure.subplots()
     attacks = {name: row for name, row in found.items() if row["seconds"] > 0}
-    front = sorted(
-        (row["seconds"], row["recall_left"]) for row in attacks.values() if row["on_front"]
-    )
-    axis.step(*zip(*front, strict=True), where="post", color="#0072B2", lw=1.5)
     ranked = sorted(attacks, key=lambda name: float(attacks[name]["seconds"]))
+    figure = Figure(figsize=(4.5, 3.4 + 0.09 * len(ranked)), dpi=200, layout="constrained")
+    axis = figure.subplots()
+    front = [
+        (attacks[name]["seconds"], attacks[name]["recall_left"])
+        for name in ranked
+        if attacks[name]["on_front"]
+    ]
+    axis.step(*zip(*front, strict=True), where="post", color=_FRONT, lw=1.5)
     for number, name in enumerate(ranked, 1):
         row = attacks[name]
-        colour = "#0072B2" if row["on_front"] else "#767676"
-        label = f"{number}  {name}: {row['seconds']:.1f} s, {row['recall_left']:.1f} %"
-        axis.plot(row["seconds"], row["recall_left"], "o", color=colour, label=label)
-        above = 4 + 9 * (number % 3)  # neighbours at different heights
-        axis.annotate(str(number), (row["seconds"], row["recall_left"]), (0, above), fontsize=8,
-                      ha="center", textcoords="offset points", color=colour)  # fmt: skip
-    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+        style = {"marker": "o", "color": _FRONT} if row["on_front"] else _BEHIND
+        label = f"{number} {name}"
+        axis.plot(row["seconds"], row["recall_left"], linestyle="", label=label, **style)
+        above = 5 + 8 * (number % 3)  # neighbours at different heights
+        axis.annotate(str(number), (row["seconds"], row["recall_left"]), (0, above), fontsize=9,
+                      ha="center", textcoords="offset points")  # fmt: skip
+    figure.legend(loc="outside lower center", fontsize=9, frameon=False, ncols=2,
+                  handletextpad=0.1, columnspacing=0.8, labelspacing=0.3)  # fmt: skip
     axis.set_xscale("log")
-    axis.set_xlabel("seconds")
-    axis.set_ylabel(f"recall left (of {found['clean']['recall_left']:.0f} %)")
+    axis.set_ylim(bottom=0)
+    axis.margins(y=0.15)
+    axis.set_xlabel("seconds", fontsize=10)
+    axis.set_ylabel(f"recall left (clean {found['clean']['recall_left']:.0f} %)", fontsize=10)
+    axis.set_title("filled: none as fast leaves less", fontsize=10)
     figure.savefig(path)
+
+
+_FRONT = "#0072B2"
+_BEHIND: dict[str, Any] = {"marker": "s", "color": "#595959", "markerfacecolor": "white"}
