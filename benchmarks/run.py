@@ -114,7 +114,9 @@ def bench(size: BenchSize | None = None) -> dict[str, Any]:
         found["strength"] = bench_strength(size.strength)
         progress.advance(1, "strength")
         if torch.cuda.is_available():
-            encoder = opening.open("ViT-B-16", None, "cuda") if size.shape is None else load.encoder
+            encoder = (
+                opening.open_named("ViT-B-16", None, "cuda") if size.shape is None else load.encoder
+            )
             found["accelerator"] = {
                 "model": _about(encoder),
                 **bench_accelerator(encoder, size.pgd_batch, size.n_repeats, side=size.peak_side),
@@ -129,7 +131,7 @@ def _large_step(size: BenchSize, device: str, step: StepSize) -> dict[str, Any]:
     """MAT's step on ViT-B/16, the paper's model, with random weights; at toy size, on the toy."""
     if size.shape is not None:
         return bench_step(scenes_load(8, 1, size.shape), size.step or StepSize.demo())
-    encoder = opening.open("ViT-B-16", None, device)
+    encoder = opening.open_named("ViT-B-16", None, device)
     load = scenes_load(2 * step.batch, 1, replace(demo_shape(), image_size=encoder.image_size))
     return bench_step(replace(load, encoder=encoder), step)
 

@@ -41,7 +41,7 @@ from matlib.evaluation.retrieval import (
 from matlib.evaluation.robustness import Attacks
 from matlib.evaluation.suite import ATTACKS, Suite
 from matlib.evaluation.threat import THREAT
-from matlib.models.open_clip import OpenClipEncoder
+from matlib.models.encoder import VisionLanguageModel
 from matlib.models.opening import checked_device
 from matlib.progress import Progress
 from matlib.study.identity.makers import makes
@@ -174,7 +174,7 @@ def _attack_batch(
     options: AttackOptions,
     number: int,
     rows: Tensor,
-    encoder: OpenClipEncoder,
+    encoder: VisionLanguageModel,
     pairs: ImageTextPairs,
     table: Table,
 ) -> tuple[AttackedBatch, Tensor]:

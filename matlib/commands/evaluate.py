@@ -17,7 +17,7 @@ from matlib.commands.options import EvaluateOptions
 from matlib.evaluation.robustness import Evaluation, evaluate
 from matlib.evaluation.suite import ATTACKS
 from matlib.files import write_durably
-from matlib.models.open_clip import OpenClipEncoder
+from matlib.models.encoder import VisionLanguageModel
 from matlib.progress import Progress
 from matlib.study.arithmetic import arithmetic
 from matlib.study.identity.makers import makes
@@ -103,7 +103,7 @@ def run_evaluate(options: EvaluateOptions) -> Path:
 
 
 def _spec(
-    options: EvaluateOptions, study: Study, name: str, encoder: OpenClipEncoder
+    options: EvaluateOptions, study: Study, name: str, encoder: VisionLanguageModel
 ) -> ArtefactSpec:
     inputs = {
         "weights": named_weights(options.checkpoint),
@@ -134,7 +134,7 @@ def _source_identity(options: EvaluateOptions, study: Study) -> str:
     return f"{options.source} {defended(study, study.run(options.source), seed).hash}"
 
 
-def _judge(options: EvaluateOptions, study: Study, encoder: OpenClipEncoder) -> Evaluation:
+def _judge(options: EvaluateOptions, study: Study, encoder: VisionLanguageModel) -> Evaluation:
     source = None
     if options.source != SELF:
         source = study.model(options.source, study.profile.seeds[0])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matlib.models import opening
+from matlib.models import door
 from matlib.models.checkpoints import read_metadata
-from matlib.models.open_clip import OpenClipEncoder
+from matlib.models.encoder import VisionLanguageModel
 from matlib.models.opening import checked_device
 from matlib.models.settings import Settings, said_by_metadata
 from matlib.models.small import SmallModel, load_small
@@ -17,7 +17,7 @@ SMALL = "small"
 
 def open_any(
     name: str, weights: str, device: str, *, profile: str = "", rest: str = ""
-) -> OpenClipEncoder:
+) -> VisionLanguageModel:
     """A model in evaluation mode.
 
     Args:
@@ -35,7 +35,7 @@ def open_any(
         FileNotFoundError: no such file, or a tag that cannot be reached.
     """
     if name != SMALL:
-        return opening.open(name, weights, device, rest=rest)
+        return door.open(name, weights, device, rest=rest)
     checked_device(device)
     path = Path(weights)
     if not path.is_file():

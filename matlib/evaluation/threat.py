@@ -24,10 +24,9 @@ from matlib.evaluation.retrieval import DIRECTIONS, Outcomes
 from matlib.evaluation.robustness import WORST, evaluate, worst_under
 from matlib.evaluation.statistics import primary_difference, recall_estimate
 from matlib.evaluation.suite import ATTACKS, CLEAN, Key, Suite
+from matlib.models.door import open as open_model
 from matlib.models.dual_encoder import DualEncoder
-from matlib.models.in_memory import ClipInMemory
 from matlib.models.masked_lm import MaskedLM
-from matlib.models.opening import open as open_model
 
 ROWS = (CLEAN, "pgd", "bert", "words", "sep", "co-attack", "sga", "gallery")
 """The attacks of a benchmark; `worst` follows from them."""
@@ -173,7 +172,7 @@ def _encoder(model: BenchmarkedModel) -> DualEncoder:
         if isinstance(first, str) and (second is None or isinstance(second, str)):
             return open_model(first, second)
         if isinstance(first, nn.Module) and callable(second):
-            return ClipInMemory(first, second)
+            return open_model(first, second)
     if not isinstance(model, DualEncoder):
         raise ValueError(
             "expected a DualEncoder (matlib.models.open gives one), a name and its weights as a "

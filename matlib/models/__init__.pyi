@@ -1,5 +1,6 @@
 # The names of this front door (`__init__.py`), for type checkers and `lazy_loader` alike.
 
+from .door import open as open
 from .dual_encoder import (
     CachedText as CachedText,
     DualEncoder as DualEncoder,
@@ -9,11 +10,12 @@ from .dual_encoder import (
     frozen as frozen,
     parameters_of as parameters_of,
 )
+from .encoder import VisionLanguageModel as VisionLanguageModel
 from .in_memory import ClipInMemory as ClipInMemory
 from .masked_lm import MaskedLM as MaskedLM, train_masked_lm as train_masked_lm
 from .masked_lm_training import MaskedLMConfig as MaskedLMConfig
 from .open_clip import OpenClipEncoder as OpenClipEncoder
-from .opening import open as open, settings_of as settings_of
+from .opening import settings_of as settings_of
 from .sentence_encoder import SentenceEncoder as SentenceEncoder
 from .settings import Settings as Settings
 from .small import (

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from matlib.data import strict
 
 # Where the weights lie in a folder of open_clip's or of transformers; the first that is there.
-_FILES = tuple(
+WEIGHT_FILES = tuple(
     f"{stem}.{suffix}"
     for stem in ("open_clip_model", "open_clip_pytorch_model", "model", "pytorch_model")
     for suffix in ("safetensors", "safetensors.index.json", "bin", "bin.index.json")
@@ -108,7 +108,8 @@ def check_architecture(
     """Refuse weights of another model.
 
     Raises:
-        ValueError: names, shapes or kinds of numbers differ; the message lists the tensors.
+        ValueError: names, shapes or kinds of numbers differ; the message counts what is missing
+            and what is left over, and lists the first tensors.
     """
     differ = [
         name
@@ -118,7 +119,12 @@ def check_architecture(
     if differ:
         shown = ", ".join(_difference(n, stored, expected) for n in differ[:5])
         more = " …" if len(differ) > 5 else ""
-        raise ValueError(f"{what}: {len(differ)} tensors do not fit this model: {shown}{more}")
+        missing, left = len(expected.keys() - stored.keys()), len(stored.keys() - expected.keys())
+        raise ValueError(
+            f"{what}: {len(differ)} tensors do not fit this model, {missing} missing, {left} that "
+            f"it has no place for, {len(differ) - missing - left} of another shape or kind: "
+            f"{shown}{more}"
+        )
 
 
 def check_numbers(module: nn.Module, what: str) -> None:
@@ -152,9 +158,11 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise FileNotFoundError(f"no checkpoint file at {path}")
-    found = [path / name for name in _FILES if (path / name).is_file()]
+    found = [path / name for name in WEIGHT_FILES if (path / name).is_file()]
     if not found:
-        raise FileNotFoundError(f"{path}: no weights in this folder (expected {_FILES[0]} or such)")
+        raise FileNotFoundError(
+            f"{path}: no weights in this folder (expected {WEIGHT_FILES[0]} or such)"
+        )
     if found[0].suffix != ".json":
         return found[:1]
     shards = read_json_object(found[0]).get("weight_map")

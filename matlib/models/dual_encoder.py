@@ -54,8 +54,7 @@ class TrainableEncoder(DualEncoder, Protocol):
     def towers(self) -> Mapping[str, Sequence[Part]]:
         """The parts of each tower: `image`, `text`, `scale`, and `fusion` of fusion models.
 
-        Together they are all weights of the model, none of them twice. `scale` is one
-        parameter, the logarithm of `logit_scale`.
+        No weight is in two of them. `scale` is one parameter, the logarithm of `logit_scale`.
         """
         ...
 
@@ -138,9 +137,14 @@ def parameters_of(encoder: TrainableEncoder, name: str) -> list[nn.Parameter]:
     towers = encoder.towers()
     if name not in towers:
         raise ValueError(f"this model has the parts {', '.join(towers)}; got {name!r}")
+    return weights_of(towers[name])
+
+
+def weights_of(parts: Sequence[Part]) -> list[nn.Parameter]:
+    """All weights of some parts."""
     return [
         parameter
-        for part in towers[name]
+        for part in parts
         for parameter in ([part] if isinstance(part, nn.Parameter) else part.parameters())
     ]
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from open_clip.hf_model import HFTextEncoder
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from matlib.models.dual_encoder import Part, frozen, parameters_of
+from matlib.models.dual_encoder import Part, frozen, weights_of
+from matlib.models.encoder import VisionLanguageModel, parts_of
 from matlib.models.prefix_sharing import can_share, encode_shared
 from matlib.models.saliency import word_saliency
 from matlib.models.settings import CLIP_SETTINGS, Settings
@@ -61,7 +61,7 @@ def _fit_mask(
     return args, kwargs
 
 
-class OpenClipEncoder(nn.Module):
+class OpenClipEncoder(VisionLanguageModel):
     """An open_clip model as a `DualEncoder`.
 
     Args:
@@ -74,9 +74,6 @@ class OpenClipEncoder(nn.Module):
             the statistics of pre-training stay.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         clip: nn.Module,
@@ -86,15 +83,10 @@ class OpenClipEncoder(nn.Module):
         *,
         keeps_statistics: bool = False,
     ) -> None:
-        super().__init__()
-        self.clip, self._keeps_statistics = clip, keeps_statistics
+        super().__init__(clip, image_size, settings)
+        self._keeps_statistics = keeps_statistics
         text: nn.Module = clip.text  # type: ignore[assignment]
         self.tokenize = fitted(tokenize, text)
-        self.image_size = image_size
-        self.settings = settings
-        for name, values in (("mean", settings.mean), ("std", settings.std)):
-            statistics = torch.tensor(values).view(1, 3, 1, 1).to(self.device)
-            self.register_buffer(name, statistics, persistent=False)
         _project_patches_by_product(clip.visual)  # type: ignore[arg-type]
         self._shares_prefixes = can_share(text)
         trims = isinstance(self.tokenize, ClipTokenizer) and self.tokenize.trims
@@ -108,38 +100,11 @@ class OpenClipEncoder(nn.Module):
                 module.eval()
         return self
 
-    @property
-    def device(self) -> torch.device:
-        return next(self.parameters()).device
-
-    @property
-    def logit_scale(self) -> Tensor:
-        scale: Tensor = self.clip.logit_scale  # type: ignore[assignment]
-        return scale.exp().squeeze()
-
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """float (B, 3, S, S) in [0, 1], S = image_size -> unit (B, D)."""
-        return F.normalize(self.image_features(pixels), dim=-1)
-
-    def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """B strings -> unit (B, D). An empty string is the embedding of no words.
-
-        Without gradients the strings share what they can (see `prefix_sharing`).
-        """
-        return F.normalize(self.text_features(texts), dim=-1)
-
-    def image_features(self, pixels: Tensor) -> Tensor:
-        """Like `encode_image`, before the rows are brought to norm 1."""
-        expected = (3, self.image_size, self.image_size)
-        if tuple(pixels.shape[1:]) != expected:
-            raise ValueError(f"expected images {expected}; got {tuple(pixels.shape[1:])}")
-        normalised = (pixels.to(self.device) - self.mean) / self.std
+    def _image_features(self, normalised: Tensor) -> Tensor:
         return self.clip.encode_image(normalised, normalize=False)  # type: ignore[operator]
 
-    def text_features(self, texts: Sequence[str]) -> Tensor:
-        """Like `encode_text`, before the rows are brought to norm 1."""
-        if isinstance(texts, str):
-            raise ValueError("expected a list of captions; got one string")
+    def _text_features(self, texts: list[str]) -> Tensor:
+        """Without gradients the strings share what they can (see `prefix_sharing`)."""
         if self._shares_prefixes and not torch.is_grad_enabled():
             return encode_shared(self.clip.text, self.tokenize(texts))
         tokens = self.tokenize(texts).to(self.device)
@@ -174,22 +139,13 @@ class OpenClipEncoder(nn.Module):
 
     def towers(self) -> dict[str, list[Part]]:
         """See `TrainableEncoder`; CoCa's decoder belongs to none."""
-        found: dict[str, Any] = {"image": [self.clip.visual], "text": [self.clip.text]}
-        return {**found, "scale": [self.clip.logit_scale]}
-
-    def tower(self, name: str) -> list[nn.Parameter]:
-        """See `parameters_of`."""
-        return parameters_of(self, name)
+        return {
+            "image": parts_of(self.clip, "visual"), "text": parts_of(self.clip, "text"),
+            "scale": [self.log_scale],
+        }  # fmt: skip
 
     def heads(self) -> list[nn.Parameter]:
         """See `TrainableEncoder`; empty for CLIP's ResNets."""
-        named = [(self.clip.visual, "proj"), (self.clip.visual, "head"),
-                 (self.clip.text, "text_projection"), (self.clip.text, "proj")]  # fmt: skip
-        found: list[nn.Parameter] = []
-        for tower, name in named:
-            part = getattr(tower, name, None)
-            if isinstance(part, nn.Parameter):
-                found.append(part)
-            elif isinstance(part, nn.Module):
-                found += part.parameters()
-        return [*found, *self.tower("scale")] if found else []
+        image = parts_of(self.clip.visual, "proj", "head")
+        found = weights_of([*image, *parts_of(self.clip.text, "text_projection", "proj")])
+        return [*found, self.log_scale] if found else []

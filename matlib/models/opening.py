@@ -44,13 +44,13 @@ from matlib.models.settings import (
 )
 from matlib.models.transformers_clip import arranged, parts_of
 
-_OPEN_CLIP_CONFIG = "open_clip_config.json"
+OPEN_CLIP_CONFIG = "open_clip_config.json"
 _HUB_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 _HEADS = {"text.text_projection", "visual.proj"}
 _PARTS = {"visual": "image tower", "text": "text tower", "logit_scale": "logit scale"}
 
 
-def open(
+def open_named(
     name: str,
     pretrained: str | None,
     device: str = "cpu",
@@ -58,7 +58,9 @@ def open(
     rest: str = "",
     settings: Settings | None = None,
 ) -> OpenClipEncoder:
-    """Any open_clip model, `name` as in `open_clip.list_models()`, in evaluation mode.
+    """An open_clip model, `name` as in `open_clip.list_models()`, in evaluation mode.
+
+    Or one whose `open_clip_config.json` lies in a folder (`local-dir:` and its path).
 
     Or towers whose weights lie in packages (`PACKAGED_MODELS`, tag `packaged`): their heads are
     drawn at random, the same every time, and their batch statistics stay as they are.
@@ -105,7 +107,7 @@ def settings_of(name: str, pretrained: str | None, rest: str = "") -> Settings:
     """The settings of weights, without reading the weights.
 
     Raises:
-        ValueError, FileNotFoundError: as `open`.
+        ValueError, FileNotFoundError: as `open_named`.
     """
     stem = _located(name, rest) if rest else None
     return _settings(name, _located(name, pretrained) if pretrained else None, stem)
@@ -174,7 +176,7 @@ def _said(name: str, path: Path) -> dict[str, Any]:
     own = said_by_metadata(read_metadata(path), str(path)) if path.is_file() else {}
     if own:
         return own
-    beside = folder / _OPEN_CLIP_CONFIG
+    beside = folder / OPEN_CLIP_CONFIG
     if beside.is_file():
         config = read_json_object(beside)
         model = config.get("model_cfg", config)
@@ -203,7 +205,10 @@ def built(name: str, settings: Settings) -> nn.Module:
     config["vision_cfg"]["timm_model_pretrained"] = False
     kind = CoCa if "multimodal_cfg" in config else CustomTextCLIP
     with _one_line(f"{name} needs the configuration of {_named_text(config)}"):
-        clip: nn.Module = kind(**config)
+        try:
+            clip: nn.Module = kind(**config)
+        except TypeError as error:  # settings of another version
+            raise ValueError(f"open_clip cannot build {name}: {error!s:.160}") from error
     return clip
 
 

@@ -11,11 +11,13 @@ import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import open_clip
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
+from matlib.data import strict
 from matlib.data.images import Fit, Interpolation
 from matlib.models.packaged import PACKAGED, PACKAGED_MODELS
 
@@ -69,12 +71,23 @@ CLIP_SETTINGS = Settings()
 """Those of open_clip where nothing else is said."""
 
 
+LOCAL = "local-dir:"
+"""What begins the name of a model whose configuration lies in a folder, as in open_clip."""
+
+
 def model_config(name: str) -> dict[str, Any]:
-    """open_clip's configuration of a model, or that of packaged towers; a copy.
+    """open_clip's configuration of a model, that of a folder, or of packaged towers; a copy.
 
     Raises:
-        ValueError: there is no model of this name.
+        ValueError: there is no model of this name, or a folder says nothing of its model.
     """
+    if name.startswith(LOCAL):
+        path = Path(name.removeprefix(LOCAL)) / "open_clip_config.json"
+        own = strict.read_json(path)
+        found = own.get("model_cfg", own) if isinstance(own, dict) else None
+        if not isinstance(found, dict) or not {"vision_cfg", "text_cfg"} <= found.keys():
+            raise ValueError(f"{path}: expected open_clip's `model_cfg` with both towers")
+        return found
     if name in PACKAGED_MODELS:
         return copy.deepcopy(PACKAGED_MODELS[name])
     found = open_clip.get_model_config(name) if name in open_clip.list_models() else None

@@ -19,9 +19,11 @@ from matlib.models.checkpoints import (
     read_tensors,
 )
 from matlib.models.open_clip import OpenClipEncoder
-from matlib.models.settings import CLIP_SETTINGS, Settings
+from matlib.models.settings import CLIP_SETTINGS, Settings, metadata_of
 from matlib.models.tokens import END, ClipTokenizer
 
+SHAPE_FILE, WEIGHTS_FILE = "model.json", "model.safetensors"
+"""What a folder of a small model holds."""
 ImageTower = Literal["vit", "convnet"]
 TextTower = Literal["causal", "bidirectional"]
 
@@ -102,8 +104,9 @@ def _text_config(shape: SmallModel, pad: int) -> CLIPTextCfg:
 
 def save_small(encoder: OpenClipEncoder, shape: SmallModel, folder: Path) -> None:
     """Weights as safetensors beside the shape they belong to."""
-    save_file(encoder.state_dict(), str(folder / "model.safetensors"))
-    (folder / "model.json").write_text(json.dumps(asdict(shape), indent=1) + "\n", encoding="utf-8")
+    settings = metadata_of(encoder.settings)
+    save_file(encoder.state_dict(), str(folder / WEIGHTS_FILE), settings)
+    (folder / SHAPE_FILE).write_text(json.dumps(asdict(shape), indent=1) + "\n", encoding="utf-8")
 
 
 def load_small(
@@ -118,7 +121,7 @@ def load_small(
     Raises:
         FileNotFoundError, ValueError: a file is missing, damaged or of another model.
     """
-    beside = weights.with_name("model.json")
+    beside = weights.with_name(SHAPE_FILE)
     encoder = build_small(shape or shape_from(read_json_object(beside), str(beside)), 0, settings)
     stored = read_tensors(weights)
     check_architecture(stored, encoder.state_dict(), str(weights))

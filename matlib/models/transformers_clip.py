@@ -13,6 +13,7 @@ from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor, nn
 
 from matlib.models.checkpoints import read_json_object
+from matlib.models.layouts import found_layout
 from matlib.models.settings import said_by_preprocessing
 
 CONFIG = "config.json"
@@ -157,17 +158,28 @@ def _activation(tower: Any, folder: Path) -> bool:
 def _said_by_processor(folder: Path) -> dict[str, Any]:
     path = folder / "preprocessor_config.json"
     if path.is_file():
-        return _said_by_image_processor(read_json_object(path), path)
+        return said_by_image_processor(read_json_object(path), path)
     path = folder / "processor_config.json"  # of newer versions
     content = read_json_object(path).get("image_processor") if path.is_file() else None
-    return _said_by_image_processor(content, path) if isinstance(content, dict) else {}
+    return said_by_image_processor(content, path) if isinstance(content, dict) else {}
 
 
-def _said_by_image_processor(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def said_by_image_processor(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The settings that an image processor of transformers tells, in the fields of `Settings`.
+
+    Args:
+        content: as its JSON has it.
+        path: of that JSON, or the processor's name, for messages.
+
+    Raises:
+        ValueError: settings that this project cannot follow.
+    """
     size, resample = content.get("size", {"shortest_edge": 224}), content.get("resample", 3)
     if resample not in _RESAMPLES:
         raise ValueError(f"{path}: resample {resample!r} is not 2 (bilinear) or 3 (bicubic)")
-    to_short_side = isinstance(size, int) or (isinstance(size, dict) and "shortest_edge" in size)
+    to_short_side = isinstance(size, int) or (
+        isinstance(size, dict) and bool(size.get("shortest_edge"))
+    )
     if to_short_side and not content.get("do_center_crop", True):
         raise ValueError(f"{path}: images of any shape (do_center_crop false) are not supported")
     said: dict[str, Any] = {
@@ -209,7 +221,10 @@ def arranged(state: Mapping[str, Tensor], clip: nn.Module, what: str) -> dict[st
     best = max(ways, key=lambda way: sum(_is_there(key, way, expected) for key in way))
     if not expected.keys() & (best.keys() - set(_SCALES)):
         shown = ", ".join(list(known)[:3])
-        raise ValueError(f"{what}: none of its {len(known)} tensors is the model's ({shown} …)")
+        raise ValueError(
+            f"{what}: none of its {len(known)} tensors is the model's ({shown} …); "
+            f"{found_layout(known)}"
+        )
     for key in _SCALES:  # a number, or a list of one
         if key in best and key in expected and best[key].numel() == expected[key].numel():
             best[key] = best[key].reshape(expected[key].shape)

@@ -110,7 +110,9 @@ def fresh(study: Context, seed: int = 0) -> OpenClipEncoder:
     """The profile's model before any training of this study, on its device."""
     model = study.profile.model
     if model.kind == "open_clip":
-        return opening.open(model.name, model.pretrained or None, study.device, rest=model.rest)
+        return opening.open_named(
+            model.name, model.pretrained or None, study.device, rest=model.rest
+        )
     data = study.profile.dataset
     settings = Settings(image_mode=data.image_mode, interpolation=data.interpolation)
     return build_small(model.shape(data.image_size), seed, settings).to(study.device)

@@ -302,7 +302,7 @@ def _encoder(profile: Profile, device: str) -> OpenClipEncoder:
     model = profile.model
     if model.kind == "open_clip":
         settings = settings_of(model.name, model.pretrained or None, model.rest)
-        return opening.open(model.name, None, device, settings=settings)
+        return opening.open_named(model.name, None, device, settings=settings)
     return build_small(model.shape(profile.dataset.image_size), 0).to(device)
 
 
