@@ -180,6 +180,27 @@ def _board(
     print(run_board(folder))
 
 
+@app.command("export", help="a study's model as a folder that opens anywhere, with its zoo")
+@_of_checkout
+def _export_model(
+    row: Annotated[str, Argument(help="of the study, such as mat")],
+    out: Annotated[Path, Argument(help="folder of the exported models")],
+    profile: Annotated[str, Option(help=f"one of {', '.join(of.PROFILE_NAMES)}")] = "demo",
+    seed: Annotated[int, Option(parser=of.at_least(0), help="of the training")] = 0,
+    data: of.DataFolder = None,
+    results: of.ResultsFolder = None,
+) -> None:
+    from matlib.commands.export import run_export
+    from matlib.study.study import results_folder
+
+    folder, name = run_export(
+        profile, row, out, seed=seed, results=str(results or results_folder()),
+        data=str(data or ""),
+    )  # fmt: skip
+    print(f"wrote {folder}\nin Python: models.open({str(folder)!r})")
+    print(f"judge it: python -m matlib evaluate --zoo {name} --zoo-file {out / 'zoo.yaml'}")
+
+
 @app.command("plan", help="what a study will cost: hours, memory, disk")
 @_of_checkout
 def _plan(

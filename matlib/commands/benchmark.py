@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -23,7 +26,10 @@ from matlib.evaluation.r_precision import precision_at_r
 from matlib.evaluation.robustness import gallery_of
 from matlib.evaluation.threat import ROWS, Threat, benchmark
 from matlib.files import file_hash, write_durably
-from matlib.models.open_clip import OpenClipEncoder
+from matlib.models.encoder import VisionLanguageModel
+from matlib.models.opening import checked_device
+from matlib.models.settings import LOCAL
+from matlib.models.zoo import ZOO, Found, found_in_zoo
 from matlib.progress import Progress
 from matlib.study.identity.makers import makes
 from matlib.study.store.provenance import code_hash, named_weights, text_hash
@@ -41,6 +47,9 @@ def run_benchmark(options: EvaluateOptions) -> Record:
     check_threat(options, needs_words=True)
     torch.set_flush_denormal(True)
     assert options.images is not None and options.captions is not None, "the form of a folder"
+    found = found_in_zoo(options.zoo, options.zoo_file or ZOO) if options.zoo else None
+    if options.out is not None and options.out.is_dir():
+        options = replace(options, out=options.out / f"{_file_name(options)}.json")
     if options.out is not None and not options.out.resolve().parent.is_dir():
         raise FileNotFoundError(f"no folder {options.out.parent} for --out; make it first")
     pairs = read_user_data(options.images, options.captions, options.split, options.relevance)
@@ -48,9 +57,12 @@ def run_benchmark(options: EvaluateOptions) -> Record:
         pairs = replace(pairs, captions=tuple(normalise_caption(c) or c for c in pairs.captions))
     pairs = replace(pairs, notes=(*pairs.notes, *meet(options, pairs.captions)))
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = open_any(
-        options.model, options.checkpoint, device, profile=options.profile, rest=options.rest
-    )
+    if found is None:
+        encoder = open_any(
+            options.model, options.checkpoint, device, profile=options.profile, rest=options.rest
+        )
+    else:
+        encoder = found.open(checked_device(device))
     how = encoder.settings
     pairs = sized(pairs, encoder.image_size, how.image_mode, how.interpolation)
     check_readable(pairs, range(len(pairs)))
@@ -66,7 +78,7 @@ def run_benchmark(options: EvaluateOptions) -> Record:
             encoder, pairs, threat, seed=options.seed,
             on_attack=lambda attack: progress.advance(1, attack),
         )  # fmt: skip
-    record = _record(options, encoder, pairs, table)
+    record = _record(options, found, encoder, pairs, table)
     if options.out is not None:
         text = json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False)
         write_durably(options.out, text + "\n")
@@ -94,23 +106,45 @@ def precision_text(encoder: OpenClipEncoder, pairs: ImageTextPairs) -> str:
 
 
 def _name(options: EvaluateOptions) -> str:
-    return options.name or options.model
+    return options.name or options.zoo or options.model
+
+
+def _file_name(options: EvaluateOptions) -> str:
+    """One file for each model and set of captions."""
+    assert options.captions is not None
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", f"{_name(options)}.{options.captions.stem}")
+
+
+def _judged(
+    options: EvaluateOptions, found: Found | None, encoder: VisionLanguageModel
+) -> dict[str, Any]:
+    """What a record says of the model: no path of this machine."""
+    said = {"name": _name(options), "trained_with": encoder.settings.as_json()}
+    if found is not None:
+        entry, folder = found.entry, found.model.removeprefix(LOCAL)
+        weights = named_weights(found.weights or folder)
+        rest = named_weights(found.rest)
+        return {**said, "model": entry.model, "weights": weights, "rest": rest,
+                "about": entry.about()}  # fmt: skip
+    folder = options.model.removeprefix(LOCAL)
+    own = Path(folder).is_dir() and not options.checkpoint
+    weights = named_weights(folder if own else options.checkpoint)
+    model = Path(folder).name if own else options.model
+    return {**said, "model": model, "weights": weights, "rest": named_weights(options.rest)}
 
 
 def _record(
-    options: EvaluateOptions, encoder: OpenClipEncoder, pairs: ImageTextPairs, table: pd.DataFrame
+    options: EvaluateOptions,
+    found: Found | None,
+    encoder: VisionLanguageModel,
+    pairs: ImageTextPairs,
+    table: pd.DataFrame,
 ) -> Record:
     assert options.captions is not None
     files = file_hashes(pairs)
     content = {
         "format": FORMAT,
-        "model": {
-            "name": _name(options),
-            "model": options.model,
-            "weights": named_weights(options.checkpoint),
-            "rest": named_weights(options.rest),
-            "trained_with": encoder.settings.as_json(),
-        },
+        "model": _judged(options, found, encoder),
         "data": {
             "name": pairs.name,
             "split": pairs.split,

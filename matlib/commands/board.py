@@ -99,15 +99,20 @@ def _settings(records: Mapping[str, Record]) -> str:
 def _notes(records: Mapping[str, Record]) -> list[str]:
     n_codes = len({record.code for record in records.values()})
     several = f"judged by {n_codes} states of the code, whose attacks may differ in strength"
+    about = [
+        f"{record.model.name}: " + "; ".join(f"{k}: {v}" for k, v in record.model.about.items())
+        for record in records.values() if record.model.about
+    ]  # fmt: skip
     notes = [f"{name}: {note}" for name, record in records.items() for note in record.notes]
-    return [*([several] if n_codes > 1 else []), *notes]
+    return [*([several] if n_codes > 1 else []), *about, *notes]
 
 
 def _lines(tables: Sequence[Mapping[str, Record]]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "table": number, "file": name, "model": record.model.name,
-            "weights": record.model.weights, "data": record.data.identity,
+            "weights": record.model.weights,
+            "trained_for": record.model.about.get("trained for", ""), "data": record.data.identity,
             **record.threat.model_dump(mode="json", exclude={*_TOLD_APART}),
             "words": json.dumps(record.threat.words),
             "attack": row.attack, "eps_255": row.eps_255, "n_words": row.n_words,

@@ -205,8 +205,12 @@ class EvaluateOptions(ThreatOptions):
     the profile's suite `open_study`, on data `read_user_data`.
     """
 
-    model: ModelName
-    checkpoint: Annotated[str, Option(help=".safetensors or .pt file, or a tag")]
+    model: ModelName = ""
+    checkpoint: Annotated[
+        str, Option(help=".safetensors or .pt file, or a tag; not of a folder or hf-hub: name")
+    ] = ""
+    zoo: Annotated[str, Option(help="name in the zoo, instead of --model and --checkpoint")] = ""
+    zoo_file: Annotated[Path | None, Option(help="a zoo of your own, in YAML")] = None
     rest: Annotated[
         str,
         Option(
@@ -225,7 +229,9 @@ class EvaluateOptions(ThreatOptions):
             help="eccv: also the right answers that ECCV Caption has found in COCO's test split"
         ),
     ] = "own"
-    out: Annotated[Path | None, Option(help="JSON file of a folder's table, for `board`")] = None
+    out: Annotated[
+        Path | None, Option(help="JSON file of the table for `board`, or a folder for it")
+    ] = None
     profile: Annotated[str, Option(help="without --images: whose suite and gallery")] = ""
     dataset: Annotated[str, Option(help="checked against the profile's")] = ""
     data: Annotated[str, Option(help="folder of a data set on disk")] = ""
@@ -249,6 +255,12 @@ class EvaluateOptions(ThreatOptions):
             typer.BadParameter: an option that the other form has, or one that is missing.
         """
         self.refuse_two_sources()
+        if bool(self.zoo) == bool(self.model):
+            raise typer.BadParameter("expected either --model or --zoo")
+        if self.zoo and (self.checkpoint or self.rest):
+            raise typer.BadParameter(
+                "--zoo NAME says its weights: leave --checkpoint and --pretrained out"
+            )
         is_folder = self.images is not None or self.captions is not None
         form = "--images and --captions" if is_folder else "--profile and --name"
         needed = ("images", "captions") if is_folder else ("profile", "name")
@@ -264,7 +276,14 @@ class EvaluateOptions(ThreatOptions):
                 raise typer.BadParameter(f"argument {option}: not allowed with {form}")
 
 
-_OF_FOLDER = {"split", "relevance", "out", *(field.name for field in fields(ThreatOptions))}
+_OF_FOLDER = {
+    "split",
+    "relevance",
+    "out",
+    "zoo",
+    "zoo_file",
+    *(field.name for field in fields(ThreatOptions)),
+}
 _OF_STUDY = {"dataset", "data", "results", "limit", "train_eps_255", "source"}
 _SPELLED = {
     "eps_255": "--eps", "n_steps": "--steps", "step_255": "--step-size",

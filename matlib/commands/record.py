@@ -48,13 +48,17 @@ class RecallRow(_Strict):
 
 
 class JudgedModel(_Strict):
-    """Which model; `weights` and `rest` are tags or the hashes of files."""
+    """Which model; `weights` and `rest` are tags or the hashes of files.
+
+    `about`: what a zoo says of it (trained for, licence, citation, source).
+    """
 
     name: str
     model: str
     weights: str
     rest: str
     trained_with: dict[str, Any]
+    about: dict[str, str] = Field(default_factory=dict)
 
     @property
     def short(self) -> str:

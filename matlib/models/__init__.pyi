@@ -24,3 +24,4 @@ from .small import (
     load_small as load_small,
     save_small as save_small,
 )
+from .zoo import found_in_zoo as found_in_zoo, read_zoo as read_zoo
