@@ -46,13 +46,14 @@ def run_benchmark(options: EvaluateOptions) -> Record:
     """
     check_threat(options, needs_words=True)
     torch.set_flush_denormal(True)
-    assert options.images is not None and options.captions is not None, "the form of a folder"
+    images, captions = options.images, options.captions
+    assert images is not None and captions is not None, "the form of a folder"
     found = found_in_zoo(options.zoo, options.zoo_file or ZOO) if options.zoo else None
     if options.out is not None and options.out.is_dir():
         options = replace(options, out=options.out / f"{_file_name(options)}.json")
     if options.out is not None and not options.out.resolve().parent.is_dir():
         raise FileNotFoundError(f"no folder {options.out.parent} for --out; make it first")
-    pairs = read_user_data(options.images, options.captions, options.split, options.relevance)
+    pairs = read_user_data(images, captions, options.split, options.relevance)
     if options.is_released:
         pairs = replace(pairs, captions=tuple(normalise_caption(c) or c for c in pairs.captions))
     pairs = replace(pairs, notes=(*pairs.notes, *meet(options, pairs.captions)))
@@ -85,7 +86,7 @@ def run_benchmark(options: EvaluateOptions) -> Record:
     return record
 
 
-def precision_text(encoder: OpenClipEncoder, pairs: ImageTextPairs) -> str:
+def precision_text(encoder: VisionLanguageModel, pairs: ImageTextPairs) -> str:
     """mAP@R and R-precision without attack, of the queries that have further right answers."""
     gallery = gallery_of(pairs)
     image, text = embed_images(encoder, gallery.pixels), embed_texts(encoder, gallery.captions)
