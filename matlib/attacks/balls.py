@@ -17,6 +17,8 @@ from matlib.attacks.noise import ImageGenerators, noise_of
 Norm = Literal["linf", "l2"]
 Start = Literal["uniform", "positive", "none"]
 
+MIN_EPS_255 = 0.05
+"""Below it a budget looks like one that was already divided by 255."""
 MAX_EPS_255 = 64.0
 """Largest L-infinity budget, and largest root-mean-square change of an L2 budget."""
 
@@ -47,7 +49,7 @@ def check_eps(eps_255: float, norm: Norm = "linf", n_values: int | None = None) 
             "eps_255 of an L2 ball is a Euclidean length in 1/255 of the pixel range, "
             f"0 to 64 * sqrt(3 * H * W), here {limit:.6g}; got {eps_255}"
         )
-    if 0 < eps_255 < 0.05:
+    if 0 < eps_255 < MIN_EPS_255:
         raise ValueError(
             f"eps_255 is in 1/255 of the pixel range; got {eps_255}, which looks like a value "
             f"already divided by 255 (did you mean {eps_255 * 255:.3g}?)"

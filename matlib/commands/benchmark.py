@@ -26,6 +26,7 @@ from matlib.evaluation.r_precision import precision_at_r
 from matlib.evaluation.robustness import gallery_of
 from matlib.evaluation.threat import ROWS, Threat, benchmark
 from matlib.files import file_hash, write_durably
+from matlib.models.dual_encoder import DualEncoder
 from matlib.models.encoder import VisionLanguageModel
 from matlib.models.opening import checked_device
 from matlib.models.settings import LOCAL

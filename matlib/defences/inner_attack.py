@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from matlib.attacks.balls import MIN_EPS_255
 from matlib.attacks.budgets import check_count
 from matlib.attacks.characters import CharacterEdits, blocks
 from matlib.attacks.edits import Edit, apply_edit
@@ -137,14 +138,15 @@ class InnerAttack:
             raise ValueError(f"ramp is a share of the steps in [0, 1]; got {self.ramp}")
 
     def at(self, done: float) -> InnerAttack:
-        """The attack of a step of training.
+        """The attack of a step of training; its budget is never below `MIN_EPS_255`.
 
         Args:
             done: share of the steps that this one completes, in (0, 1].
         """
-        if done >= self.ramp:
+        if done >= self.ramp or not self.image.eps_255:
             return self
-        grown, step = done / self.ramp, self.image.step_255
+        smallest = min(1.0, MIN_EPS_255 / self.image.eps_255)
+        grown, step = max(done / self.ramp, smallest), self.image.step_255
         image = replace(
             self.image, eps_255=grown * self.image.eps_255,
             step_255=None if step is None else grown * step,

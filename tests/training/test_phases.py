@@ -132,6 +132,8 @@ def test_the_image_budget_grows_in_a_straight_line() -> None:
         (1.0, 0.25), (2.0, 0.5), (4.0, 1.0), (4.0, 1.0)
     ]  # fmt: skip
     assert inner.at(0.1).text == inner.text and replace(inner, ramp=0.0).at(0.01).image.eps_255 == 4
+    slow = replace(INNER, image=PGD(1.0, 2), ramp=0.5)
+    assert slow.at(1 / 400).image.eps_255 == 0.05 and slow.at(0.25).image.eps_255 == 0.5
     with pytest.raises(ValueError, match=r"ramp is a share of the steps in \[0, 1\]; got 1\.5"):
         replace(INNER, ramp=1.5)
 

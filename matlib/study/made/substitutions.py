@@ -47,7 +47,7 @@ def drawn_substitutions(study: Context, n: int = PER_THREAT) -> pd.DataFrame:
 def sampled(pairs: ImageTextPairs, table: Table, threat: str, n: int) -> pd.DataFrame:
     """The sample of one threat, from its allowed edits of every caption."""
     generator = draw(0, f"substitutions {threat}")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for i in torch.randperm(len(table), generator=generator).tolist():
         if table[i] and len(rows) < n:
             edit = table[i][int(torch.randint(len(table[i]), (1,), generator=generator))]
