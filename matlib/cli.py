@@ -79,6 +79,22 @@ def _study(
         Option(parser=of.read_shard, metavar="I/N", help=SHARD_HELP),
     ] = None,
     workers: of.WorkerCount = 0,
+    executor: Annotated[
+        str,
+        Option(
+            parser=of.one_of("local", "slurm"),
+            metavar="local|slurm",
+            help="where rows run: in processes of this machine, or in an array of Slurm",
+        ),
+    ] = "local",
+    slurm: Annotated[
+        list[str] | None,
+        Option(metavar="NAME=VALUE", help="option of sbatch: partition=gpu; may be repeated"),
+    ] = None,
+    array: Annotated[
+        int,
+        Option(parser=of.at_least(0), help="jobs of Slurm's array; 0: one for each row"),
+    ] = 0,
     publish: Annotated[
         bool,
         Option(
@@ -86,11 +102,17 @@ def _study(
         ),
     ] = False,
 ) -> None:
-    from matlib.study.run.pipeline import run_shard, run_study
+    from matlib.study.run.pipeline import run_shard, run_study, submit_study
     from matlib.study.study import results_folder
 
     what = profile, results or results_folder(), data, limit or 0
-    if share := shard or share_of_array():
+    if executor == "slurm":
+        if shard:
+            raise typer.BadParameter("--shard is Slurm's to give; --array says how many there are")
+        submit_study(*what, slurm or (), publish=publish, workers=workers, n=array)
+    elif slurm or array:
+        raise typer.BadParameter("--slurm and --array are for --executor slurm")
+    elif share := shard or share_of_array():
         run_shard(*what, share, publish=publish, workers=workers)
     else:
         run_study(*what, publish=publish, workers=workers)

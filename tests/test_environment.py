@@ -38,6 +38,7 @@ def _direct() -> list[Requirement]:
         *EXTRAS["test"],
         *EXTRAS["photos"],
         *EXTRAS["eccv"],
+        *EXTRAS["slurm"],
         *EXTRAS["docs"],
     ]
     return [Requirement(text) for text in texts]
@@ -75,7 +76,7 @@ def test_every_indirect_dependency_is_pinned() -> None:
 def test_the_supported_versions_are_the_promised_ones() -> None:
     assert PROJECT["requires-python"] == ">=3.11,<3.14"
     assert "torch>=2.6" in PROJECT["dependencies"]
-    assert EXTRAS["all"] == ["matlib-robust[notebooks,test,generative,photos,eccv,docs]"]
+    assert EXTRAS["all"] == ["matlib-robust[notebooks,test,generative,photos,eccv,slurm,docs]"]
 
 
 def test_conda_installs_from_the_same_pins_as_pip() -> None:

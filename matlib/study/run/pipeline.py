@@ -32,7 +32,18 @@ from matlib.study.run.records import (
     keep_seconds,
     write_records,
 )
-from matlib.study.run.tasks import Say, all_rows, is_done, make_rows, n_workers, tasks_of
+from matlib.study.run.slurm import Job, Queue
+from matlib.study.run.tasks import (
+    Say,
+    all_rows,
+    is_done,
+    label,
+    make_rows,
+    missing_by_share,
+    n_workers,
+    needed_by_all,
+    tasks_of,
+)
 from matlib.study.sources.karpathy import KarpathySource
 from matlib.study.store.provenance import PACKAGE_ROOT
 from matlib.study.study import Study, open_study
@@ -72,16 +83,8 @@ def run_study(
         ProfileError, ValueError, FileNotFoundError: bad profile or data, before any work.
         NotebookError: a notebook failed.
     """
-    checked = load_profile(profile, limit)
-    sources, folder = wanted_notebooks(checked, find_notebooks(NOTEBOOKS)), results / checked.name
-    parameters = {
-        # a path would be another one where notebooks run, and the file may be edited meanwhile
-        "profile": profile if profile in profile_names() else str((folder / PROFILE).resolve()),
-        "results": str(results.resolve()),
-        "data": str(data.resolve()) if data else "",
-        "limit": limit,
-    }
-    refuse_unfit(sources, parameters)  # before the long work, not after it
+    checked, sources, parameters = _checked(profile, results, data, limit)
+    folder = results / checked.name
     study = Study(checked, results, data)  # missing data and foreign results are found here
     say(f"study {checked.name}: {checked.about}")
     if not is_writable(folder):
@@ -106,6 +109,24 @@ def run_study(
     claims = read_claims(folder / "claims.json")
     say(f"\n{claims_text(claims)}\n\nreport: {page}")
     return page
+
+
+def _checked(
+    profile: str, results: Path, data: Path | None, limit: int
+) -> tuple[Profile, list[Path], dict[str, Any]]:
+    """The profile, its notebooks, and what these are told; faults are found before long work."""
+    checked = load_profile(profile, limit)
+    sources = wanted_notebooks(checked, find_notebooks(NOTEBOOKS))
+    kept = results / checked.name / PROFILE
+    parameters = {
+        # a path would be another one where notebooks run, and the file may be edited meanwhile
+        "profile": profile if profile in profile_names() else str(kept.resolve()),
+        "results": str(results.resolve()),
+        "data": str(data.resolve()) if data else "",
+        "limit": limit,
+    }
+    refuse_unfit(sources, parameters)  # before the long work, not after it
+    return checked, sources, parameters
 
 
 def _look_around(study: Study, say: Say) -> None:
@@ -262,3 +283,65 @@ def run_shard(
             _publish(study.root, target, figures_of(study.profile))
         say(f"records: {write_records(study, target)}")
     say(f"shard {i}/{n} is finished; run without --shard when all are")
+
+
+def run_common(
+    profile: str, results: Path, data: Path | None, limit: int, n: int, say: Say = print
+) -> None:
+    """Make what every one of `n` shares needs, so that none waits for another."""
+    study = open_study(profile, str(results), str(data) if data else "", limit)
+    shares = missing_by_share(study, n)
+    for node in needed_by_all(shares.values()).values() if shares else ():
+        say(label(node))
+        study.make(node)
+
+
+def submit_study(
+    profile: str,
+    results: Path,
+    data: Path | None,
+    limit: int,
+    options: Sequence[str],
+    *,
+    publish: bool = False,
+    workers: int = 0,
+    n: int = 0,
+    say: Say = print,
+) -> None:
+    """Give a study to Slurm: what all rows need, an array of the rows, notebooks and report.
+
+    Each job waits for the one before it. Its own work is that of this machine: `run_common`,
+    `run_shard` and `run_study`. What is finished is not submitted again.
+
+    Args:
+        results: seen by all nodes, with working file locks.
+        options: `NAME=VALUE` of sbatch (`matlib.study.run.slurm.Queue`).
+        workers: runs at once in each job; 0: one for each of its GPUs, or cores.
+        n: shares of the array; 0: one for each row of a kind.
+
+    Raises:
+        ProfileError, ValueError, FileNotFoundError: bad profile, data or options, before any work.
+        RuntimeError: no Slurm, or it refuses the jobs.
+    """
+    checked, _, told = _checked(profile, results, data, limit)
+    study = Study(checked, results, data)
+    queue = Queue(study.root / "slurm", options)
+    _look_around(study, say)
+    keep_profile(checked, study.root)
+    n = n or all_rows(checked).longest
+    shares = missing_by_share(study, n)
+    what = told["profile"], results.resolve(), data.resolve() if data else None, limit
+    if len(shares) > 1 and needed_by_all(shares.values()):
+        queue.submit(f"{checked.name}-common", [Job(run_common, (*what, n))])
+    if shares:
+        rows = [Job(run_shard, (*what, (i, n)), {"workers": workers}) for i in shares]
+        queue.submit(f"{checked.name}-rows", rows)
+    queue.submit(
+        f"{checked.name}-report", [Job(run_study, what, {"publish": publish, "workers": workers})]
+    )
+    for line in queue.submitted:
+        say(line)
+    say(
+        f"logs in {queue.folder}; each job waits for the one before, and is cancelled where that "
+        "fails: mend the cause and run the same command again, which submits what is missing"
+    )

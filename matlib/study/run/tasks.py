@@ -124,6 +124,12 @@ class Rows:
     sources: Sequence[Subject] = ()
 
     @property
+    def longest(self) -> int:
+        """Into so many shares the rows fall apart: none has two of a kind."""
+        kinds = (self.main, self.inside, self.elsewhere, self.techniques, self.sweeps, self.dialled)
+        return max(map(len, kinds))
+
+    @property
     def of_pairs(self) -> list[tuple[str, int]]:
         """Rows of the studies of pairs."""
         return [*self.techniques, *self.sweeps, *self.dialled]
@@ -241,6 +247,19 @@ def missing(study: Study, tasks: Iterable[Task]) -> dict[str, Node[Any]]:
         for node in artefacts_of(study, task):
             add(node)
     return found
+
+
+def missing_by_share(study: Study, n: int) -> dict[int, dict[str, Node[Any]]]:
+    """What is still to be made for each of `n` shares of the study that is not finished."""
+    rows = all_rows(study.profile)
+    found = {i: missing(study, tasks_of(study.profile, rows.share(i, n))) for i in range(1, n + 1)}
+    return {i: left for i, left in found.items() if left}
+
+
+def needed_by_all(shares: Iterable[Mapping[str, Node[Any]]]) -> dict[str, Node[Any]]:
+    """What every one of several shares is still to make: the base model, candidate words."""
+    first, *others = shares
+    return {key: first[key] for key in first if all(key in other for other in others)}
 
 
 def label(node: Node[Any]) -> str:
