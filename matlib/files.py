@@ -119,6 +119,8 @@ LOCAL_LOCKS = {
     "nfs": ("nolock", "local_lock=all", "local_lock=flock"),
     "nfs4": ("local_lock=all", "local_lock=flock"),
     "lustre": ("localflock",),
+    "cifs": ("nobrl",),
+    "smb3": ("nobrl",),
     "fuse.sshfs": ("rw",),  # whatever its options
 }
 """Options of shared file systems under which a lock is not seen by other machines."""
