@@ -26,7 +26,7 @@ STUDY = $(PY) -m matlib study --profile $(PROFILE) \
 # Files of tests side by side, one process for each core; each takes up to 3 GB.
 SIDE_BY_SIDE = -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help study test test-full notebooks report docs bench lab clean
+.PHONY: help study test test-full notebooks report docs bench gpu lab clean
 
 help: ## show this list
 	@echo "make TARGET [PROFILE=demo] [DATA=folder] [LIMIT=n] [SHARD=i/n]"
@@ -58,6 +58,9 @@ docs: $(STAMP) ## build the documentation into site/, without a network
 
 bench: $(STAMP) ## speed and memory against the released code, and the strength of attacks against their time
 	@$(PY) -m benchmarks
+
+gpu: $(STAMP) ## on a CUDA machine, 8 minutes: what holds there, how fast it is, the demo's rows
+	@$(PY) -m benchmarks.gpu
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	@$(PY) -m jupyter lab notebooks

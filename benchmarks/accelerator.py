@@ -47,7 +47,7 @@ def bench_accelerator(
     for name in ("float32", "bf16", "bf16_channels_last"):
         is_bf16 = name != "float32"
         seen = pixels.contiguous(memory_format=torch.channels_last) if "last" in name else pixels
-        with _precision(device, is_bf16):
+        with precision(device, is_bf16):
             time = repeated(lambda x=seen: _pgd(encoder, x, n_steps), device, n_repeats)  # type: ignore[misc]
         peak = matmul_peak_tflops(device, torch.bfloat16 if is_bf16 else torch.float32, side)
         found["pgd_images_per_second"][name] = batch / time
@@ -60,7 +60,7 @@ def bf16_captions_equal(load: Load) -> float:
     """Share of the adversarial captions that are the same under bf16 autocast."""
     chosen = []
     for is_bf16 in (False, True):
-        with _precision(load.encoder.device, is_bf16):
+        with precision(load.encoder.device, is_bf16):
             chosen.append(WordSubstitution()(load.encoder, load.captions, load.table))
     return sum(a == b for a, b in zip(*chosen, strict=True)) / len(load.captions)
 
@@ -96,6 +96,7 @@ def _pgd(encoder: OpenClipEncoder, pixels: Tensor, n_steps: int) -> Tensor:
 
 
 @contextmanager
-def _precision(device: torch.device, is_bf16: bool) -> Iterator[None]:
+def precision(device: torch.device, is_bf16: bool) -> Iterator[None]:
+    """Single precision, or bf16 where autocast allows it."""
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_bf16):
         yield

@@ -19,6 +19,7 @@ from benchmarks.memory import TOY, bench_memory
 from benchmarks.step import StepSize, bench_step
 from benchmarks.strength import StrengthSize, bench_strength, draw_front
 from benchmarks.text import bench_text
+from matlib.files import write_durably
 from matlib.models import opening
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.small import SmallModel, build_small
@@ -145,14 +146,17 @@ def toy_accelerator() -> dict[str, Any]:
 def write_bench(path: Path, size: BenchSize | None = None) -> dict[str, Any]:
     """Measure, write the JSON whole, print the table."""
     found = rounded(bench(size))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    beside.replace(path)
+    write_found(path, found)
     if "strength" in found:
         draw_front(found["strength"], path.with_name("strength.png"))
     print(table(found))
     return found
+
+
+def write_found(path: Path, found: dict[str, Any]) -> None:
+    """Write measurements as JSON, whole, four significant digits each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_durably(path, json.dumps(rounded(found), indent=1) + "\n")
 
 
 def table(found: dict[str, Any]) -> str:
