@@ -17,7 +17,7 @@ from matlib.attacks.edits import Edit, Table, apply_edit, content_words
 from matlib.attacks.gallery import embed_images
 from matlib.attacks.objectives import TextObjective, away_from_image
 from matlib.models.open_clip import OpenClipEncoder
-from matlib.models.small import SmallModel, build_small
+from matlib.models.small import SmallModel, build_small_clip
 from matlib.scenes.lexicon import CANONICAL_WORDS, FUNCTION_WORDS, SYNONYM_WORDS
 from matlib.scenes.truth import EditChecker, class_and_concept
 from matlib.scenes.world import Split, World
@@ -84,7 +84,7 @@ def scenes_load(n_images: int, captions_per_image: int, shape: SmallModel | None
     pairs = world.test.pairs
     captions = list(pairs.captions)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder = build_small(shape, seed=0).to(device).eval()
+    encoder = build_small_clip(shape, seed=0).to(device).eval()
     return Load(encoder, pairs.pixels(), captions, pairs.image_of, edit_table(captions))
 
 

@@ -22,7 +22,7 @@ from benchmarks.text import bench_text
 from matlib.files import write_durably
 from matlib.models import opening
 from matlib.models.open_clip import OpenClipEncoder
-from matlib.models.small import SmallModel, build_small
+from matlib.models.small import SmallModel, build_small_clip
 from matlib.progress import Progress
 
 
@@ -139,7 +139,7 @@ def _large_step(size: BenchSize, device: str, step: StepSize) -> dict[str, Any]:
 
 def toy_accelerator() -> dict[str, Any]:
     """The accelerator's measurement at toy size on whatever device there is, for tests."""
-    encoder = build_small(TOY, 0).eval()
+    encoder = build_small_clip(TOY, 0).eval()
     return bench_accelerator(encoder, 2, 1, n_steps=2, side=64)
 
 

@@ -32,7 +32,7 @@ from matlib.defences.inner_attack import InnerAttack
 from matlib.defences.table import defence
 from matlib.evaluation.retrieval import retrieve
 from matlib.evaluation.statistics import primary_endpoint
-from matlib.models.small import SmallModel, build_small
+from matlib.models.small import SmallModel, build_small_clip
 from matlib.scenes.world import World
 from matlib.training.loop import train
 from matlib.training.schedule import Schedule
@@ -109,7 +109,7 @@ def trained_load(size: StrengthSize) -> tuple[Load, Gallery]:
         captions_per_image=size.captions_per_image,
     )  # fmt: skip
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder = build_small(shape, seed=0).to(device)
+    encoder = build_small_clip(shape, seed=0).to(device)
     batch = min(64, size.n_train)
     data = OneToMany.from_pairs(world.train.pairs)
     train(encoder, data, defence("clean"), Schedule(size.n_steps, batch, 1e-3), seed=0)

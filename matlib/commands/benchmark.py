@@ -26,7 +26,6 @@ from matlib.evaluation.r_precision import precision_at_r
 from matlib.evaluation.robustness import gallery_of
 from matlib.evaluation.threat import ROWS, Threat, benchmark
 from matlib.files import file_hash, write_durably
-from matlib.models.dual_encoder import DualEncoder
 from matlib.models.encoder import VisionLanguageModel
 from matlib.models.opening import checked_device
 from matlib.models.settings import LOCAL
@@ -47,14 +46,13 @@ def run_benchmark(options: EvaluateOptions) -> Record:
     """
     check_threat(options, needs_words=True)
     torch.set_flush_denormal(True)
-    images, captions = options.images, options.captions
-    assert images is not None and captions is not None, "the form of a folder"
     found = found_in_zoo(options.zoo, options.zoo_file or ZOO) if options.zoo else None
     if options.out is not None and options.out.is_dir():
         options = replace(options, out=options.out / f"{_file_name(options)}.json")
     if options.out is not None and not options.out.resolve().parent.is_dir():
         raise FileNotFoundError(f"no folder {options.out.parent} for --out; make it first")
-    pairs = read_user_data(images, captions, options.split, options.relevance)
+    assert options.images is not None and options.captions is not None, "the form of a folder"
+    pairs = read_user_data(options.images, options.captions, options.split, options.relevance)
     if options.is_released:
         pairs = replace(pairs, captions=tuple(normalise_caption(c) or c for c in pairs.captions))
     pairs = replace(pairs, notes=(*pairs.notes, *meet(options, pairs.captions)))

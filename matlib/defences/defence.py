@@ -26,9 +26,10 @@ from matlib.defences.inner_attack import (
     attack_pairs,
     family_features,
 )
+from matlib.defences.matching import matching_loss
 from matlib.defences.processes import ONE_PROCESS, Processes
 from matlib.defences.reference import given_reference, reference_image, reference_text
-from matlib.models.dual_encoder import DualEncoder, frozen
+from matlib.models.dual_encoder import DualEncoder, FusionEncoder, as_fusion, frozen
 
 TOWERS = ("image", "text", "scale")
 
@@ -243,11 +244,13 @@ class Contrastive(Defence):
 
     Attributes:
         pairs: which versions are paired, with what weight.
+        matching: weight of the matching loss beside it, of models that have one (ALBEF, BLIP).
         direction: `symmetric` (both halves of CLIP's loss) or `image_to_text` (TeCoA).
     """
 
     pairs: PairWeights = PairWeights()
     direction: LossDirection = "symmetric"
+    matching: float = 1.0
     kind: str = field(default="contrastive", init=False)
 
     def loss(
@@ -272,13 +275,23 @@ class Contrastive(Defence):
             v: self._texts(encoder, batches[v].captions, processes)
             for v in sorted({text for _, text in used})
         }
-        scale = self._scale(encoder)
-        return torch.stack(
-            [
-                weight * contrastive_loss(images[i], texts[t], scale, self.direction)
-                for (i, t), weight in used.items()
-            ]
-        ).sum()
+        scale, parts = self._scale(encoder), []
+        reader = as_fusion(encoder) if self.matching else None
+        for (i, t), weight in used.items():
+            loss = contrastive_loss(images[i], texts[t], scale, self.direction)
+            if reader is not None:
+                first = processes.rank * len(batches[t].captions)
+                own = slice(first, first + len(batches[t].captions))
+                similarity = (scale * images[i][own] @ texts[t][own].T).detach()  # (B, B)
+                seen = self._seen(reader, batches[i].pixels)
+                match = matching_loss(reader, seen, batches[t].captions, similarity)
+                loss = loss + self.matching * match
+            parts.append(weight * loss)
+        return torch.stack(parts).sum()
+
+    def _seen(self, reader: FusionEncoder, pixels: Tensor) -> Tensor:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and "image" in self.towers):
+            return reader.image_tokens(pixels)
 
 
 @dataclass(frozen=True)

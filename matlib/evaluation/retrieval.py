@@ -70,7 +70,7 @@ def retrieve(image: Tensor, text: Tensor, relevant: Tensor, chunk: int = 1024) -
     Raises:
         ValueError: shapes that do not fit, a query without a right answer, NaN embeddings.
     """
-    _check_relevant(relevant, image.shape[0], text.shape[0])
+    check_relevant(relevant, image.shape[0], text.shape[0])
     if not bool(torch.isfinite(image).all() and torch.isfinite(text).all()):
         raise ValueError("embeddings contain NaN or infinity: the model is broken")
     image, text, relevant = image.float(), text.float(), relevant.to(image.device)
@@ -82,7 +82,8 @@ def retrieve(image: Tensor, text: Tensor, relevant: Tensor, chunk: int = 1024) -
     return Outcomes(ranks(image, text, relevant).cpu(), ranks(text, image, relevant.T).cpu())
 
 
-def _check_relevant(relevant: Tensor, n: int, m: int) -> None:
+def check_relevant(relevant: Tensor, n: int, m: int) -> None:
+    """Raises ValueError: not bool (n, m), or a query without a right answer."""
     if relevant.shape != (n, m) or relevant.dtype != torch.bool:
         raise ValueError(
             f"relevant must be bool ({n}, {m}) for {n} images and {m} captions; "

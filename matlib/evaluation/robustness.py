@@ -9,7 +9,7 @@ is made once per source and only embedded anew by every target, which is where t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
@@ -26,6 +26,7 @@ from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
 from matlib.attacks.word_substitution import PreparedSubstitution
 from matlib.data.pairs import ImageTextPairs
+from matlib.evaluation.reranking import reranked
 from matlib.evaluation.retrieval import Outcomes, retrieve, worst_of
 from matlib.evaluation.statistics import primary_endpoint
 from matlib.evaluation.suite import (
@@ -38,7 +39,7 @@ from matlib.evaluation.suite import (
     Situation,
     Suite,
 )
-from matlib.models.dual_encoder import DualEncoder, check_evaluation_mode
+from matlib.models.dual_encoder import DualEncoder, as_fusion, check_evaluation_mode
 
 Against = Literal["adversarial", "clean"]
 """What a query searches: the attacked gallery (the field's convention), or the clean one."""
@@ -276,7 +277,8 @@ class Evaluator:
 
     def record(self, key: Key, pixels: Tensor | None, captions: list[str] | None) -> None:
         """Rank all queries; None stands for what was not attacked."""
-        image, text, relevant = self._image, self._text, self.gallery.relevant
+        image, text = self._image, self._text
+        clean = self.gallery.pixels, self.gallery.captions
         if pixels is not None:
             budget = self.suite.image
             if self._quantise_8bit:
@@ -286,13 +288,24 @@ class Evaluator:
         if captions is not None:
             text = embed_texts(self.encoder, captions)
             self.found.captions[key] = captions
-        outcomes = retrieve(image, text, relevant)
+        now = clean[0] if pixels is None else pixels, captions or clean[1]
         if self._against == "clean":
             outcomes = Outcomes(
-                retrieve(image, self._text, relevant).tr_rank,
-                retrieve(self._image, text, relevant).ir_rank,
+                self._ranks(image, self._text, now[0], clean[1]).tr_rank,
+                self._ranks(self._image, text, clean[0], now[1]).ir_rank,
             )
+        else:
+            outcomes = self._ranks(image, text, *now)
         self.found.outcomes[key] = outcomes
+
+    def _ranks(
+        self, image: Tensor, text: Tensor, pixels: Tensor, captions: Sequence[str]
+    ) -> Outcomes:
+        relevant, reader = self.gallery.relevant, as_fusion(self.encoder)
+        if reader is None or not self.suite.rerank:
+            return retrieve(image, text, relevant)
+        k = self.suite.rerank
+        return reranked(reader, pixels, captions, image @ text.T, relevant, k)
 
 
 def strength_curve(

@@ -22,6 +22,7 @@ from matlib.attacks.pgd import PGD
 from matlib.attacks.whole_gallery import aimed_at_rest, gallery_attack, words_attack
 from matlib.attacks.word_substitution import WordSubstitution
 from matlib.choices import UNNAMED, Choices, Shown
+from matlib.evaluation.reranking import RERANKED
 from matlib.models.dual_encoder import DualEncoder
 
 Key = tuple[str, str]
@@ -73,6 +74,8 @@ class Suite:
             others `worst` is the minimum over fewer attacks.
         own: the attack of the judged defence's own training loss, where no row has it.
         n_shown: images whose adversarial pixels are kept for figures.
+        rerank: candidates of each query that a fusion model orders by `match` (128 and 256 in
+            the literature); 0: retrieval by embeddings alone, as of dual encoders.
         released: the conventions of Co-Attack's and SGA's code, to compare with published
             numbers: PGD and Co-Attack start in [0, eps] and ascend KL from the clean embedding,
             with steps of 1.25 * eps / n (0.25/255 at eps 2/255 and 10 steps); Co-Attack meets
@@ -88,6 +91,7 @@ class Suite:
     slow_under: tuple[str, ...] | None = None
     own: OwnAttack | None = None
     n_shown: int = 12
+    rerank: int = RERANKED
     released: bool = False
 
     def __post_init__(self) -> None:

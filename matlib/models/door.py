@@ -10,6 +10,7 @@ from torch import nn
 
 from matlib.models.checkpoints import read_json_object, read_metadata, read_weights
 from matlib.models.encoder import VisionLanguageModel
+from matlib.models.fusion import Blip
 from matlib.models.hub import fetched
 from matlib.models.in_memory import ClipInMemory
 from matlib.models.layouts import found_layout
@@ -22,6 +23,10 @@ from matlib.models.whole import load_pretrained, load_whole
 
 HUB = "hf-hub:"
 """What begins the name of a model on the hub, as in open_clip."""
+
+
+ALBEF = "albef"
+"""The name that opens a released checkpoint of ALBEF or TCL."""
 
 
 def open(
@@ -43,7 +48,9 @@ def open(
             a folder, or `local-dir:` and its path, of open_clip's, transformers' or this
             project's layout; `hf-hub:` and the name of such a folder on the hub;
             a model of open_clip in memory (`weights`: its tokenizer);
-            transformers' `CLIPModel` or `SiglipModel` in memory (`weights`: its processor).
+            transformers' `CLIPModel`, `SiglipModel` or `BlipForImageTextRetrieval` in memory
+            (`weights`: its processor);
+            `albef` (`weights`: a released checkpoint of ALBEF or TCL, `rest`: BERT's tokenizer).
         weights: see there; a folder brings its own.
         device: `cpu` by default; a model in memory stays where it is.
         rest: the weights that a checkpoint stems from: they complete a tower that it lacks, and
@@ -68,6 +75,10 @@ def open(
         return _from_folder(path, weights, str(rest), settings).to(device).eval()
     if weights == "":
         raise _without_weights(name)
+    if name == ALBEF:
+        from matlib.models.albef import open_albef  # needs timm and BERT, slow
+
+        return open_albef(Path(weights or ""), str(rest)).to(device)
     weights = None if weights is None else str(weights)
     return open_named(name, weights, device, rest=str(rest), settings=settings)
 
@@ -166,6 +177,7 @@ class Kind:
 _KINDS: Mapping[str, Kind] = {
     "clip": Kind(TransformersEncoder, "CLIPModel", r"position_ids$"),
     "siglip": Kind(TransformersEncoder, "SiglipModel", r"position_ids$"),
+    "blip": Kind(Blip.with_processor, "BlipForImageTextRetrieval", r"position_ids$"),
 }
 """transformers' `model_type` -> what opens it."""
 

@@ -128,6 +128,12 @@ class FusionEncoder(TrainableEncoder, Protocol):
         ...
 
 
+def as_fusion(encoder: DualEncoder) -> FusionEncoder | None:
+    """The same encoder if it reads image and text together, wrapped or not; else None."""
+    found: Any = encoder
+    return found if callable(getattr(found, "match", None)) else None
+
+
 def parameters_of(encoder: TrainableEncoder, name: str) -> list[nn.Parameter]:
     """The weights of one tower.
 
@@ -249,6 +255,12 @@ class CachedText(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         return self.encoder.encode_image(pixels)
+
+    def __getattr__(self, name: str) -> Any:
+        """The methods of fusion models, where it is one: what they read is not kept."""
+        if name not in ("image_tokens", "match", "fused"):
+            return super().__getattr__(name)
+        return getattr(super().__getattr__("encoder"), name)
 
     @property
     def word_saliency(self) -> Callable[..., list[list[float]]]:

@@ -18,6 +18,7 @@ from matlib.models.checkpoints import (
     read_json_object,
     read_tensors,
 )
+from matlib.models.encoder import VisionLanguageModel
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.settings import CLIP_SETTINGS, Settings, metadata_of
 from matlib.models.tokens import END, ClipTokenizer
@@ -26,16 +27,19 @@ SHAPE_FILE, WEIGHTS_FILE = "model.json", "model.safetensors"
 """What a folder of a small model holds."""
 ImageTower = Literal["vit", "convnet"]
 TextTower = Literal["causal", "bidirectional"]
+Family = Literal["clip", "blip", "albef"]
 
 
 @dataclass(frozen=True)
 class SmallModel:
-    """Shape of a small CLIP for the embedded world; its numbers are open_clip's settings.
+    """Shape of a small model for the embedded world; its numbers are open_clip's settings.
 
     Attributes:
         image_tower: `vit`, or `convnet` (CLIP's ResNet with `image_layers` blocks in each of
             its four stages and `image_width` channels after the stem; no patches).
         text_tower: `causal` (CLIP's), or `bidirectional`: every word sees all others.
+        family: `clip`, or a fusion model of the real classes (`matlib.models.small_fusion`), which
+            has a ViT and a BERT whatever the towers above say.
     """
 
     image_size: int = 64
@@ -49,16 +53,31 @@ class SmallModel:
     embed_dim: int = 128
     image_tower: ImageTower = "vit"
     text_tower: TextTower = "causal"
+    family: Family = "clip"
 
 
 def build_small(
     shape: SmallModel, seed: int, settings: Settings = CLIP_SETTINGS
-) -> OpenClipEncoder:
-    """A small CLIP with freshly drawn weights; the same seed gives the same weights.
+) -> VisionLanguageModel:
+    """A small model with freshly drawn weights; the same seed gives the same weights.
 
     Args:
         settings: how the images that it is trained on are made; its towers have GELU.
     """
+    if shape.family == "clip":
+        return build_small_clip(shape, seed, settings)
+    from matlib.models.small_fusion import small_albef, small_blip  # transformers' classes, slow
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        build = {"blip": small_blip, "albef": small_albef}[shape.family]
+        return build(shape, settings).eval()
+
+
+def build_small_clip(
+    shape: SmallModel, seed: int, settings: Settings = CLIP_SETTINGS
+) -> OpenClipEncoder:
+    """As `build_small`, of the family `clip`."""
     is_causal = shape.text_tower == "causal"
     # The end token is CLIP's largest id. Padding of a tower that sees all positions has an id
     # of its own beyond it, which the tower masks: id 0, CLIP's padding, is also the word "!".
@@ -102,7 +121,7 @@ def _text_config(shape: SmallModel, pad: int) -> CLIPTextCfg:
     )
 
 
-def save_small(encoder: OpenClipEncoder, shape: SmallModel, folder: Path) -> None:
+def save_small(encoder: VisionLanguageModel, shape: SmallModel, folder: Path) -> None:
     """Weights as safetensors beside the shape they belong to."""
     settings = metadata_of(encoder.settings)
     save_file(encoder.state_dict(), str(folder / WEIGHTS_FILE), settings)
@@ -111,7 +130,7 @@ def save_small(encoder: OpenClipEncoder, shape: SmallModel, folder: Path) -> Non
 
 def load_small(
     weights: Path, shape: SmallModel | None = None, settings: Settings = CLIP_SETTINGS
-) -> OpenClipEncoder:
+) -> VisionLanguageModel:
     """A small model in evaluation mode, from its safetensors.
 
     Args:

@@ -15,8 +15,8 @@ from matlib.attacks.edits import Table
 from matlib.data.pairs import OneToMany
 from matlib.evaluation.retrieval import Outcomes
 from matlib.evaluation.suite import Key, Suite
+from matlib.models.encoder import VisionLanguageModel
 from matlib.models.masked_lm import MaskedLM
-from matlib.models.open_clip import OpenClipEncoder
 from matlib.study.context import Context
 from matlib.study.made import protocols
 from matlib.study.made.base import open_masked_lm
@@ -57,7 +57,7 @@ class Study(Context):
         """The attacker's masked language model."""
         return open_masked_lm(self)
 
-    def model(self, name: str, seed: int = 0) -> OpenClipEncoder:
+    def model(self, name: str, seed: int = 0) -> VisionLanguageModel:
         """A model of the study by row name: `base`, `mat`, `mat+.captions` …"""
         return open_model(self, name, seed)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,11 +36,12 @@ class PreciseEncoder(nn.Module):
         self.training = bool(getattr(encoder, "training", False))
 
     def __getattr__(self, name: str) -> Any:
-        """What else the encoder offers."""
+        """What else the encoder offers; the methods of fusion run under mixed precision too."""
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return getattr(super().__getattr__("encoder"), name)
+            found = getattr(super().__getattr__("encoder"), name)
+        return partial(self._run, found) if name in ("image_tokens", "match") else found
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         return self._run(self.encoder.encode_image, pixels)
@@ -53,9 +55,9 @@ class PreciseEncoder(nn.Module):
     def text_features(self, texts: Sequence[str]) -> Tensor:
         return self._run(self.encoder.text_features, texts)  # type: ignore[attr-defined]
 
-    def _run(self, encode: Callable[[Any], Tensor], inputs: Any) -> Tensor:
+    def _run(self, encode: Callable[..., Tensor], *inputs: Any) -> Tensor:
         with self._autocast():
-            found = encode(inputs)
+            found = encode(*inputs)
         return found.float() if found.dtype in (torch.float16, torch.bfloat16) else found
 
 

@@ -11,6 +11,10 @@ import pytest
 import torch
 from transformers import (
     BertTokenizer,
+    BlipConfig,
+    BlipForImageTextRetrieval,
+    BlipImageProcessor,
+    BlipProcessor,
     CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
@@ -34,7 +38,8 @@ def drawn(model: Any, seed: int = 3) -> Any:
     generator = torch.Generator().manual_seed(seed)
     for name, value in model.named_parameters():
         if not name.startswith("logit"):
-            value.data = torch.randn(value.shape, generator=generator) * 0.15
+            is_norm = value.ndim == 1 and name.endswith("weight")
+            value.data = torch.randn(value.shape, generator=generator) * 0.15 + is_norm
     return model.eval()
 
 
@@ -59,6 +64,18 @@ def clip_model(act: str = "quick_gelu") -> Any:
 def bert_tokenizer() -> BertTokenizer:
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{c}" for c in LETTERS)]
     return BertTokenizer(vocab={token: i for i, token in enumerate(tokens)})
+
+
+def blip() -> tuple[Any, BlipProcessor]:
+    """A tiny model of BLIP's class for retrieval, with its processor."""
+    text = {**COMMON, "encoder_hidden_size": 32, "vocab_size": 64, "pad_token_id": 0,
+            "max_position_embeddings": LENGTH, "bos_token_id": 2, "eos_token_id": 3,
+            "sep_token_id": 3, "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0}  # fmt: skip
+    config = BlipConfig(text_config=text, vision_config={**COMMON, **PIXELS},
+                        image_text_hidden_size=16)  # fmt: skip
+    images = BlipImageProcessor(size={"height": SIZE, "width": SIZE})
+    return drawn(BlipForImageTextRetrieval(config)), BlipProcessor(images, bert_tokenizer())
 
 
 def siglip() -> tuple[Any, Any]:

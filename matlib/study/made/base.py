@@ -14,8 +14,8 @@ from matlib.defences.defence import Defence
 from matlib.defences.inner_attack import Candidates, InnerAttack
 from matlib.defences.table import defence
 from matlib.models import opening
+from matlib.models.encoder import VisionLanguageModel
 from matlib.models.masked_lm import MaskedLM, train_masked_lm
-from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.settings import Settings
 from matlib.models.small import build_small
 from matlib.progress import Progress
@@ -68,7 +68,7 @@ def open_masked_lm(study: Context) -> MaskedLM:
 
 
 @makes("base")
-def base(study: Context) -> Node[OpenClipEncoder] | None:
+def base(study: Context) -> Node[VisionLanguageModel] | None:
     """The undefended model; None where a pretrained one is used."""
     phase = study.profile.base
     if phase is None:
@@ -93,7 +93,7 @@ def base(study: Context) -> Node[OpenClipEncoder] | None:
     )
 
 
-def open_base(study: Context) -> OpenClipEncoder:
+def open_base(study: Context) -> VisionLanguageModel:
     """The undefended model, trained here or pretrained."""
     own = base(study)
     return study.get(own) if own else fresh(study).eval()
@@ -106,7 +106,7 @@ def schedule_config(phase: Training, run: Run | None = None) -> dict[str, Any]:
     return schedule
 
 
-def fresh(study: Context, seed: int = 0) -> OpenClipEncoder:
+def fresh(study: Context, seed: int = 0) -> VisionLanguageModel:
     """The profile's model before any training of this study, on its device."""
     model = study.profile.model
     if model.kind == "open_clip":
@@ -118,10 +118,10 @@ def fresh(study: Context, seed: int = 0) -> OpenClipEncoder:
     return build_small(model.shape(data.image_size), seed, settings).to(study.device)
 
 
-def weights_in(study: Context) -> Callable[[Artefact], OpenClipEncoder]:
+def weights_in(study: Context) -> Callable[[Artefact], VisionLanguageModel]:
     """Reads what `trained` has saved."""
 
-    def load(artefact: Artefact) -> OpenClipEncoder:
+    def load(artefact: Artefact) -> VisionLanguageModel:
         encoder = fresh(study)
         load_weights(encoder, artefact.file(WEIGHTS))
         return encoder.eval()
@@ -130,7 +130,7 @@ def weights_in(study: Context) -> Callable[[Artefact], OpenClipEncoder]:
 
 
 def trained(
-    encoder: OpenClipEncoder,
+    encoder: VisionLanguageModel,
     data: OneToMany,
     how: Defence,
     schedule: Schedule,

@@ -15,7 +15,7 @@ from matlib.analysis.technique import MEASURE_COLUMNS, measure_technique, techni
 from matlib.augmentations.dialled import scenes_told
 from matlib.augmentations.table import TECHNIQUES
 from matlib.data.pairs import OneToMany
-from matlib.models.open_clip import OpenClipEncoder
+from matlib.models.encoder import VisionLanguageModel
 from matlib.study.context import Context, Node
 from matlib.study.identity.makers import makes
 from matlib.study.made.models import model, open_model
@@ -59,12 +59,12 @@ def references_of(study: Context) -> tuple[str, ...]:
     return ("base", *wanted[:1])
 
 
-def reference_model(study: Context, reference: str) -> OpenClipEncoder:
+def reference_model(study: Context, reference: str) -> VisionLanguageModel:
     """The encoder of a row, trained with the profile's first seed."""
     return open_model(study, reference, _seed(study, reference))
 
 
-def reference_node(study: Context, reference: str) -> Node[OpenClipEncoder] | None:
+def reference_node(study: Context, reference: str) -> Node[VisionLanguageModel] | None:
     """A reference model among inputs; None for pretrained weights."""
     return model(study, reference, _seed(study, reference))
 

@@ -16,7 +16,7 @@ from matlib.choices import Choices
 from matlib.defences.inner_attack import Candidates, InnerAttack
 from matlib.evaluation.robustness import evaluate
 from matlib.models.dual_encoder import TrainableEncoder
-from matlib.models.open_clip import OpenClipEncoder
+from matlib.models.encoder import VisionLanguageModel
 from matlib.study.context import Context, Node
 from matlib.study.identity.makers import makes
 from matlib.study.made.base import (
@@ -56,7 +56,7 @@ from matlib.training.selection import HeldOutRecall, Validation
 
 
 @makes("defended")
-def defended(study: Context, run: Run, seed: int) -> Node[OpenClipEncoder]:
+def defended(study: Context, run: Run, seed: int) -> Node[VisionLanguageModel]:
     """A fine-tuned model."""
     profile, how, phase = study.identified, defence_of(run), study.profile.finetune
     assert phase is not None, "profile.runs without profile.finetune"
@@ -101,12 +101,12 @@ def defended(study: Context, run: Run, seed: int) -> Node[OpenClipEncoder]:
     )  # fmt: skip
 
 
-def model(study: Context, name: str, seed: int = 0) -> Node[OpenClipEncoder] | None:
+def model(study: Context, name: str, seed: int = 0) -> Node[VisionLanguageModel] | None:
     """A model of the study by row name; None for a pretrained base."""
     return base(study) if name == "base" else defended(study, study.run(name), seed)
 
 
-def open_model(study: Context, name: str, seed: int = 0) -> OpenClipEncoder:
+def open_model(study: Context, name: str, seed: int = 0) -> VisionLanguageModel:
     """The same, opened."""
     return open_base(study) if name == "base" else study.get(defended(study, study.run(name), seed))
 

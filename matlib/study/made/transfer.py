@@ -12,7 +12,7 @@ from typing import Any
 from matlib.evaluation.retrieval import Outcomes
 from matlib.evaluation.robustness import transfer_from
 from matlib.evaluation.suite import Key
-from matlib.models.open_clip import OpenClipEncoder
+from matlib.models.encoder import VisionLanguageModel
 from matlib.progress import Progress
 from matlib.study.context import Context, Node
 from matlib.study.identity.makers import makes
@@ -77,12 +77,12 @@ def _outcomes_in(artefact: Artefact) -> dict[str, dict[Key, Outcomes]]:
     return found
 
 
-def _model_node(study: Context, subject: Subject) -> Node[OpenClipEncoder] | None:
+def _model_node(study: Context, subject: Subject) -> Node[VisionLanguageModel] | None:
     own = study.of_architecture(subject.architecture)
     return model(own, subject.row, 0 if subject.row == "base" else study.profile.seeds[0])
 
 
-def _model(study: Context, subject: Subject) -> OpenClipEncoder:
+def _model(study: Context, subject: Subject) -> VisionLanguageModel:
     own = study.of_architecture(subject.architecture)
     return open_model(own, subject.row, 0 if subject.row == "base" else study.profile.seeds[0])
 

@@ -22,7 +22,7 @@ from matlib.data.images import Fit, Interpolation
 from matlib.models.masked_lm_training import MaskedLMConfig
 from matlib.models.packaged import TEXT_PACKAGE
 from matlib.models.settings import model_config
-from matlib.models.small import ImageTower, SmallModel, TextTower
+from matlib.models.small import Family, ImageTower, SmallModel, TextTower
 from matlib.training.schedule import Precision, Schedule
 
 TextThreat = Literal["bert_true", "typo", "bert_free", "bert_similar"]
@@ -135,6 +135,7 @@ class Model(Part):
     kind: Literal["small", "open_clip"] = "small"
     image_tower: ImageTower = SmallModel.image_tower
     text_tower: TextTower = SmallModel.text_tower
+    family: Family = SmallModel.family
     patch_size: int = Field(default=SmallModel.patch_size, ge=1, le=512)
     image_width: Width = SmallModel.image_width
     image_layers: Layers = SmallModel.image_layers
@@ -179,6 +180,8 @@ class Model(Part):
         least = 32 if self.image_tower == "convnet" else self.patch_size
         if self.kind == "small" and size < least:
             raise ValueError(f"images of {size} px are too small for the model; at least {least}")
+        if self.family != "clip" and size % self.patch_size:
+            raise ValueError(f"images of {size} px have no whole number of patches")
 
     @model_serializer(mode="wrap")
     def _without_empty_rest(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 
 from matlib.data.pairs import GIBIBYTE, image_budget
 from matlib.models import opening
-from matlib.models.open_clip import OpenClipEncoder
+from matlib.models.encoder import VisionLanguageModel
 from matlib.models.opening import settings_of
 from matlib.models.small import build_small
 from matlib.progress import note
@@ -254,7 +254,7 @@ def _weights(study: Study, task: Task) -> Artefact | None:
     return study.find(defended(study, study.run(task.name), task.seed))
 
 
-def _add_sizes(found: Plan, profile: Profile, encoder: OpenClipEncoder) -> None:
+def _add_sizes(found: Plan, profile: Profile, encoder: VisionLanguageModel) -> None:
     data, phase = profile.dataset, profile.finetune or profile.base
     weights = 4 * sum(found.parameters.values())
     pixels = 3 * data.image_size**2
@@ -287,8 +287,8 @@ def _add_sizes(found: Plan, profile: Profile, encoder: OpenClipEncoder) -> None:
 
 
 def _models(
-    profile: Profile, encoder: OpenClipEncoder
-) -> dict[str, tuple[Profile, OpenClipEncoder]]:
+    profile: Profile, encoder: VisionLanguageModel
+) -> dict[str, tuple[Profile, VisionLanguageModel]]:
     """The study's own model under "" and every further architecture, each with its profile."""
     found = {"": (profile, encoder)}
     for name in profile.architectures:
@@ -297,7 +297,7 @@ def _models(
     return found
 
 
-def _encoder(profile: Profile, device: str) -> OpenClipEncoder:
+def _encoder(profile: Profile, device: str) -> VisionLanguageModel:
     """The architecture with random weights: a pass takes as long with any."""
     model = profile.model
     if model.kind == "open_clip":
@@ -320,7 +320,7 @@ class Costs:
         say: receives what is timed, before it is.
     """
 
-    def __init__(self, profile: Profile, encoder: OpenClipEncoder, say: Say) -> None:
+    def __init__(self, profile: Profile, encoder: VisionLanguageModel, say: Say) -> None:
         self._say = say
         self.profile, self.encoder, self.notes = profile, encoder, list[str]()
         self.counting = counting_encoder()

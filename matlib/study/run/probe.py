@@ -21,7 +21,7 @@ from matlib.attacks.edits import Edit, content_words
 from matlib.data.pairs import ImageTensor, ImageTextPairs, OneToMany
 from matlib.evaluation.robustness import evaluate, strength_curve
 from matlib.models.dual_encoder import frozen
-from matlib.models.open_clip import OpenClipEncoder
+from matlib.models.encoder import VisionLanguageModel
 from matlib.models.small import SmallModel, build_small
 from matlib.scenes.lexicon import FUNCTION_WORDS
 from matlib.scenes.world import World
@@ -66,7 +66,7 @@ class Timed:
 
 
 @contextmanager
-def counted(encoder: OpenClipEncoder) -> Iterator[Counter[str]]:
+def counted(encoder: VisionLanguageModel) -> Iterator[Counter[str]]:
     """Rows that pass the towers in the block, by kind."""
     rows: Counter[str] = Counter()
     image, text = encoder.image_features, encoder.text_features
@@ -130,7 +130,7 @@ def edits_for(
 
 
 def training_steps(
-    encoder: OpenClipEncoder, profile: Profile, run: Run, batch: int, n: int
+    encoder: VisionLanguageModel, profile: Profile, run: Run, batch: int, n: int
 ) -> tuple[Timed, dict[str, float]]:
     """A few steps of a defence on made data: seconds of one, and its rows per pair by kind."""
     how, phase = defence_of(run), profile.finetune or profile.base
@@ -154,7 +154,7 @@ def training_steps(
 
 
 def judging(
-    encoder: OpenClipEncoder, profile: Profile, how: EvaluationProtocol, n: int
+    encoder: VisionLanguageModel, profile: Profile, how: EvaluationProtocol, n: int
 ) -> tuple[float, dict[str, float]]:
     """The suite on `n` made images: seconds, and rows per image by kind."""
     pairs = made_pairs(n, captions_per_image(profile), encoder.image_size)
@@ -175,7 +175,7 @@ def captions_per_image(profile: Profile) -> int:
 
 
 def pass_seconds(
-    encoder: OpenClipEncoder,
+    encoder: VisionLanguageModel,
     batch: int,
     n: int = 3,
     precision: Precision = "no",
@@ -227,7 +227,7 @@ def pass_seconds(
     return found
 
 
-def activation_bytes(encoder: OpenClipEncoder, batch: int) -> float:
+def activation_bytes(encoder: VisionLanguageModel, batch: int) -> float:
     """What one pair's training pass keeps for its backward pass, in float32."""
     pairs = made_pairs(batch, 1, encoder.image_size)
     kept: dict[int, int] = {}
@@ -246,7 +246,7 @@ def activation_bytes(encoder: OpenClipEncoder, batch: int) -> float:
     return sum(kept.values()) / batch
 
 
-def counting_encoder() -> OpenClipEncoder:
+def counting_encoder() -> VisionLanguageModel:
     """The tiny model that passes are counted on."""
     return build_small(COUNTING, 0)
 
