@@ -36,7 +36,9 @@ from matlib.study.tables.findings import NO_VIOLATION
 from matlib.study.tables.ledger import CLAIMS
 from matlib.training import save_weights
 from tests.commands.toy_data import make_toy
-from tests.models import named
+from tests.models import named, pretend_hub
+from tests.models.albef_file import albef_state
+from tests.models.test_door import open_clip_folder
 from tests.models.test_masked_lm_kinds import saved
 from tests.models.test_transformers_clip import PROCESSOR, clip
 
@@ -169,6 +171,21 @@ def test_issue_forms_ask_for_something() -> None:
                    for field in asked["body"])  # fmt: skip
 
 
+def some_models(folder: Path) -> None:
+    """A tiny model of each further kind, under the names of the recipes."""
+    with named.registered():
+        open_clip_folder(folder / "fare2-clip", named.flat(5, quick=True), named.SHAPE)
+    for name, model, processor in (
+        ("clip-vit-large-patch14", pretend_hub.clip_model(), pretend_hub.clip_processor()),
+        ("blip-itm-base-coco", *pretend_hub.blip()),
+    ):
+        model.save_pretrained(folder / name)
+        processor.save_pretrained(folder / name)
+    pretend_hub.clip_model().save_pretrained(folder / "leaf-clip")
+    pretend_hub.bert_tokenizer().save_pretrained(folder / "bert-for-albef")
+    torch.save({"model": albef_state(pretrained=False)}, folder / "flickr30k.pth")
+
+
 @pytest.fixture
 def a_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """What recipes name, with tiny models in the place of large ones; tables as they were after."""
@@ -183,6 +200,7 @@ def a_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     profile = load_profile("smoke")
     small = build_small(profile.model.shape(profile.dataset.image_size), seed=3)
     save_weights(small, tmp_path / "small.safetensors")
+    some_models(tmp_path)
     monkeypatch.chdir(tmp_path)
     tables: tuple[dict[str, Any], ...] = (ATTACKS, TECHNIQUES, DEFENCES)
     before = [dict(table) for table in tables]
