@@ -52,6 +52,35 @@ def test_notebooks_run_in_order_with_parameters_and_progress(
     assert capfd.readouterr().err == ""
 
 
+def test_two_run_side_by_side_and_their_lines_say_whose_they_are(tmp_path: Path) -> None:
+    """Each waits for what the other gives: one after the other they would not end."""
+    for name in ("ab", "ba"):
+        os.mkfifo(tmp_path / name)
+    sources = [
+        write_notebook(tmp_path / "00_a.ipynb", toy_notebook(
+            "from matlib.progress import note\nnote('step 1/2')",
+            "print('to b', file=open('ab', 'w'))", "print(open('ba').read())")),
+        write_notebook(tmp_path / "10_b.ipynb", toy_notebook(
+            "print(open('ab').read())", "print('to a', file=open('ba', 'w'))")),
+    ]  # fmt: skip
+    lines: list[str] = []
+    done = run_notebooks(sources, tmp_path / "out", {}, cell_timeout_seconds=240, at_once=2,
+                         say=lines.append)  # fmt: skip
+    assert [run.source for run in done] == sources
+    texts = [{cell.id: cell for cell in read_notebook(run.executed).cells} for run in done]
+    assert texts[0]["step-2"].outputs[0].text == "to a\n\n"
+    assert texts[1]["step-0"].outputs[0].text == "to b\n\n"
+    assert "    step 1/2 (00_a)" in lines
+
+
+def test_after_a_failure_the_notebooks_that_wait_do_not_begin(tmp_path: Path) -> None:
+    sources = [write_notebook(tmp_path / f"{i}0_a.ipynb", toy_notebook("1 / 0")) for i in range(6)]
+    said: list[str] = []
+    with pytest.raises(NotebookError, match=r"00_a\.ipynb failed"):
+        run_notebooks(sources, tmp_path / "out", {}, at_once=2, say=said.append)
+    assert len([line for line in said if line.endswith("_a")]) < 6
+
+
 def test_every_fault_of_every_notebook_is_told_before_a_kernel_starts(tmp_path: Path) -> None:
     first = write_notebook(tmp_path / "00_a.ipynb", toy_notebook("print(nosuch)"))
     second = write_notebook(tmp_path / "10_b.ipynb", toy_notebook())

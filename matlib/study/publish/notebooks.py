@@ -18,6 +18,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,10 @@ def run_notebooks(
     parameters: Mapping[str, Any],
     *,
     cell_timeout_seconds: int | None = None,
+    at_once: int = 1,
     say: Callable[[str], None] = print,
 ) -> list[ExecutedNotebook]:
-    """Check all notebooks, then execute them one after the other.
+    """Check all notebooks, then execute them in order, some of them side by side.
 
     Each starts in the folder of its source, as in JupyterLab. An executed copy appears in
     `out_folder` when its notebook has run to the end; a failed one is `<name>.failed.ipynb`.
@@ -74,6 +76,7 @@ def run_notebooks(
         out_folder: made if missing.
         parameters: the same for every notebook; JSON types.
         cell_timeout_seconds: longest time for one cell; None means no limit.
+        at_once: notebooks that run at the same time, each in a kernel of its own.
         say: receives the lines for the person who waits.
 
     Raises:
@@ -81,14 +84,27 @@ def run_notebooks(
     """
     refuse_unfit(sources, parameters)
     out_folder.mkdir(parents=True, exist_ok=True)
-    done: list[ExecutedNotebook] = []
-    for position, source in enumerate(sources, start=1):
-        say(f"[{position}/{len(sources)}] {source.stem}")
+    n = len(sources)
+
+    def run(position: int, source: Path) -> ExecutedNotebook:
+        name = f"[{position}/{n}] {source.stem}"
+        say(name)
         started = time.monotonic()
-        executed = _run_one(source, out_folder, dict(parameters), cell_timeout_seconds, say)
-        done.append(ExecutedNotebook(source, executed, time.monotonic() - started))
-        say(f"[{position}/{len(sources)}] {source.stem}: {done[-1].seconds:.0f} s")
-    return done
+        inner = say if at_once == 1 else lambda line: say(f"{line.rstrip()} ({source.stem})")
+        executed = _run_one(source, out_folder, dict(parameters), cell_timeout_seconds, inner)
+        done = ExecutedNotebook(source, executed, time.monotonic() - started)
+        say(f"{name}: {done.seconds:.0f} s")
+        return done
+
+    with environment(MATLIB_PROGRESS="log"):
+        if at_once == 1:
+            return [run(i, source) for i, source in enumerate(sources, start=1)]
+        with ThreadPoolExecutor(at_once) as pool:  # a thread waits for its kernel
+            running = [pool.submit(run, i, source) for i, source in enumerate(sources, start=1)]
+            try:
+                return [each.result() for each in running]
+            finally:  # after a failure no further one begins
+                pool.shutdown(cancel_futures=True)
 
 
 def refuse_unfit(sources: Sequence[Path], parameters: Mapping[str, Any]) -> None:
@@ -114,22 +130,21 @@ def _run_one(
     final = out_folder / source.name
     failed.unlink(missing_ok=True)
     try:
-        with environment(MATLIB_PROGRESS="log"):
-            notebook = papermill.execute_notebook(
-                source,
-                running.resolve(),
-                parameters,
-                kernel_name="python3",
-                cwd=source.parent.resolve(),
-                progress_bar=False,
-                stdout_file=_MarkedLines(say),
-                autosave_cell_every=30,
-                execution_timeout=cell_timeout_seconds,
-                coalesce_streams=True,
-                store_widget_state=False,
-                # Kernels warn about their transport at every start; errors still show.
-                extra_arguments=["--log-level=ERROR"],
-            )
+        notebook = papermill.execute_notebook(
+            source,
+            running.resolve(),
+            parameters,
+            kernel_name="python3",
+            cwd=source.parent.resolve(),
+            progress_bar=False,
+            stdout_file=_MarkedLines(say),
+            autosave_cell_every=30,
+            execution_timeout=cell_timeout_seconds,
+            coalesce_streams=True,
+            store_widget_state=False,
+            # Kernels warn about their transport at every start; errors still show.
+            extra_arguments=["--log-level=ERROR"],
+        )
         _refuse_unfinished(notebook)
     except (
         papermill.PapermillExecutionError,

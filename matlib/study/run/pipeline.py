@@ -58,6 +58,9 @@ QUESTION = (
 NOTEBOOKS = PACKAGE_ROOT / "notebooks"
 PUBLISHED = PACKAGE_ROOT / "published"
 
+NOTEBOOKS_AT_ONCE = 2
+"""Each has a kernel with torch in memory, and most of its time is imports and drawing."""
+
 
 def run_study(
     profile: str,
@@ -96,7 +99,9 @@ def run_study(
     _take_records(study, say)
     if at_once > 1:
         make_rows(study, data, all_rows(checked), at_once, say)
-    done = run_notebooks(sources, folder / "notebooks", parameters, say=say)
+    done = run_notebooks(
+        sources, folder / "notebooks", parameters, at_once=min(at_once, NOTEBOOKS_AT_ONCE), say=say
+    )
     page = write_report(checked, folder)
     if publish:
         if checked.name == "demo":
