@@ -29,7 +29,7 @@ from matlib.study.profile.rows import ON_TRUE_WORDS, OPTIONS
 from matlib.study.publish.readme import claims_markdown, findings_markdown
 from matlib.study.publish.report import read_claims
 from matlib.study.tables.findings import NO_VIOLATION, shown_in
-from matlib.study.tables.ledger import CLAIMS
+from matlib.study.tables.ledger import CLAIMS, NO_VERDICT
 from matlib.study.tables.recall_left import outside_markdown, recall_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,7 +54,7 @@ THREATS = {
 """Text threat -> what may replace a word."""
 
 VERDICTS = {
-    "supported": "five training seeds or more, and the corrected interval lies above the threshold",
+    "supported": "five trained weights or more, and above the threshold after the correction",
     "not supported": "the interval lies below the threshold",
     "inconclusive": "the interval holds the threshold, or the correction for several claims does "
     "not allow more, or there are fewer than five training seeds",
@@ -64,6 +64,7 @@ VERDICTS = {
     "threshold; it says nothing of other training seeds",
     "unfavourable, for these weights only": "it lies below, with the same limit",
     "inconclusive, for these weights only": "it holds the threshold, with the same limit",
+    NO_VERDICT: "the experiment did not do what it was set to; the reason stands beside it",
     NO_VIOLATION: "of ledgers made before C9 became a claim of equivalence: no check failed, which "
     "shows no more than that",
 }
@@ -135,7 +136,7 @@ def threats() -> str:
 
 def verdicts() -> str:
     """Every verdict with when it is given."""
-    names = (*get_args(Verdict), NO_VIOLATION)
+    names = (*get_args(Verdict), NO_VERDICT, NO_VIOLATION)
     return table(["verdict", "given when"], [[name, VERDICTS[name]] for name in names])
 
 

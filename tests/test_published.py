@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from matlib.study.profile.profile import load_profile
+from matlib.study.store.shared_json import read_shared
 from matlib.study.tables.results import ROBUSTNESS_COLUMNS
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "published"
@@ -59,7 +60,7 @@ def test_mat_on_true_words_is_five_points_above_no_defence() -> None:
 
 
 def test_the_world_of_the_report_was_calibrated_on_another() -> None:
-    profile = json.loads((DEMO / "provenance.json").read_text())["profile"]
+    profile = read_shared(DEMO / "provenance.json")["profile"]
     tried = pd.read_csv(PUBLISHED / "calibration.csv")
     assert profile["dataset"]["world_seed"] not in set(tried["world_seed"])
 
@@ -91,9 +92,19 @@ def test_cross_and_intra_modal_captions_were_compared_at_equal_diversity() -> No
 
 def test_provenance_names_every_judged_model_and_no_machine_path() -> None:
     text = (DEMO / "provenance.json").read_text()
-    evaluated = {a["name"] for a in json.loads(text)["artefacts"] if a["kind"] == "judged"}
+    evaluated = {
+        a["name"]
+        for a in read_shared(DEMO / "provenance.json")["artefacts"]
+        if a["kind"] == "judged"
+    }
     assert {"base", "mat", "mat+.captions+renderings"} <= evaluated
     assert '"/' not in text
+
+
+def test_what_is_common_in_provenance_is_stated_once() -> None:
+    for path in PUBLISHED.glob("*/provenance.json"):
+        assert path.stat().st_size < 300_000, path
+        assert all(each["commit"] and each["versions"] for each in read_shared(path)["artefacts"])
 
 
 def test_every_setting_tried_is_a_row() -> None:

@@ -28,6 +28,7 @@ from matlib.study.publish.readme import (
 from matlib.study.publish.report import read_claims
 from matlib.study.publish.shown import origin_markdown
 from matlib.study.store.provenance import code_hash
+from matlib.study.store.shared_json import read_shared
 from matlib.study.tables.recall_left import held_out_notes, outside_markdown, recall_markdown
 from tests.toys import tiny_encoder
 
@@ -161,7 +162,7 @@ def test_commits_that_it_names_exist() -> None:
 
 
 def test_changed_code_is_admitted() -> None:
-    provenance = json.loads((DEMO / "provenance.json").read_text())
+    provenance = read_shared(DEMO / "provenance.json")
     for artefact in provenance["artefacts"]:
         artefact |= {"maker": "masked-lm", "chosen": [], "code": code_hash("masked-lm")}
     assert "changed since" not in origin_markdown(provenance)

@@ -33,6 +33,7 @@ from .experiment import (
     manipulation_check as manipulation_check,
     range_check as range_check,
     responses_by_dose as responses_by_dose,
+    steps_of_dials as steps_of_dials,
 )
 from .prediction import (
     coordinate_correlations as coordinate_correlations,

@@ -25,7 +25,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from functools import partial
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -326,6 +327,44 @@ def range_check(
                          "reached_high": high, "wanted_low": wanted[0], "wanted_high": wanted[1],
                          "n": len(own), "spans": spans})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def steps_of_dials(
+    runs: pd.DataFrame, *, n_boot: int = 2000, seed: int = 0
+) -> dict[tuple[str, str], list[tuple[float, float, Estimate]]]:
+    """What every step of every dial adds to the gain, by modality.
+
+    A step is the mean gain at one level minus that at the level below, over the settings of the
+    other dials. With three seeds or more, a t-interval over seeds; with fewer, over these
+    settings. So a dial that helps and then harms is seen as that.
+
+    Args:
+        runs: as for `fit_effects`.
+        n_boot: resamples, where there are fewer than three seeds.
+        seed: of the bootstrap.
+
+    Returns:
+        (dial, modality) -> (lower level, higher level, step), in the order of the levels.
+    """
+    check_runs(runs)
+    found = {}
+    for dial in DIALS:
+        others = [name for name in DIALS if name != dial]
+        for modality, part in runs.groupby("modality"):
+            by = part.pivot_table(index=["seed", *others], columns=dial, values="gain").dropna()
+            levels = by.columns.to_numpy(dtype=float).tolist()
+            steps = by.diff(axis=1).iloc[:, 1:]
+            per_seed = steps.groupby("seed").mean()
+            per_setting = steps.groupby(others).mean()
+            found[dial, str(modality)] = [
+                (low, high, over_seeds(
+                    per_seed[high].tolist(),
+                    partial(bootstrap_mean, torch.tensor(per_setting[high].to_numpy(copy=True)),
+                            n_boot=n_boot, seed=seed),
+                ))
+                for low, high in pairwise(levels)
+            ]  # fmt: skip
+    return found
 
 
 def _moved(part: pd.DataFrame, dial: str, column: str, n_boot: int, seed: int) -> Estimate:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -105,14 +105,21 @@ def within_a_world(first: Array, second: Array | None = None) -> Part:
         if s < 2:
             continue
         means = row.mean(1)
-        rest = row - means[:, None] - row.mean(0) + row.mean()
-        interaction = float((rest**2).sum()) / ((s - 1) * (n - 1))
         parts.append((float(means.var(ddof=1)) / s, float(s - 1)))
-        parts.append((-interaction / (s * n), float((s - 1) * (n - 1))))  # it is in both others
+        parts.append(_interaction(row))
     variance, df = satterthwaite(parts)
     if variance < images[0]:  # seeds differ less than chance has it
         variance, df = images
     return Part(float(per_image.mean()), variance, df)
+
+
+def _interaction(row: Array) -> tuple[float, float]:
+    """What seeds and images have in common, of (S, N): it is in the variance of both, so it is
+    taken out once."""
+    s, n = row.shape
+    rest = row - row.mean(1, keepdims=True) - row.mean(0) + row.mean()
+    df = float((s - 1) * (n - 1))
+    return -float((rest**2).sum()) / df / (s * n), df
 
 
 def over_worlds(parts: Sequence[Part]) -> Part:
@@ -137,6 +144,52 @@ def interval(part: Part, n: int, *, level: float = 0.95) -> Estimate:
     half = float(stats.t.ppf((1 + level) / 2, part.df)) * error
     p = float(stats.t.sf(part.value / error, part.df)) if error > 0 else float(part.value <= 0)
     return Estimate(part.value, part.value - half, part.value + half, n, p, "seed")
+
+
+def between_galleries(first: Array, second: Array) -> Part:
+    """The mean of a row in one gallery minus that in another, with the same trainings.
+
+    Args:
+        first, second: (S, N) and (S, M): contributions of other images, seed by seed.
+    """
+    sides = (first, second)
+    parts = [(float(each.mean(0).var(ddof=1)) / each.shape[1], each.shape[1] - 1.0)
+             for each in sides]  # fmt: skip
+    images, s = satterthwaite(parts), len(first)
+    if s > 1:
+        by_seed = first.mean(1) - second.mean(1)
+        parts.append((float(by_seed.var(ddof=1)) / s, s - 1.0))
+        parts += [_interaction(each) for each in sides]
+    variance, df = max(satterthwaite(parts), images)
+    return Part(float(first.mean() - second.mean()), variance, df)
+
+
+def linearised(values: Array, of: Callable[[Array], float]) -> Array:
+    """Contributions to a function of several endpoints, to first order.
+
+    Args:
+        values: (K, S, N), contributions to K endpoints of the same trainings and images.
+        of: of (K,) endpoints.
+
+    Returns:
+        (S, N) whose mean is the function of the means.
+    """
+    means, step = values.mean((1, 2)), 1e-5
+    gradient = [(of(means + d) - of(means - d)) / (2 * step) for d in step * np.eye(len(means))]
+    return np.asarray(of(means) + np.tensordot(gradient, values - means[:, None, None], 1))
+
+
+def crossed_parts(parts: Sequence[Part], n_weights: int, n_images: int) -> Estimate:
+    """The interval of a mean over worlds; of fewer than three weights about these weights only.
+
+    Args:
+        parts: of each world; of the first seed alone where the weights are too few.
+        n_weights, n_images: trained weights in all, images of a world.
+    """
+    found = interval(over_worlds(parts), n_weights)
+    if n_weights >= MIN_SEEDS_FOR_INTERVAL:
+        return found
+    return replace(found, unit="query", n=n_images)
 
 
 World = tuple[Sequence[Outcomes], Sequence[Outcomes] | None, Tensor]

@@ -16,6 +16,7 @@ from matlib.analysis.experiment import (
     manipulation_check,
     range_check,
     responses_by_dose,
+    steps_of_dials,
 )
 from matlib.analysis.prediction import (
     coordinate_correlations,
@@ -260,3 +261,21 @@ def test_coordinates_that_order_the_gain_correlate_with_it() -> None:
     assert found.loc["alignment", "low"] > 0.8
     assert found.loc["alignment", "p_above"] < 0.001
     assert found.loc["diversity", "low"] < 0 < found.loc["diversity", "high"]
+
+
+@pytest.mark.parametrize("n_seeds", [2, 4])
+def test_a_dial_that_helps_and_then_harms_is_seen_step_by_step(n_seeds: int) -> None:
+    bent = runs(n_seeds, **{"alignment": 0.0, "alignment^2": -0.08})  # ends minus middle
+    steps = steps_of_dials(bent, n_boot=200)
+    assert set(steps) == {(dial, kind) for dial in DIALS for kind in ("image", "text")}
+    for kind in ("image", "text"):
+        (low, middle, up), (same, high, down) = steps["alignment", kind]
+        assert (low, middle, same, high) == (0.0, 0.5, 0.5, 1.0)
+        assert up.value == pytest.approx(0.08, abs=0.01) and up.low > 0
+        assert down.value == pytest.approx(-0.08, abs=0.01) and down.high < 0
+        assert up.unit == ("seed" if n_seeds >= 3 else "query")
+        means = bent[bent["modality"] == kind].groupby("alignment")["gain"].mean()
+        assert up.value == pytest.approx(means[0.5] - means[0.0])
+        assert [step.value for *_, step in steps["shift", kind]] == pytest.approx(
+            [-0.03] * 2, abs=0.01
+        )

@@ -12,9 +12,11 @@ from scipy import stats
 from matlib.evaluation.crossed import (
     Array,
     Part,
+    between_galleries,
     contributions,
     crossed_estimate,
     interval,
+    linearised,
     over_worlds,
     within_a_world,
 )
@@ -73,6 +75,33 @@ def test_worlds_that_differ_are_the_sample() -> None:
     assert (found.low, found.high) == pytest.approx((limits.low, limits.high))
     alike = over_worlds([Part(0.2, 0.01, 10.0)] * 4)  # no more than each by itself shows
     assert alike.variance == pytest.approx(0.01 / 4) and alike.df == pytest.approx(40.0)
+
+
+def test_two_galleries_have_images_of_their_own_and_the_same_trainings() -> None:
+    rng = np.random.default_rng(0)
+    train, test = rng.random((1, 30)), rng.random((1, 50))
+    found = between_galleries(train, test)  # of one training: Welch's test over images
+    wanted = stats.ttest_ind(train[0], test[0], equal_var=False).confidence_interval(0.95)
+    limits = interval(found, 1)
+    assert (limits.low, limits.high) == pytest.approx((wanted.low, wanted.high))
+    gaps = np.array([0.3, 0.1, 0.2, 0.15])  # images alike, trainings not: the paired test
+    level = rng.random((4, 1))
+    same = between_galleries(np.repeat(level + gaps[:, None], 30, 1), np.repeat(level, 50, 1))
+    wanted = stats.ttest_1samp(gaps, 0).confidence_interval(0.95)
+    limits = interval(same, 4)
+    assert (limits.low, limits.high) == pytest.approx((wanted.low, wanted.high))
+
+
+def test_a_function_of_several_endpoints_is_exact_where_it_is_linear() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.random((2, 3, 20))
+    found = linearised(values, lambda left: float(left[0] - 2 * left[1]))
+    assert found == pytest.approx(values[0] - 2 * values[1], abs=1e-8)
+    product = linearised(values, lambda left: float(left[0] * left[1]))
+    first, second = values[0].mean(), values[1].mean()
+    assert product.mean() == pytest.approx(first * second)
+    by_hand = second * (values[0] - first) + first * (values[1] - second)
+    assert product - product.mean() == pytest.approx(by_hand, abs=1e-8)
 
 
 def drawn(rng: np.random.Generator, sd: dict[str, float], world: float) -> Array:

@@ -14,7 +14,7 @@ from matlib.study.publish.readme import (
     findings_markdown,
     pairs_markdown,
 )
-from matlib.study.tables.findings import SHOWN_IN, findings, shown_in
+from matlib.study.tables.findings import SHOWN_IN, beside_the_paper, findings, shown_in
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,6 +42,13 @@ def test_a_sentence_says_how_the_verdict_stands_to_the_paper(verdict: str, words
     [sentence] = findings({"demo": [claim("C2", verdict)]})
     assert f"**{verdict}**" in sentence and words in sentence
     assert "+10.0 points [+5.0, +15.0]" in sentence
+
+
+def test_each_row_of_a_claim_is_told_apart() -> None:
+    rows = [{**claim("C2", "supported"), "part": part} for part in ("typos", "known words")]
+    told = beside_the_paper({"demo": rows})
+    assert len(told) == len(findings({"demo": rows})) == 2
+    assert "(typos): **supported**" in told[0] and "(known words): **supported**" in told[1]
 
 
 def test_an_undecided_claim_with_0_outside_its_interval_says_why() -> None:

@@ -27,6 +27,7 @@ from matlib.study.run.records import (
     write_records,
 )
 from matlib.study.run.tasks import Rows, Task, is_done, make_rows
+from matlib.study.store.shared_json import read_shared
 from matlib.study.study import Study
 from matlib.study.tables.results import write_results
 from tests.study.smoke_parts import NO_PAIRS
@@ -92,8 +93,12 @@ def test_what_is_published_again_keeps_the_provenance_of_the_runs_that_made_it(
     write_results(other)
     kinds = ("judged", "sanity")
     first, again = (
-        {a["hash"]: a for a in json.loads(text)["artefacts"] if a["kind"] in kinds}
-        for text in ((s.root / "provenance.json").read_text() for s in (done, other))
+        {
+            a["hash"]: a
+            for a in read_shared(s.root / "provenance.json")["artefacts"]
+            if a["kind"] in kinds
+        }
+        for s in (done, other)
     )
     assert again and again == {key: first[key] for key in again}
 

@@ -60,7 +60,8 @@ def defended(study: Context, run: Run, seed: int) -> Node[VisionLanguageModel]:
     """A fine-tuned model."""
     profile, how, phase = study.identified, defence_of(run), study.profile.finetune
     assert phase is not None, "profile.runs without profile.finetune"
-    every, measured = phase.validate_every, validating(profile.evaluation)
+    every = 0 if run.weights == "last" else phase.validate_every
+    measured = validating(profile.evaluation)
     words = training_tables(study, run, seed) if how.needs_candidates else None
 
     def make(folder: Path) -> dict[str, Any]:

@@ -24,6 +24,9 @@ gallery attacker."""
 HELD_OUT_ATTACKS = ("clean", "bert", "words", "joint", "gallery")
 """Edits of kinds that no defence trains on: text alone, and with the images."""
 
+UNIMODAL_ATTACKS = ("clean", "pgd", "words-pairwise", "joint")
+"""Images by PGD, words by every edit, and both at once, of the one contrastive loss."""
+
 TRANSFER_ATTACKS = ("pgd", "sga", "joint")
 """Image alone, the attack that is made to transfer, and the strongest pairwise one (on its own
 model)."""
@@ -78,10 +81,8 @@ def between_models(e: EvaluationConfig) -> EvaluationProtocol:
 
 
 def unimodal(e: EvaluationConfig) -> EvaluationProtocol:
-    """One side attacked, and both, at the budget where each side alone leaves 30-60 %."""
-    return EvaluationProtocol(
-        "test", (e.primary_threat,), e.unimodal_eps_255, ("pgd", "bert", "joint")
-    )
+    """One side attacked, and both, by equal searches, where each side alone leaves 30-60 %."""
+    return EvaluationProtocol("test", (e.primary_threat,), e.unimodal_eps_255, UNIMODAL_ATTACKS)
 
 
 def validating(e: EvaluationConfig) -> EvaluationProtocol:

@@ -131,6 +131,9 @@ class Run(Part):
         default=None, ge=0, le=100_000, description="of the attack in training"
     )
     ema_decay: float | None = Field(default=None, ge=0, lt=1)
+    weights: Literal["last"] | None = Field(
+        default=None, description="the last, although finetune.validate_every chooses the best"
+    )
     weight_decay: float | None = Field(default=None, ge=0, le=1000)
     n_train: int | None = Field(default=None, ge=2, description="only so many training pairs")
     n_variants: int | None = Field(

@@ -5,7 +5,6 @@ The studies of pairs for the notebooks: this study's own tables, or the publishe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,9 @@ from matlib.analysis.experiment import CONTROLS, Effects, fit_effects, gains_of_
 from matlib.analysis.prediction import levels_from_measures, predict_left_out
 from matlib.study.publish.shown import origin_markdown
 from matlib.study.store.provenance import PACKAGE_ROOT
+from matlib.study.store.shared_json import read_shared
 from matlib.study.study import Study
+from matlib.study.tables.contrasts_of_pairs import curve_of_pairs
 from matlib.study.tables.techniques import (
     COORDINATES,
     intervention_table,
@@ -126,7 +127,7 @@ def larger_study(
 
 def published_study(folder: Path) -> PublishedStudy:
     """The study whose tables lie in `folder`, with its `provenance.json`."""
-    provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    provenance = read_shared(folder / "provenance.json")
     return PublishedStudy(folder, provenance["profile"], origin_markdown(provenance))
 
 
@@ -151,8 +152,8 @@ class PairStudy:
     """Tables of the studies of pairs.
 
     Attributes:
-        techniques, sweeps, dialled: as `technique_table`, `sweep_table` and
-            `intervention_table` give them; empty where there is none.
+        techniques, sweeps, dialled, curves: as `technique_table`, `sweep_table`,
+            `intervention_table` and `curve_of_pairs` give them; empty where there is none.
         reference: the row that gains are counted from.
         origin: where the numbers come from, in words.
     """
@@ -160,6 +161,7 @@ class PairStudy:
     techniques: pd.DataFrame
     sweeps: pd.DataFrame
     dialled: pd.DataFrame
+    curves: pd.DataFrame
     reference: str
     origin: str
 
@@ -222,7 +224,8 @@ def pair_study(study: Study, published: Path | None = None) -> PairStudy | None:
         seeds = len(profile.seeds_of_techniques)
         return PairStudy(
             technique_table(study), sweep_table(study), intervention_table(study),
-            profile.reference, f"computed here, {seeds} training seeds per technique",
+            curve_of_pairs(study), profile.reference,
+            f"computed here, {seeds} training seeds per technique",
         )  # fmt: skip
     found = larger_study(study, NAME, published)
     return None if found is None else of_published(found)
@@ -230,15 +233,16 @@ def pair_study(study: Study, published: Path | None = None) -> PairStudy | None:
 
 def of_published(found: PublishedStudy) -> PairStudy:
     """The studies of pairs from published tables."""
-    tables = [_read(found, name) for name in ("techniques", "sweeps", "intervention")]
+    tables = [_read(found, name) for name in ("techniques", "sweeps", "intervention", "curves")]
     reference = str(found.profile["reference"])
-    return PairStudy(tables[0], tables[1], tables[2], reference, found.origin)
+    return PairStudy(tables[0], tables[1], tables[2], tables[3], reference, found.origin)
 
 
 def _read(found: PublishedStudy, name: str) -> pd.DataFrame:
     """A published table; what is empty in a column of numbers was not measured."""
     table = found.table(name)
-    words = {"row", "technique", "augmentation", "modality", "dial", "unit", "attack"}
+    words = {"row", "technique", "augmentation", "modality", "dial", "unit", "attack",
+             "defence", "weights"}  # fmt: skip
     for column in set(table.columns) - words:
         table[column] = pd.to_numeric(table[column])
     return table

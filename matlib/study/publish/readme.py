@@ -14,6 +14,7 @@ from matlib.files import write_durably
 from matlib.study.publish.full import of_published, published_study
 from matlib.study.publish.report import claim_rows, read_claims
 from matlib.study.publish.shown import origin_markdown
+from matlib.study.store.shared_json import read_shared
 from matlib.study.tables.findings import beside_the_paper, shown_in
 from matlib.study.tables.recall_left import held_out_notes, outside_markdown, recall_markdown
 
@@ -79,7 +80,7 @@ def full_markdown(folder: Path) -> str:
             f"Several training seeds are needed to speak of methods: `python -m matlib study "
             f"--profile {folder.name} --publish`, not published yet."
         )
-    provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    provenance = read_shared(folder / "provenance.json")
     profile = provenance["profile"]
     return "\n".join([
         f"The same world with {len(profile['seeds'])} training seeds of {len(profile['runs'])} "
@@ -98,7 +99,7 @@ def pairs_markdown(folder: Path) -> str:
             f"Which pairs help, and why: `python -m matlib study --profile {folder.name} "
             f"--publish`, not published yet."
         )
-    provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    provenance = read_shared(folder / "provenance.json")
     profile = provenance["profile"]
     n_seeds = len(profile["technique_seeds"] or profile["seeds"])
     claims = [c for c in read_claims(folder / "claims.json") if c["estimate"] is not None]
@@ -182,7 +183,7 @@ def with_part(readme: str, part: str, content: str) -> str:
 
 def generated_readme(readme: str, published: Path) -> str:
     """The README's text with every generated part made anew from `published/`."""
-    provenance = json.loads((published / "provenance.json").read_text(encoding="utf-8"))
+    provenance = read_shared(published / "provenance.json")
     studies = published.parent
     readme = with_part(readme, "recall", recall_markdown(studies / "demo-full"))
     readme = with_part(readme, "outside", outside_markdown(studies))

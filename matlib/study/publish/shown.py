@@ -32,7 +32,7 @@ FIGURES = {
 RESULTS = (
     "claims.json", "contrasts.csv", "robustness.csv", "endpoints.csv", "held_out.csv", "inside.csv",
     "transfer.csv", "ranking.csv", "techniques.csv", "sweeps.csv", "intervention.csv",
-    "false_words.csv", "provenance.json",
+    "curves.csv", "false_words.csv", "provenance.json",
 )  # fmt: skip
 
 

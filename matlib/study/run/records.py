@@ -50,6 +50,7 @@ from matlib.study.run.tasks import (
     protocols as protocols_of_task,
     tasks_of,
 )
+from matlib.study.store.shared_json import read_shared, write_shared
 from matlib.study.store.store import MADE, PROVENANCE
 from matlib.study.study import Study
 
@@ -101,7 +102,7 @@ def _tie(study: Study, folder: Path, packed: bytes) -> None:
         "artefacts": [],
     }  # fmt: skip
     named = {**found, "records": hashlib.sha256(packed).hexdigest()}
-    write_durably(path, json.dumps(named, indent=1) + "\n")
+    write_shared(path, named)
 
 
 def _parts(path: Path) -> Iterator[dict[str, str]]:
@@ -193,7 +194,7 @@ def _provenance(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {"artefacts": []}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_shared(path)
         if all(isinstance(artefact["hash"], str) for artefact in found["artefacts"]):
             return dict(found)
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -1,33 +1,36 @@
-"""The contrasts behind the claims: differences of recall between models, attacks or galleries.
+"""The contrasts behind the claims on defences: of recall between models, attacks, architectures.
 
-Claims C4 to C7: which pairs make MAT more robust, from the studies of pairs.
+Each claim has one row per text threat: words that no training saw, words that it may have seen,
+typos, and any word. What claims on pairs compare is in `contrasts_of_pairs`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from sys import float_info
-from typing import Literal
+from typing import NamedTuple
 
-import pandas as pd
+import numpy as np
+from scipy.special import expit, logit
 
 from matlib.analysis.agreement import MIN_ROWS, agreement_of_rankings
-from matlib.analysis.experiment import best_on_validation, fit_effects, manipulation_check
-from matlib.evaluation.robustness import WORST
-from matlib.evaluation.statistics import (
-    Estimate,
-    over_seeds,
-    primary_difference,
+from matlib.evaluation.crossed import (
+    SCORES,
+    Array,
+    EndpointName,
+    contributions,
+    crossed_parts,
+    linearised,
+    within_a_world,
 )
-from matlib.study.made.protocols import unimodal
-from matlib.study.profile.rows import Run
-from matlib.study.recipes import n_variants_of, train_attack_of, undefended_rows
+from matlib.evaluation.robustness import WORST
+from matlib.evaluation.statistics import MIN_SEEDS_FOR_INTERVAL, Estimate, primary_difference
+from matlib.study.made.examples import false_share
+from matlib.study.made.protocols import HELD_OUT_ATTACKS, UNIMODAL_ATTACKS, unimodal
+from matlib.study.recipes import undefended_rows
 from matlib.study.study import Study
-from matlib.study.tables.endpoints import GALLERIES, architectures, chance, ranked_rows
-from matlib.study.tables.recalls import Recalls, in_short, of_pairs
-from matlib.study.tables.techniques import ACHIEVED, gaps, intervention_table, technique_table
+from matlib.study.tables.endpoints import architectures, chance, ranked_rows
+from matlib.study.tables.recalls import Recalls, in_short
 
 LEFT_ALONE = (30, 60)
 """Percent of recall that each attack alone should leave an undefended model (C1)."""
@@ -39,11 +42,15 @@ class Contrast:
 
     Attributes:
         name: in words, e.g. `mat - tecoa`.
-        estimate: difference of the primary endpoint, in [-1, 1], with its interval.
+        estimate: difference by the endpoint that decides, in [-1, 1], with its interval.
         n_seeds: trained weights behind it.
-        unit: what the interval resamples: `query` (images with their captions), `seed`, or
-            `point` (design points of the experiment).
+        unit: what the interval resamples: `query` (images with their captions), `seed` (trained
+            weights, images and worlds), or `point` (design points of the experiment).
         at_floor: both sides include chance in their intervals.
+        part: row of the claim that it belongs to, e.g. a threat; "" where the claim has one.
+        endpoint: that decides.
+        beside: the same by the other endpoint, where there is one.
+        void: why it gives no verdict; "" if it does.
     """
 
     name: str
@@ -51,64 +58,217 @@ class Contrast:
     n_seeds: int
     unit: str
     at_floor: bool = False
+    part: str = ""
+    endpoint: EndpointName = "R@1"
+    beside: Estimate | None = None
+    void: str = ""
 
 
-def contrast(name: str, estimate: Estimate, *, at_floor: bool = False) -> Contrast:
+def contrast(name: str, estimate: Estimate, *, at_floor: bool = False, part: str = "") -> Contrast:
     """What an estimate that knows its seeds says, under a name."""
-    return Contrast(name, estimate, estimate.n_seeds, estimate.unit, at_floor)
+    return Contrast(name, estimate, estimate.n_seeds, estimate.unit, at_floor, part)
 
 
-def _has(study: Study, names: Sequence[str]) -> bool:
-    known = {name for name, _ in study.rows()}
-    return all(name in known for name in names)
+def p_above(estimate: Estimate, n_boot: int) -> float:
+    """One-sided p-value of "the true value is at least 0", from that of "at most 0".
+
+    Args:
+        n_boot: samples of the bootstrap behind an interval that is not over seeds.
+    """
+    if estimate.low == estimate.high:  # the same in every seed: no spread to measure it by
+        return float(estimate.value >= 0)
+    # of a bootstrap it is never 0, since n_boot samples cannot show more than 1 / (n_boot + 1)
+    least = 0.0 if estimate.unit == "seed" else 1 / (n_boot + 1)
+    return min(1.0, 1 - estimate.p_below + least)
 
 
-def differences(study: Study, first: str, others: Sequence[str]) -> list[Contrast]:
-    """A row minus each other one under the worst attack; empty if the study lacks one of them."""
-    return _differences(Recalls(study), [first], others) if _has(study, [first, *others]) else []
+def turned(estimate: Estimate, n_boot: int) -> Estimate:
+    """The estimate of the opposite difference; `n_boot` as of `p_above`."""
+    return replace(
+        estimate, value=-estimate.value, low=-estimate.high, high=-estimate.low,
+        p_below=p_above(estimate, n_boot),
+    )  # fmt: skip
 
 
-def _differences(
-    evaluated: Recalls, firsts: Sequence[str], others: Sequence[str]
-) -> list[Contrast]:
-    return [
-        contrast(
-            f"{first} - {other}",
-            evaluated.recall(first, WORST, reference=other),
-            at_floor=is_at_floor(evaluated, (first, other)),
-        )
-        for first in firsts
-        for other in others
-    ]
+class ThreatPart(NamedTuple):
+    """A row of the claims on defences.
+
+    Attributes:
+        name: in words.
+        threats: text threats that it is judged under; the first that a study has.
+        mat: the row that stands for MAT: the paper's, or the one that was trained on such words.
+    """
+
+    name: str
+    threats: tuple[str, ...]
+    mat: str
 
 
-def is_at_floor(evaluated: Recalls, rows: Sequence[str]) -> bool:
+THREAT_PARTS = (
+    ThreatPart("held-out words", ("true_held_out",), "mat"),
+    ThreatPart("known words", ("true_known", "bert_true"), "mat-valid"),
+    ThreatPart("typos", ("typo",), "mat"),
+    ThreatPart("any word", ("bert_free",), "mat"),
+    ThreatPart("similar words", ("bert_similar",), "mat"),
+)
+"""The first decides what is said of a claim in short. `similar words` is for human captions."""
+
+FALSE_WORDS = "any word"
+"""The part whose attacks may make a caption false."""
+
+RIVALS = (
+    "clean+random", "image-at", "image-at-tower", "image-at+random", "text-at", "tecoa", "fare",
+    "pmg-aft", "advflyp", "mava", "mmcoa", "leaf", "fare+leaf", "text-at-valid",
+    "image-at+random-valid", "mmcoa-valid", "fare+leaf-valid",
+)  # fmt: skip
+"""Every defence and control that MAT is compared with, the ones on true words among them."""
+
+NEEDED_RIVALS = ("image-at", "text-at", "tecoa")
+"""Without them a study cannot say that MAT beats the others."""
+
+
+def has_rows(study: Study, *names: str) -> bool:
+    """Whether a study has all these rows."""
+    return set(names) <= {name for name, _ in study.rows()}
+
+
+def judged_under(study: Study, part: ThreatPart) -> tuple[Recalls, str] | None:
+    """How the study was judged under a threat, and its name; None if it was not."""
+    e = study.profile.evaluation
+    for threat in part.threats:
+        if threat in e.threats:
+            return Recalls(study), threat
+        if threat in e.held_out:
+            return Recalls(study, study.held_out_protocol(), attacks=HELD_OUT_ATTACKS), threat
+    return None
+
+
+def mat_of(study: Study, part: ThreatPart) -> str | None:
+    """The row that stands for MAT under a threat; None if the study has none."""
+    return next((name for name in (part.mat, "mat") if has_rows(study, name)), None)
+
+
+def compared(
+    evaluated: Recalls,
+    first: str,
+    other: str,
+    threat: str | None = None,
+    *,
+    part: str = "",
+    endpoint: EndpointName = "R@1",
+    note: str = "",
+) -> Contrast:
+    """A row minus another under the worst attack, by both endpoints.
+
+    Args:
+        threat: of the words; the study's primary one if None.
+        endpoint: that decides.
+        note: to be said with the name.
+    """
+    found = {
+        name: replace(evaluated, endpoint=name).recall(first, WORST, threat, reference=other)
+        for name in SCORES
+    }
+    [beside] = [each for name, each in found.items() if name != endpoint]
+    e = found[endpoint]
+    floor = is_at_floor(evaluated, (first, other), threat)
+    name = f"{first} - {other}{note}"
+    return Contrast(name, e, e.n_seeds, e.unit, floor, part, endpoint, beside)
+
+
+def robustness_of_mat(study: Study) -> list[Contrast]:
+    """C0: MAT minus the undefended model, threat by threat."""
+    return _by_threat(study, ("base",))
+
+
+def rivals_of_mat(study: Study) -> list[Contrast]:
+    """C2: MAT minus each other defence and control that the study has, threat by threat.
+
+    Empty without image-only and text-only training and TeCoA.
+    """
+    if not has_rows(study, *NEEDED_RIVALS):
+        return []
+    return _by_threat(study, [name for name in RIVALS if has_rows(study, name)])
+
+
+def _by_threat(study: Study, others: Sequence[str]) -> list[Contrast]:
+    found = []
+    for part in THREAT_PARTS:
+        judged, mat = judged_under(study, part), mat_of(study, part)
+        if judged is None or mat is None:
+            continue
+        evaluated, threat = judged
+        note = false_words(study, mat, threat) if part.name == FALSE_WORDS else ""
+        found += [
+            compared(evaluated, mat, other, threat, part=part.name, note=note) for other in others
+        ]
+    return found
+
+
+def false_words(study: Study, row: str, threat: str) -> str:
+    """How many of the text attack's successes are false captions, in words; "" if unknown."""
+    share = false_share(study, row, threat, seed=study.profile.seeds[0])
+    if share is None:
+        return ""
+    return f" ({100 * share.value:.0f} % of the successes on {row} are false captions)"
+
+
+def is_at_floor(evaluated: Recalls, rows: Sequence[str], threat: str | None = None) -> bool:
     """Whether each row's interval under the worst attack reaches down to chance, with each seed.
 
     An interval wholly below chance (an attack can do that) counts as reaching it.
     """
     least = chance(evaluated.study)
-    found = (each for row in rows for each in evaluated.found(row, WORST))
+    found = (each for row in rows for each in evaluated.found(row, WORST, threat))
     return all(primary_difference(each, None, evaluated.images, n_boot=500).low <= least
                for each in found)  # fmt: skip
 
 
-def unimodal_margins(study: Study) -> list[Contrast]:
-    """C1: points that the joint attack takes beyond each unimodal one, on undefended models.
+def joint_beyond_both(study: Study) -> list[Contrast]:
+    """C1: what both sides together take beyond what each side alone foretells.
 
-    These are the base model alone or, in a study with enough seeds, its clean fine-tunings
-    (`undefended_rows`): what holds for several models holds for more than these weights.
+    On undefended models (`undefended_rows`), by equal searches. Foretold is what is left if the
+    two attacks act independently on the scale of log-odds.
     """
     rows = undefended_rows(study.profile)
     name = rows[0][0]
     what = "undefended" if rows == [("base", 0)] else f"{name} fine-tuning"
-    evaluated, found = Recalls(study, unimodal(study.profile.evaluation)), []
-    both = evaluated.found(name, "joint")
-    for side, attack in (("image", "pgd"), ("text", "bert")):
-        left = left_in_words(evaluated.level(name, attack))
-        margin = evaluated.estimate(evaluated.found(name, attack), both)
-        found.append(contrast(f"{what}: {side} attack ({left}) - joint attack", margin))
-    return found
+    evaluated = Recalls(study, unimodal(study.profile.evaluation))
+    clean, image, words, joint = (evaluated.level(name, attack) for attack in UNIMODAL_ATTACKS)
+    foretold = beyond_independence(np.array([clean, image, words, 0.0]))
+    label = (
+        f"{what}: left if both sides acted independently ({100 * foretold:.0f}%; image alone "
+        f"{left_in_words(image)}, words alone {left_in_words(words)}) - left by both "
+        f"({100 * joint:.0f}%)"
+    )
+    sides = []
+    for here in evaluated.everywhere:
+        found = [here.found(name, attack) for attack in UNIMODAL_ATTACKS]
+        sides.append(np.stack([
+            [contributions(each, here.images) for each in seeds] for seeds in found
+        ]))  # fmt: skip
+    n = sum(each.shape[1] for each in sides)
+    if n < MIN_SEEDS_FOR_INTERVAL:
+        sides = [sides[0][:, :1]]
+    parts = [within_a_world(linearised(each, beyond_independence)) for each in sides]
+    return [contrast(label, crossed_parts(parts, n, sides[0].shape[2]))]
+
+
+_LEAST = 1e-3  # a share of 0 or 1 has no log-odds
+
+
+def beyond_independence(left: Array) -> float:
+    """What two attacks would leave together if they acted independently, minus what they leave.
+
+    Independent is additive on the scale of log-odds: `logit(both) = logit(image) + logit(words)
+    - logit(clean)`.
+
+    Args:
+        left: (4,), shares of 1 that are left: no attack, image, words, both.
+    """
+    clean, image, words, both = left
+    odds = logit(np.clip([clean, image, words], _LEAST, 1 - _LEAST))
+    return float(expit(odds[1] + odds[2] - odds[0]) - both)
 
 
 def left_in_words(share: float) -> str:
@@ -122,78 +282,8 @@ def left_in_words(share: float) -> str:
     return f"{shown}% left{outside}"
 
 
-def generalisation_gap(study: Study, name: str) -> list[Contrast]:
-    """C3: robust recall on training minus held-out pairs, the base's difference subtracted.
-
-    Galleries of the same size with one caption per image; the joint attack decides. Training
-    and held-out pairs are different images, so their bootstraps are independent.
-    """
-    if not _has(study, [name]):
-        return []
-
-    def of_first() -> Estimate:
-        sides, n_boot = [], study.profile.evaluation.n_boot
-        for seed, gallery in enumerate(GALLERIES.values()):
-            evaluated = Recalls(study, study.gap_protocol(gallery))
-            model, base = (evaluated.found(row, "joint")[0] for row in (name, "base"))
-            sides.append(
-                primary_difference(model, base, evaluated.images, n_boot=n_boot, seed=seed)
-            )
-        return _independent_difference(*sides)
-
-    label = f"({name} - base on training pairs) - (the same on held-out pairs)"
-    return [contrast(label, over_seeds(gaps(study, name, study.profile.seeds), of_first))]
-
-
-def _independent_difference(a: Estimate, b: Estimate) -> Estimate:
-    """Difference of independent estimates; half-widths add in quadrature (MOVER)."""
-    value = a.value - b.value
-    low = value - math.hypot(a.value - a.low, b.high - b.value)
-    high = value + math.hypot(a.high - a.value, b.value - b.low)
-    error = (high - low) / (2 * 1.96)
-    p = 0.5 * math.erfc(value / error / math.sqrt(2)) if error > 0 else float(value <= 0)
-    return Estimate(value, low, high, min(a.n, b.n), p)
-
-
-UNIMODAL = (
-    "image-at", "image-at-tower", "tecoa", "fare", "pmg-aft", "advflyp", "mava",
-    "image-at+random", "clean+random", "leaf", "fare+leaf",
-)  # fmt: skip
-"""Rivals of MAT that know no true word; text-only training is paired with its own kind."""
-
-UNIMODAL_VALID = ("image-at+random-valid", "fare+leaf-valid")
-"""Rivals that were trained on true words, as `mat-valid` was."""
-
-
-def rivals_of(study: Study, name: Literal["mat", "mat-valid"]) -> list[Contrast]:
-    """C2: MAT minus each defence of one modality that the study has.
-
-    Text-only training is the rival that had the same words: `text-at` of `mat`, `text-at-valid`
-    of `mat-valid`. Empty without image-only, text-only training and TeCoA.
-    """
-    text_only = "text-at" if name == "mat" else "text-at-valid"
-    others = UNIMODAL if name == "mat" else (*UNIMODAL, *UNIMODAL_VALID)
-    if not _has(study, [name, "image-at", text_only, "tecoa"]):
-        return []
-    here = {row for row, _ in study.rows()}
-    return differences(study, name, [text_only, *(row for row in others if row in here)])
-
-
-def one_to_many(study: Study) -> list[Contrast]:
-    """C4: MAT+ minus the MAT that was trained on the same words."""
-    best = "mat+.captions+renderings"  # the paper's MAT+: several captions, several images
-    if not _has(study, [best]):
-        return []
-    words = words_of(study, best)
-    for name in ("mat", "mat-valid"):
-        if _has(study, [name]) and words_of(study, name) == words:
-            return differences(study, best, [name])
-    return []
-
-
-def words_of(study: Study, name: str) -> tuple[str, ...]:
-    """The text threats that a row is trained against."""
-    return train_attack_of(study.profile, study.run(name)).threats
+MIN_ARCHITECTURES = 5
+"""With fewer, a ranking that carries over is not claimed of models in general."""
 
 
 def transfer_of_ranking(study: Study) -> list[Contrast]:
@@ -212,132 +302,8 @@ def transfer_of_ranking(study: Study) -> list[Contrast]:
         f"rank correlation (100: the same order) of the robustness of {len(rows)} techniques "
         f"between {len(names)} architectures"
     )
+    if len(names) < MIN_ARCHITECTURES:
+        label += f" of the {MIN_ARCHITECTURES} that a claim needs"
+        estimate = replace(estimate, p_below=1.0)
     # a model on which every technique is at chance has no order that could carry over
     return [contrast(label, estimate, at_floor=any(is_at_floor(each, rows) for each in models))]
-
-
-PAPER_TECHNIQUE = "captions+renderings"
-"""The paper's MAT+: several captions and several images."""
-
-
-def pairs_contrasts(study: Study) -> dict[str, list[Contrast]]:
-    """Contrasts by claim; empty for a profile that compares no techniques."""
-    if not study.profile.techniques:
-        return {}
-    found = {
-        "C4": _one_to_many(study),
-        "C4b": _equal_pairs(study),
-        "C4c": _same_facts(study),
-        "C5": _text_or_image(study),
-        "C6": _cross_or_intra(study),
-        **_dials(study),
-    }
-    return {claim: contrasts for claim, contrasts in found.items() if contrasts}
-
-
-def _rows(study: Study, is_wanted: Callable[[Run], bool]) -> list[str]:
-    return [run.row for run in study.profile.techniques if is_wanted(run)]
-
-
-def _between(study: Study, firsts: Sequence[str], others: Sequence[str]) -> list[Contrast]:
-    return _differences(of_pairs(study, study.profile.seeds_of_techniques), firsts, others)
-
-
-def _is_plain(run: Run, augmentation: str) -> bool:
-    return run.augmentation == augmentation and not run.options and not run.label
-
-
-def _one_to_many(study: Study) -> list[Contrast]:
-    """The paper's MAT+ against MAT, and against MAT with weight averaging and decay."""
-    plain = _rows(study, lambda run: _is_plain(run, PAPER_TECHNIQUE))
-    rivals = [study.profile.reference, *_rows(study, lambda run: not run.modality and (
-        run.ema_decay is not None or run.weight_decay is not None))]  # fmt: skip
-    return _between(study, plain, rivals)
-
-
-def _equal_pairs(study: Study) -> list[Contrast]:
-    """Few images with several captions and renderings against as many 1:1 pairs."""
-
-    def has_as_many(run: Run) -> bool:
-        n = (run.n_train or 0) * n_variants_of(study.profile, run)
-        return run.augmentation == PAPER_TECHNIQUE and n == study.profile.dataset.n_train
-
-    return _between(study, _rows(study, has_as_many), [study.profile.reference])
-
-
-def _same_facts(study: Study) -> list[Contrast]:
-    restated = _rows(study, lambda run: _is_plain(run, "restated"))
-    return _between(study, restated, [study.profile.reference])
-
-
-def _text_or_image(study: Study) -> list[Contrast]:
-    """The best text technique minus the best image technique, both chosen on validation."""
-    runs = technique_table(study)
-    text, image = (best_on_validation(runs, modality) for modality in ("text", "image"))
-    return _between(study, [text], [image]) if text and image else []
-
-
-def _cross_or_intra(study: Study) -> list[Contrast]:
-    """Captioner, filtered and not, minus rewriter, all thinned to one Vendi score."""
-    cross = _rows(study, lambda run: run.augmentation == "captioned" and run.vendi is not None)
-    intra = _rows(study, lambda run: run.augmentation == "rewritten" and run.vendi is not None)
-    return _between(study, cross, intra)
-
-
-def _dials(study: Study) -> dict[str, list[Contrast]]:
-    """C7a-c: effects of the set levels on the gain, from lowest to highest level."""
-    runs = intervention_table(study)
-    if runs.empty:
-        return {}
-    effects = fit_effects(runs, n_boot=study.profile.evaluation.n_boot)
-    failed, n_seeds = failed_checks(runs), effects.n_seeds
-    behind = f"{effects.n_points} design points, {n_seeds} seed{'' if n_seeds == 1 else 's'}"
-    found = {}
-    for claim, dial in (("C7a", "alignment"), ("C7b", "diversity"), ("C7c", "shift")):
-        effect, words = effects.estimates.get(dial), "high - low"
-        if effect is None:
-            continue
-        if dial == "shift":
-            effect, words = _turned(effect, effects.p_values[dial]), "none - large"
-        label = f"gain of MAT+ at {dial} {words}, over {behind}{failed.get(dial, '')}"
-        unit = "seed" if effect.unit == "seed" else "point"  # not queries: design points
-        found[claim] = [Contrast(label, effect, n_seeds, unit)]
-    return found
-
-
-CAVEAT = "; dial failed its check for added "
-_ADDED = {"text": "captions", "image": "images"}
-
-
-def failed_checks(runs: pd.DataFrame) -> dict[str, str]:
-    """What to say of dials that failed their manipulation check: dial -> e.g. "; dial failed its
-    check for added images"; such a dial moved another measure too, or not its own.
-
-    Args:
-        runs: as `intervention_table` gives them.
-    """
-    check = manipulation_check(runs, ACHIEVED)
-    failed = check[check["failed"]].groupby("dial")["modality"]
-    return {
-        str(dial): CAVEAT + " and ".join(_ADDED[m] for m in sorted(set(modalities), reverse=True))
-        for dial, modalities in failed
-    }
-
-
-def caveat_of(contrast: Contrast) -> str:
-    """What `failed_checks` has added to a contrast, for the scope of its verdict; "" if nothing."""
-    _, caveat, added = contrast.name.partition(CAVEAT)
-    return caveat + added
-
-
-def _turned(estimate: Estimate, p_two_sided: float) -> Estimate:
-    """The estimate of the opposite difference.
-
-    Its p-value is taken from the fit's own two-sided one: `1 - p_below` would be 0 where no
-    resample lies on the other side, and so many resamples cannot show that.
-    """
-    smaller = max(p_two_sided / 2, float_info.epsilon)
-    return replace(
-        estimate, value=-estimate.value, low=-estimate.high, high=-estimate.low,
-        p_below=smaller if estimate.p_below > 0.5 else 1 - smaller,
-    )  # fmt: skip

@@ -40,7 +40,7 @@ SHOWN_IN = {
 """Claim, or the family of its variations -> the notebook that shows it, and its figure among the
 published ones ("" where there is none)."""
 
-PAIRS_STUDY, OF_PAIRS = "one-to-many", ("C4", "C5", "C6", "C7")
+PAIRS_STUDY, OF_PAIRS = "one-to-many", ("C3", "C4", "C5", "C6", "C7")
 """The study that has these claims' controls (a regularised MAT as rival, members chosen on
 validation). Among as many seeds it speaks, not one that has the same rows by the way."""
 
@@ -80,7 +80,8 @@ def findings(ledgers: Mapping[str, Ledger]) -> list[str]:
 def beside_the_paper(ledgers: Mapping[str, Ledger]) -> list[str]:
     """The same for the paper's claims alone, without the numbers."""
     return [
-        f"{claim['id']}, {PAPER_SAYS[claim['id']]}: **{claim['verdict']}** ({profile}); "
+        f"{claim['id']}, {PAPER_SAYS[claim['id']]}{_in_part(claim)}: **{claim['verdict']}** "
+        f"({profile}); "
         f"{_beside_the_paper(claim['verdict'])}."
         for profile, claim in _decided(ledgers)
         if claim["id"] in PAPER_SAYS
@@ -88,17 +89,26 @@ def beside_the_paper(ledgers: Mapping[str, Ledger]) -> list[str]:
 
 
 def _decided(ledgers: Mapping[str, Ledger]) -> list[tuple[str, Mapping[str, Any]]]:
-    """The study that speaks of each decided claim, and the claim."""
-    best: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    """The study that speaks of each part of each decided claim, and its row of the ledger."""
+    best: dict[tuple[str, str], tuple[str, Mapping[str, Any]]] = {}
     for profile, claims in ledgers.items():
         for claim in claims:
             if claim["estimate"] is None:
                 continue
-            known = best.get(claim["id"])
+            known = best.get(_key(claim))
             if known is None or _weight(profile, claim) > _weight(*known):
-                best[claim["id"]] = (profile, claim)
-    order = {claim["id"]: i for claims in ledgers.values() for i, claim in enumerate(claims)}
-    return [best[key] for key in sorted(best, key=lambda k: (k[:2], order[k]))]
+                best[_key(claim)] = (profile, claim)
+    order = {_key(claim): i for claims in ledgers.values() for i, claim in enumerate(claims)}
+    return [best[key] for key in sorted(best, key=lambda k: (k[0][:2], order[k]))]
+
+
+def _key(claim: Mapping[str, Any]) -> tuple[str, str]:
+    """A claim and the row of it; ledgers of before claims had rows have one."""
+    return claim["id"], claim.get("part", "")
+
+
+def _in_part(claim: Mapping[str, Any]) -> str:
+    return f" ({claim['part']})" if claim.get("part") else ""
 
 
 def _weight(profile: str, claim: Mapping[str, Any]) -> tuple[int, bool]:

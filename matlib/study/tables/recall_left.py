@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pandas as pd
 
 from matlib.evaluation.statistics import in_percent
 from matlib.evaluation.suite import Key
+from matlib.study.store.shared_json import read_shared
 
 PRIMARY = "primary"
 """Stands for the text threat that decides, in `RECALL_COLUMNS`."""
@@ -62,9 +62,7 @@ def recall_markdown(folder: Path) -> str:
     if not (folder / "endpoints.csv").is_file():
         return f"`python -m matlib study --profile {folder.name} --publish`, not published yet."
     endpoints = _read(folder / "endpoints.csv")
-    e = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["profile"][
-        "evaluation"
-    ]
+    e = read_shared(folder / "provenance.json")["profile"]["evaluation"]
     threat = e["primary_threat"]
     table = recall_table(endpoints, threat)
     lines = [f"| row | {' | '.join(table.columns)} |", f"|{'---|' * (len(table.columns) + 1)}"]

@@ -24,8 +24,10 @@ from matlib.files import write_durably
 from matlib.study.made.models import model
 from matlib.study.made.substitutions import labelled_shares
 from matlib.study.profile.rows import Run, row_defence
-from matlib.study.store.store import as_made
+from matlib.study.store.shared_json import write_shared
+from matlib.study.store.store import PROVENANCE, as_made
 from matlib.study.study import Study
+from matlib.study.tables.contrasts_of_pairs import curve_of_pairs
 from matlib.study.tables.endpoints import (
     endpoint_table,
     held_out_table,
@@ -127,9 +129,9 @@ def write_results(study: Study) -> dict[str, Path]:
 
     `robustness.csv` (every recall of every model), `endpoints.csv` (the primary endpoint, over
     seeds); `contrasts.csv` (all contrasts behind the claims), `held_out.csv`, `inside.csv`,
-    `transfer.csv`, `ranking.csv`, `techniques.csv`, `sweeps.csv`, `intervention.csv` and
-    `false_words.csv` (which share of a threat's word changes a reader labelled false) where there
-    is something.
+    `transfer.csv`, `ranking.csv`, `techniques.csv`, `sweeps.csv`, `intervention.csv`,
+    `curves.csv` (gap and gain by training pairs), `false_words.csv` (which share of a threat's
+    word changes a reader labelled false) where there is something.
 
     Returns:
         name -> path of each file; each is written whole or not at all. A table of an earlier
@@ -147,6 +149,7 @@ def write_results(study: Study) -> dict[str, Path]:
         "techniques.csv": technique_table(study),
         "sweeps.csv": sweep_table(study),
         "intervention.csv": intervention_table(study),
+        "curves.csv": curve_of_pairs(study),
         "false_words.csv": labelled_shares(study.profile.name),
     }
     files = {
@@ -154,13 +157,13 @@ def write_results(study: Study) -> dict[str, Path]:
         **{name: _csv(found) for name, found in extra.items() if len(found)},
         **({"contrasts.csv": _csv(behind, "%.6g")} if len(behind) else {}),  # p-values are small
         "claims.json": json.dumps(claims, indent=1, ensure_ascii=False) + "\n",
-        "provenance.json": json.dumps(_provenance(study), indent=1) + "\n",
     }
     for name in {*extra, "contrasts.csv"} - files.keys():
         (study.root / name).unlink(missing_ok=True)  # of a profile that had something there
     for name, text in files.items():
         write_durably(study.root / name, text)
-    return {name: study.root / name for name in files}
+    write_shared(study.root / PROVENANCE, _provenance(study))
+    return {name: study.root / name for name in (*files, PROVENANCE)}
 
 
 def _csv(table: pd.DataFrame, float_format: str = "%.6f") -> str:
