@@ -1,0 +1,90 @@
+"""The design of the report is what profiles and code do, and the history covers every world."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+from typing import Any
+
+import pytest
+
+from matlib.data.strict import read_yaml
+from matlib.evaluation.crossed import SCORES
+from matlib.study.profile.profile import Profile, load_profile, profile_names
+from matlib.study.publish.design import design_markdown, design_of, history_markdown
+from matlib.study.store.provenance import PACKAGE_ROOT
+from matlib.study.tables.contrasts import MIN_ARCHITECTURES, RIVALS, THREAT_PARTS
+from matlib.study.tables.ledger import CLAIM_ALPHA, CLAIMS
+
+PUBLISHED = PACKAGE_ROOT / "published"
+DESIGN = design_of(PUBLISHED)
+REPORT: dict[str, Profile] = {name: load_profile(name) for name in DESIGN["profiles"]}
+
+
+@pytest.mark.parametrize("name", REPORT)
+def test_profiles_of_the_report_have_its_worlds_seeds_and_budgets(name: str) -> None:
+    profile, e = REPORT[name], REPORT[name].evaluation
+    worlds = [profile.dataset.world_seed, *profile.worlds]
+    assert worlds == DESIGN["worlds"]["report"][: len(worlds)]
+    assert profile.dataset.held_out_words == "half"
+    assert list(profile.seeds) == list(profile.seeds_of_techniques)
+    assert list(profile.seeds) == DESIGN["training_seeds"][name]
+    budget = (e.eps_255, e.unimodal_eps_255, e.n_words)
+    assert budget == tuple(DESIGN["budgets"][key] for key in
+                           ("eps_255", "unimodal_eps_255", "n_words"))  # fmt: skip
+    assert e.primary_threat == next(iter(DESIGN["threats"].values()))["text_threat"]
+    assert profile.train_attack.eps_255 == e.eps_255
+
+
+def test_the_report_has_several_worlds_every_rival_every_threat_and_every_size() -> None:
+    report, of_pairs = REPORT["report"], REPORT["report-pairs"]
+    assert len({report.dataset.world_seed, *report.worlds}) >= 3
+    assert {*RIVALS, "mat", "mat-valid"} <= {run.row for run in report.runs}
+    named = [each["text_threat"] for each in DESIGN["threats"].values()]
+    assert list(report.evaluation.threats) == named
+    sizes = {run.n_train or of_pairs.dataset.n_train for run in of_pairs.techniques}
+    assert sizes == {300, 500, 1000, 2000}
+    models = REPORT["report-models"]
+    assert len(models.architectures) + 1 >= MIN_ARCHITECTURES
+    assert set(models.transfer_rows) == {run.row for run in models.runs}
+
+
+def test_code_decides_as_the_design_says() -> None:
+    for part in THREAT_PARTS[: len(DESIGN["threats"])]:
+        own: dict[str, Any] = DESIGN["threats"][part.name]
+        assert (part.threats[0], part.mat) == (own["text_threat"], own["mat"])
+    assert set(SCORES) == set(DESIGN["endpoints"]) - {"decides"}
+    assert f"one-sided {CLAIM_ALPHA}" in " ".join(DESIGN["multiplicity"].split())
+    families = {claim[:2] if claim.startswith("C7") else claim for claim in CLAIMS}
+    assert set(DESIGN["claims"]) == families - {"C4b", "C4c", "C8b"}
+
+
+def test_no_world_of_the_report_was_used_before() -> None:
+    report, calibration = (set(DESIGN["worlds"][key]) for key in ("report", "calibration"))
+    others = {load_profile(name).dataset.world_seed
+              for name in profile_names() if name not in REPORT}  # fmt: skip
+    assert not report & calibration and others <= calibration
+    history = read_yaml(PUBLISHED / "history.yaml")
+    assert {world for each in history for world in each["worlds"]} == report | calibration
+
+
+def test_it_is_shown_with_the_hash_of_the_file_and_its_status() -> None:
+    text = design_markdown(PUBLISHED)
+    assert hashlib.sha256((PUBLISHED / "design.yaml").read_bytes()).hexdigest() in text
+    assert ("draft" in text.splitlines()[0]) == (DESIGN["status"] == "draft")
+    assert "- claims:\n  - C0: MAT - base, by threat\n" in text
+    table = history_markdown(PUBLISHED)
+    assert "| 1 | published first" in table and table.count("\n") >= 6
+
+
+def test_commits_that_the_history_names_exist() -> None:
+    named = set(re.findall(r"\b[0-9a-f]{7}\b", (PUBLISHED / "history.yaml").read_text()))
+    git = ["git", "-C", str(PACKAGE_ROOT)]
+    whole = subprocess.run([*git, "rev-parse", "--is-shallow-repository"], capture_output=True,
+                           text=True, check=False)  # fmt: skip
+    if whole.stdout.strip() != "false":
+        pytest.skip("no git checkout with its history")
+    for commit in named:
+        subprocess.run([*git, "cat-file", "-e", f"{commit}^{{commit}}"], check=True)
+    assert len(named) >= 4
