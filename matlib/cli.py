@@ -118,6 +118,29 @@ def _study(
         run_study(*what, publish=publish, workers=workers)
 
 
+@app.command("row", help="train and judge one row of a study")
+@_of_checkout
+def _row(
+    row: Annotated[str, Option(help="its name, such as mat or base")],
+    study: Annotated[str, Option(help=f"one of {', '.join(of.PROFILE_NAMES)}")] = "demo",
+    seed: Annotated[int, Option(parser=of.at_least(0), help="of the training")] = 0,
+    world: Annotated[
+        int | None, Option(parser=of.at_least(0), help="of the profile's further worlds")
+    ] = None,
+    data: of.DataFolder = None,
+    results: of.ResultsFolder = None,
+) -> None:
+    from matlib.study.run.row import make_row
+    from matlib.study.study import open_study
+    from matlib.study.tables.recall_left import recall_table
+
+    opened = open_study(study, str(results or ""), str(data or ""))
+    left = make_row(opened, row, seed, world)
+    for threat in opened.profile.evaluation.threats:
+        table = recall_table(left, threat).T
+        print(f"\nrecall left in %, words: {threat}\n{table.to_string(header=False)}")
+
+
 @app.command("report", help="write a report from executed notebooks")
 @_of_checkout
 def _report(profile: str = "demo", results: of.ResultsFolder = None) -> None:
