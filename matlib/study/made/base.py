@@ -16,6 +16,7 @@ from matlib.defences.table import defence
 from matlib.models import opening
 from matlib.models.encoder import VisionLanguageModel
 from matlib.models.masked_lm import MaskedLM, train_masked_lm
+from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.settings import Settings
 from matlib.models.small import build_small
 from matlib.progress import Progress
@@ -78,6 +79,11 @@ def base(study: Context) -> Node[VisionLanguageModel] | None:
         schedule, how = schedule_of(phase), defence("clean")
         encoder, data = fresh(study), study.source.base()
         if phase.heads is not None:
+            if not isinstance(encoder, OpenClipEncoder):
+                raise ValueError(
+                    f"{type(encoder).__name__} has no heads to train on stored features; "
+                    "leave base.heads out, or name a model of open_clip"
+                )
             with Progress("train heads", phase.heads.n_steps) as progress:
                 train_heads(
                     encoder, data, phase.heads.schedule(), seed=0,
