@@ -179,6 +179,8 @@ def draw_front(found: Mapping[str, Mapping[str, float | bool]], path: Path) -> N
     shape and filling, not by colour alone.
     """
     from matplotlib.figure import Figure
+    from matplotlib.patheffects import withStroke
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     attacks = {name: row for name, row in found.items() if row["seconds"] > 0}
     ranked = sorted(attacks, key=lambda name: float(attacks[name]["seconds"]))
@@ -195,14 +197,18 @@ def draw_front(found: Mapping[str, Mapping[str, float | bool]], path: Path) -> N
         style = {"marker": "o", "color": _FRONT} if row["on_front"] else _BEHIND
         label = f"{number} {name}"
         axis.plot(row["seconds"], row["recall_left"], linestyle="", label=label, **style)
-        above = 5 + 8 * (number % 3)  # neighbours at different heights
-        axis.annotate(str(number), (row["seconds"], row["recall_left"]), (0, above), fontsize=9,
-                      ha="center", textcoords="offset points")  # fmt: skip
+        # neighbours in time stand on different sides of their points
+        aside, above = -4 if number % 4 > 1 else 4, 5 if number % 2 else -12
+        axis.annotate(str(number), (row["seconds"], row["recall_left"]), (aside, above),
+                      textcoords="offset points", ha="center", fontsize=9,
+                      path_effects=[withStroke(linewidth=2.5, foreground="white")])  # fmt: skip
     figure.legend(loc="outside lower center", fontsize=9, frameon=False, ncols=2,
                   handletextpad=0.1, columnspacing=0.8, labelspacing=0.3)  # fmt: skip
     axis.set_xscale("log")
-    axis.set_ylim(bottom=0)
-    axis.margins(y=0.15)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_ylim(0, 1.1 * max(row["recall_left"] for row in found.values()) + 1)
     axis.set_xlabel("seconds", fontsize=10)
     axis.set_ylabel(f"recall left (clean {found['clean']['recall_left']:.0f} %)", fontsize=10)
     axis.set_title("filled: none as fast leaves less", fontsize=10)
