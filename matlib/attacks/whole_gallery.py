@@ -101,11 +101,10 @@ def gallery_attack(
     The words are chosen on the exact margins of every query (`WordDescent`), the images ascend
     a soft margin over the whole gallery in both directions (`JointAscent`). On the way of an
     ascent the words follow, by margins as soft as the images'; at its end they are chosen by what
-    fails. After every round
-    the gallery that leaves least recall so far is kept, the clean one among them (of equal ones
-    that of the wider margins): more rounds
-    and more restarts never leave more, nor does a larger budget that is given the result of a
-    smaller one as `start` (`nested`).
+    fails. After every round the gallery that leaves least recall so far is kept, the clean one
+    among them (of equal ones that of the wider margins): more rounds and more restarts never
+    leave more, nor does a larger budget that is given the result of a smaller one as `start`
+    (`nested`).
 
     Args:
         text: what may change: its `n_words`; every allowed edit is tried, whatever its search.

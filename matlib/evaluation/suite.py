@@ -52,10 +52,9 @@ class Suite:
     clean rest of the gallery: `clean`, `pgd` (image alone), and per text threat `bert` and
     `words-pairwise` (text alone, by importance and every edit), `sep` (both, independently),
     `co-attack`, `sga`, `joint` (contrastive loss on both sides with an exhaustive text search).
-    Rows of the gallery attacker, who
-    chooses all images and all words together: `words` (text alone), `gallery`, and `gallery-tr`,
-    `gallery-ir` and `gallery-rest`, each aimed at the queries that no gallery before it made fail
-    (`matlib.attacks.whole_gallery`). And `worst`
+    Rows of the gallery attacker, who chooses all images and all words together: `words` (text
+    alone), `gallery`, and `gallery-tr`, `gallery-ir` and `gallery-rest`, each aimed at the queries
+    that no gallery before it made fail (`matlib.attacks.whole_gallery`). And `worst`
     (`matlib.evaluation.robustness`: per query the minimum over all of these, a pessimistic
     bound). On request `dra`, and `apgd` (`joint` with APGD at three times the steps).
 
