@@ -27,7 +27,7 @@ class PlainStream:
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         places = ((self.next64(prod(shape)) >> np.uint64(48)) + 0.5) / 2**16
-        return torch.from_numpy(norm.ppf(places)).view(*shape)
+        return torch.from_numpy((norm.ppf(places) * 2**20).round() / 2**20).view(*shape)
 
 
 def plain_streams(n: int, generator: torch.Generator) -> list[PlainStream]:
