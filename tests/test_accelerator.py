@@ -1,31 +1,45 @@
-"""Whatever is attacked or embedded gives on an accelerator what it gives on the CPU."""
+"""Whatever is attacked, trained or judged gives on an accelerator what it gives on the CPU."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import open_clip
+import pandas as pd
 import pytest
 import torch
 from open_clip.factory import _MODEL_CONFIGS
 from safetensors.torch import load_file
+from torch import Tensor
 
 from matlib import models
 from matlib.attacks.gallery import Gallery
 from matlib.cli import main
 from matlib.commands.options import ATTACK_NAMES
+from matlib.defences.table import DEFENCES, defence
 from matlib.models.dual_encoder import frozen
 from matlib.models.masked_lm import train_masked_lm
 from matlib.models.masked_lm_training import MaskedLMConfig
+from matlib.models.open_clip import OpenClipEncoder
 from matlib.models.sentence_encoder import SentenceEncoder
 from matlib.models.small import build_small
+from matlib.study.context import Context
+from matlib.study.profile.profile import load_profile
+from matlib.study.study import Study
+from matlib.study.tables.results import robustness_table
+from matlib.training.checkpoint import save_weights
+from matlib.training.log import Bookkeeping
+from matlib.training.loop import train
+from matlib.training.schedule import Schedule
 from tests.commands.toy_data import Toy, make_toy
 from tests.models.text_towers import CAPTIONS, placed, structures
 from tests.pretend_accelerator import ACCELERATOR, Remote, pretended
-from tests.toys import TINY, random_pixels, toy_gallery
+from tests.toys import TINY, random_pixels, tiny_encoder, toy_gallery
+from tests.training.toy_runs import INNER, toy_candidates, toy_data
 
 TOWERS = structures()
 
@@ -151,6 +165,87 @@ def test_sentences_are_embedded_on_the_accelerator() -> None:
     torch.testing.assert_close(found.cpu(), expected, atol=1e-5, rtol=0)
 
 
+def studies_lie_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Studies opened from now on compute on the accelerator, as on a machine with a GPU."""
+    opened = Context.__init__
+
+    def there(self: Context, *args: Any, **kwargs: Any) -> None:
+        opened(self, *args, **kwargs)
+        self.device = ACCELERATOR.type
+
+    monkeypatch.setattr(Context, "__init__", there)
+
+
+@pytest.mark.parametrize("name", list(DEFENCES))
+def test_every_defence_trains_on_the_accelerator_and_goes_on_after_a_stop(
+    name: str, tmp_path: Path
+) -> None:
+    data, schedule = toy_data(), Schedule(3, 4, 1e-3, checkpoint_every=1)
+
+    def trained(encoder: OpenClipEncoder, stop: int = -1) -> Tensor:
+        def stop_there(row: Mapping[str, float]) -> None:
+            if row["step"] == stop:
+                raise KeyboardInterrupt
+
+        books = Bookkeeping(tmp_path / encoder.device.type, on_row=stop_there)
+        train(
+            encoder, data, defence(name), schedule, seed=0, inner=INNER,
+            candidates=toy_candidates(data), books=books,
+        )  # fmt: skip
+        return torch.cat([p.detach().flatten() for p in encoder.parameters()])
+
+    before = torch.cat([p.detach().flatten() for p in tiny_encoder().parameters()])
+    expected = trained(tiny_encoder())
+    with pretended():
+        with pytest.raises(KeyboardInterrupt):
+            trained(tiny_encoder().to(ACCELERATOR), stop=1)
+        found = trained(tiny_encoder().to(ACCELERATOR)).cpu()
+    assert not torch.equal(expected, before)
+    # Adam moves a weight whose gradient is next to nothing by its sign
+    assert float((found - expected).abs().le(1e-5).float().mean()) > 0.98
+
+
+def test_a_model_is_evaluated_on_the_accelerator_as_on_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = load_profile("smoke")
+    encoder = build_small(profile.model.shape(profile.dataset.image_size), seed=3)
+    save_weights(encoder, tmp_path / "own.safetensors")
+
+    def evaluated(results: Path) -> pd.DataFrame:
+        asked = ["evaluate", "--model", "small", "--checkpoint", str(tmp_path / "own.safetensors"),
+                 "--profile", "smoke", "--name", "own", "--dataset", "scenes",
+                 "--results", str(results)]  # fmt: skip
+        assert main(asked) == 0
+        return pd.read_csv(results / "smoke" / "extra" / "own.csv")
+
+    here = evaluated(tmp_path / "here")
+    studies_lie_there(monkeypatch)
+    with pretended() as traffic:
+        there = evaluated(tmp_path / "there")
+    assert traffic.launches > 1000
+    assert list(there["attack"]) == list(here["attack"])
+    # a rank rests on which of two similarities is larger: attention rounds in another kernel
+    assert there["recall"].sub(here["recall"]).abs().max() <= 1 / 16
+
+
+@pytest.mark.full
+def test_the_smoke_studys_rows_on_the_accelerator_are_the_cpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rows(folder: Path) -> pd.DataFrame:
+        return robustness_table(Study(load_profile("smoke"), folder))
+
+    here = rows(tmp_path / "here")
+    studies_lie_there(monkeypatch)
+    with pretended() as traffic:
+        there = rows(tmp_path / "there")
+    assert traffic.launches > 10_000
+    keys = [column for column in here.columns if here[column].dtype == object]
+    assert here[keys].equals(there[keys])
+    assert there["recall"].sub(here["recall"]).abs().mean() < 0.01
+
+
 def test_the_pretended_accelerator_refuses_what_a_real_one_does() -> None:
     here = torch.ones(3)
     with pretended():
@@ -171,3 +266,24 @@ def test_the_pretended_accelerator_refuses_what_a_real_one_does() -> None:
             weight = there.clone().requires_grad_()
             (weight**2).sum().backward()
         assert isinstance(weight.grad, Remote) and torch.equal(weight.grad.cpu(), here * 2)
+
+
+def test_what_an_accelerator_is_asked_is_counted() -> None:
+    here = torch.ones(3)
+    with pretended() as traffic:
+
+        def asked(call: Callable[[], object]) -> tuple[int, int, int]:
+            before = traffic.copy()
+            call()
+            found = traffic.since(before)
+            return found.launches, found.waits, found.uploads
+
+        there = here.to(ACCELERATOR)
+        assert (traffic.uploads, traffic.upload_bytes) == (1, 12)
+        assert asked(lambda: there * 2 + 1) == (2, 0, 0)
+        assert asked(lambda: there.view(1, 3).T) == (0, 0, 0)
+        assert asked(lambda: there[torch.tensor([0, 2])]) == (1, 0, 1)
+        assert asked(lambda: there + torch.tensor(1.0)) == (1, 0, 0)  # travels with the launch
+        for read in (there.sum().item, there.tolist, there.cpu, there.nonzero,
+                     lambda: there[there > 0], lambda: bool(there.any())):  # fmt: skip
+            assert asked(read)[1] == 1

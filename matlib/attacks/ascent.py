@@ -140,14 +140,19 @@ class ImageAttack(Protocol):
         ...
 
 
-def checked(encoder: DualEncoder, pixels: Tensor, eps_255: float, norm: Norm) -> Tensor:
+def checked(
+    encoder: DualEncoder, pixels: Tensor, eps_255: float, norm: Norm, in_range: bool = False
+) -> Tensor:
     """The clean pixels on the encoder's device, after everything that can be wrong is checked.
+
+    Args:
+        in_range: they are known to lie in [0, 1], and are not read.
 
     Raises:
         ValueError: pixels that are not float (B, 3, H, W) in [0, 1], no image, a budget beyond
             the limit for this size of image, or an encoder in training mode.
     """
-    check_pixels(pixels)
+    check_pixels(pixels, in_range)
     check_eps(eps_255, norm, pixels[0].numel())
     check_evaluation_mode(encoder)
     return pixels.detach().to(encoder.device)

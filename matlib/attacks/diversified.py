@@ -22,7 +22,7 @@ from matlib.attacks.gallery import Gallery, TextAttack, embed_images, prepared
 from matlib.attacks.noise import ImageGenerators, Noise, noise_of, seeds_of_images
 from matlib.attacks.objectives import ImageObjective, away_from_captions, away_from_image
 from matlib.attacks.pgd import PGD
-from matlib.attacks.scoring import embed_texts, images_per_forward
+from matlib.attacks.scoring import ROUNDING_UNITS, embed_texts, images_per_forward
 from matlib.models.dual_encoder import DualEncoder, frozen
 
 Mix = tuple[float, float, float]
@@ -122,7 +122,10 @@ class DiversifiedPGD:
         move = self.image.step * self.image.ball.direction(gradient.nan_to_num(0, 0, 0))
         with torch.no_grad():
             score = score_of(encoder, current.repeat(n, 1, 1, 1) + move, of_all, noise, None)
-        best = score.view(n, -1).argmax(0)
+        score = score.view(n, -1)  # (n, B)
+        # mixes whose steps are the same one have the same score, but for rounding
+        margin = ROUNDING_UNITS * torch.finfo(score.dtype).eps * score.abs().clamp_min(1)
+        best = (score >= (score - margin).amax(0)).byte().argmax(0)  # (B,), the first of equal
         return points[best, torch.arange(len(current), device=best.device)]
 
 

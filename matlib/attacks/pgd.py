@@ -94,6 +94,7 @@ class PGD:
         generator: ImageGenerators,
         views: Views | None = None,
         report: AttackReport | None = None,
+        in_range: bool = False,
     ) -> Tensor:
         """Adversarial pixels, same shape, within eps of `pixels` and within [0, 1].
 
@@ -107,12 +108,13 @@ class PGD:
                 noise), or the images' streams: draws do not depend on the images beside it.
             views: extra differentiable views; scores of all views are added (SGA).
             report: counts the gradients that vanish.
+            in_range: the caller knows that the pixels lie in [0, 1]: a GPU is not asked for it.
 
         Raises:
             ValueError: pixels that are not float (B, 3, H, W) in [0, 1], no image, an encoder
                 in training mode, an objective of another batch, not one stream per image.
         """
-        clean = checked(encoder, pixels, self.eps_255, self.norm)
+        clean = checked(encoder, pixels, self.eps_255, self.norm, in_range)
         if self.eps_255 == 0 or self.n_steps == 0:
             return clean.clone()
         vanished = Vanished(len(clean), clean.device)

@@ -82,15 +82,19 @@ def best_rows(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
     """int64 (n_groups,): the row of each group's highest value, the first of equal ones.
 
     Args:
-        values: (R,) on the CPU, not NaN.
+        values: (R,), not NaN.
         group: int64 (R,) in [0, n_groups); groups without rows get -1.
     """
-    top = torch.full((n_groups,), float("-inf"), dtype=values.dtype)
+    device = values.device
+    top = torch.full((n_groups,), float("-inf"), dtype=values.dtype, device=device)
     top = top.scatter_reduce(0, group, values, "amax")  # (n_groups,)
     n = len(values)
-    rows = torch.where(values == top[group], torch.arange(n), n)  # (R,)
-    first = torch.full((n_groups,), n).scatter_reduce(0, group, rows, "amin")
+    rows = torch.where(values == top[group], torch.arange(n, device=device), n)  # (R,)
+    first = torch.full((n_groups,), n, device=device).scatter_reduce(0, group, rows, "amin")
     return torch.where(first < n, first, -1)
+
+
+ROUNDING_UNITS = 8
 
 
 def is_better(new: float, old: float, dtype: torch.dtype) -> bool:
@@ -100,7 +104,7 @@ def is_better(new: float, old: float, dtype: torch.dtype) -> bool:
     another batch moves its last digits. 8 units in the last place of max(1, |old|): 1e-6 in
     float32, where a changed word moves a cosine by some 1e-2 and the KL by some 1e-4.
     """
-    return new - old > 8 * torch.finfo(dtype).eps * max(1.0, abs(old))
+    return new - old > ROUNDING_UNITS * torch.finfo(dtype).eps * max(1.0, abs(old))
 
 
 CPU_BYTES = 2**25

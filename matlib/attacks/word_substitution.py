@@ -28,6 +28,7 @@ from matlib.attacks.edits import (
     masked_token,
 )
 from matlib.attacks.objectives import TextObjective, kl_from
+from matlib.attacks.one_word import CHUNKS_AT_ONCE, MOST_EDITS, OneWord
 from matlib.attacks.scoring import (
     best_rows,
     embed_in_order,
@@ -110,8 +111,19 @@ class WordSubstitution:
         Raises:
             ValueError: not one list of edits per caption, or an edit outside its caption.
         """
+        return self.with_embeddings(encoder, captions, candidates, objective)[0]
+
+    def with_embeddings(
+        self,
+        encoder: DualEncoder,
+        captions: Sequence[str],
+        candidates: CandidateTable,
+        objective: TextObjective | None = None,
+    ) -> tuple[list[str], Tensor | None]:
+        """As a call; and (M, D) unit embeddings of what it gives, where the search made them."""
         once = replace(self, max_kept=0)  # one pass never meets a sentence twice
-        return once.prepare(encoder, captions, candidates)(objective)
+        prepared = once.prepare(encoder, captions, candidates)
+        return prepared(objective), prepared.found
 
 
 class PreparedSubstitution:
@@ -132,6 +144,7 @@ class PreparedSubstitution:
         n_attackable_words: positions, of all captions, that some edit changes.
         n_embedded: sentences embedded so far.
         n_kept: rows kept.
+        found: (M, D) unit embeddings of the captions that the last pass gave, where it has them.
     """
 
     def __init__(
@@ -153,12 +166,14 @@ class PreparedSubstitution:
                 self._edits += [Edit(position, word) for word in words]
                 owner += [i] * len(words)
             self._span.append(spans)
-        self._owner = torch.tensor(owner, dtype=torch.long)
+        self._owner, self._owner_of = torch.tensor(owner, dtype=torch.long), owner
         self.n_edits = len(owner)
         self.n_unattackable = sum(not spans for spans in self._span)
         self.n_attackable_words = sum(map(len, self._span))
         self.n_embedded = self.n_kept = 0
         self._kept: list[tuple[Tensor, Tensor]] = []  # (numbers of edits, their embeddings)
+        self._table: OneWord | None = None
+        self.found: Tensor | None = None
 
     @cached_property
     def clean(self) -> Tensor:
@@ -188,9 +203,79 @@ class PreparedSubstitution:
         Raises:
             ValueError: importance by gradient where it cannot be had.
         """
+        self.found = None
         if self.attack.n_words == 0 or not self.n_edits:
             return list(self.captions)
+        if self._is_found_at_once():
+            return self._found_at_once(objective)
         return _Pass(self, objective).run()
+
+    def _is_found_at_once(self) -> bool:
+        """Whether all edits are embedded before any is chosen: where that costs no forward more,
+        or where waiting for the host costs more than the forwards."""
+        attack = self.attack
+        if attack.n_words != 1 or self.n_edits > min(MOST_EDITS, attack.max_kept or MOST_EDITS):
+            return False
+        if attack.search == "exhaustive":
+            return True
+        return attack.importance == "masking" and self.encoder.device.type != "cpu"
+
+    def _found_at_once(self, objective: TextObjective | None) -> list[str]:
+        table = self._table or self._embed_all()
+        importance = self._importance if self.attack.search == "importance" else None
+        chosen = table.best(objective or kl_from(table.clean), importance)
+        self.found = table.taken(chosen)
+        return [
+            caption if edit < 0 else self.edited(edit, caption)
+            for caption, edit in zip(self.captions, chosen.tolist(), strict=True)
+        ]
+
+    def _embed_all(self) -> OneWord:
+        """Every edit that is not kept, and the captions if they are not, in as few forwards."""
+        n_all = self.n_edits + len(self.captions)  # a caption's number is behind those of edits
+        known, parts = torch.zeros(n_all, dtype=torch.bool), list(self._kept)
+        if "clean" in self.__dict__:
+            parts.append((torch.arange(self.n_edits, n_all), self.clean))
+        for numbers, _ in parts:
+            known[numbers] = True
+        new = (~known).nonzero().flatten()
+        parts += [(new[rows], features) for rows, features in self._embedded(new)]
+        words = [(i, span) for i, spans in enumerate(self._span) for span in spans.values()]
+        word = torch.tensor([n for n, (_, span) in enumerate(words) for _ in span])
+        table = OneWord.of(parts, self._owner, word, [i for i, _ in words])
+        self.clean = table.clean
+        if self.attack.max_kept:
+            self._table, self._kept = table, [(torch.arange(self.n_edits), table.edited)]
+            self.n_kept = self.n_edits
+        return table
+
+    @cached_property
+    def _importance(self) -> Tensor:
+        """(W,) KL of masking each attackable word, where the embeddings lie; 0 if it is alone."""
+        masks = [self._masks(i) for i in range(len(self.captions))]
+        words = [(i, p) for i, own in enumerate(masks) for p in own]
+        rows = [n for n, (i, _) in enumerate(words) if len(masks[i]) > 1]
+        found = self.clean.new_zeros(len(words))
+        if not rows:
+            return found
+
+        def masked(row: int) -> str:
+            i, position = words[rows[row]]
+            return apply_edit(self.captions[i], Edit(position, masks[i][position]))
+
+        owner = torch.tensor([words[n][0] for n in rows])
+        lengths = [len(self.captions[i]) for i in owner.tolist()]
+        parts = list(embed_in_order(self.encoder, masked, lengths, self._chunk))
+        self.n_embedded += len(rows)
+        order = torch.cat([part for part, _ in parts])
+        sent = torch.stack([owner[order], torch.tensor(rows)[order]]).to(found.device)  # (2, K)
+        values = kl_from(self.clean)(torch.cat([features for _, features in parts]), sent[0])
+        return found.index_copy(0, sent[1], values)
+
+    @property
+    def _chunk(self) -> int:
+        """Rows of a forward of `_embed_all`."""
+        return self.attack.chunk * (1 if self.encoder.device.type == "cpu" else CHUNKS_AT_ONCE)
 
     def queues(self, objective: TextObjective | None) -> list[list[list[int]]]:
         """Per caption the groups of positions that are tried one after the other."""
@@ -271,18 +356,27 @@ class PreparedSubstitution:
 
     def _embed(self, edits: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Rows of `edits` and their embeddings, in chunks, each kept while the limit allows."""
-        numbers = edits.tolist()
-        captions = [self.captions[i] for i in self._owner[edits].tolist()]
-        parts = embed_in_order(
-            self.encoder,
-            lambda row: self.edited(numbers[row], captions[row]),
-            [len(caption) for caption in captions],
-            self.attack.chunk,
-        )
-        for rows, features in parts:
+        for rows, features in self._embedded(edits, self.attack.chunk):
             if self.n_kept + len(rows) <= self.attack.max_kept:
                 self._kept.append((edits[rows], features))
                 self.n_kept += len(rows)
+            yield rows, features
+
+    def _embedded(
+        self, numbers: Tensor, chunk: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows of numbers of edits, or of captions behind them, and their embeddings in chunks."""
+        n_edits, each = self.n_edits, numbers.tolist()
+        owner = [
+            self._owner_of[number] if number < n_edits else number - n_edits for number in each
+        ]
+
+        def sentence(row: int) -> str:
+            caption = self.captions[owner[row]]
+            return self.edited(each[row], caption) if each[row] < n_edits else caption
+
+        lengths = [len(self.captions[i]) for i in owner]
+        for rows, features in embed_in_order(self.encoder, sentence, lengths, chunk or self._chunk):
             self.n_embedded += len(rows)
             yield rows, features
 

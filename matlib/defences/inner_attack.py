@@ -355,10 +355,11 @@ def attack_pairs(
         drawn = run.draw(candidates)
         if how.order == "image_then_text":
             pixels = run.image(batch.captions)
-            captions = run.text(drawn, pixels)
+            captions, _ = run.text(drawn, pixels)
         else:
-            captions = run.text(drawn, batch.pixels)
-            pixels = run.image(captions if how.order == "text_then_image" else batch.captions)
+            captions, embedded = run.text(drawn, batch.pixels)
+            is_first = how.order == "text_then_image"
+            pixels = run.image(captions, embedded) if is_first else run.image(batch.captions)
     return replace(batch, pixels=pixels, captions=captions)
 
 
@@ -385,27 +386,30 @@ class _Run:
             return [random_word_edits(caption, row, n_words, g) for caption, row, g in pairs]
         return [_subset(row, self.inner.max_edits, g) for _, row, g in pairs]
 
-    def text(self, drawn: list[Sequence[Edit]], pixels: Tensor) -> list[str]:
+    def text(self, drawn: list[Sequence[Edit]], pixels: Tensor) -> tuple[list[str], Tensor | None]:
+        """The attacked captions, and their unit embeddings where the attack has them."""
         how, captions = self.how, list(self.batch.captions)
         if how.text is None:
-            return captions
+            return captions, None
         if how.text == "random":
-            return [_apply(c, edits) for c, edits in zip(captions, drawn, strict=True)]
+            return [_apply(c, edits) for c, edits in zip(captions, drawn, strict=True)], None
         encoder = as_measured(how.text, self.encoder)
         if how.text in BY_DISTANCE:
             target = reference_text(self.reference, captions)
             score = text_objective(how, self.encoder, None, target)
             if how.text == "reference_words":
-                return self.inner.text(encoder, captions, drawn, score)
-            return self.inner.characters(encoder, captions, score, generator=self.generators)
+                return self.inner.text(encoder, captions, drawn, score), None
+            own = self.generators
+            return self.inner.characters(encoder, captions, score, generator=own), None
         image = None
         if how.text == "contrastive":
             with torch.no_grad():
                 image = self.encoder.encode_image(pixels)
         score = text_objective(how, self.encoder, image, processes=self.processes)
-        return self.inner.text(encoder, captions, drawn, score)
+        return self.inner.text.with_embeddings(encoder, captions, drawn, score)
 
-    def image(self, captions: list[str]) -> Tensor:
+    def image(self, captions: list[str], embedded: Tensor | None = None) -> Tensor:
+        """Args: embedded, (B, D) unit embeddings of the captions, where they are known."""
         how, pixels = self.how, self.batch.pixels
         if how.image is None:
             return pixels
@@ -419,11 +423,12 @@ class _Run:
             else:
                 text = F.normalize(text, dim=1)
         else:
-            text = embed_texts(self.encoder, captions)
+            text = embed_texts(self.encoder, captions) if embedded is None else embedded
         score = image_objective(how, self.encoder, text, target, self.processes, n_captions=n)
         encoder = as_measured(how.image, self.encoder)
         noise = Noise.like(self.generators)
-        return self.inner.image(encoder, pixels, score, generator=noise)
+        # they were bytes: nothing need be read to know that they lie in [0, 1]
+        return self.inner.image(encoder, pixels, score, generator=noise, in_range=True)
 
 
 def random_word_edits(

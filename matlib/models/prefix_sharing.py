@@ -25,7 +25,9 @@ class PrefixTree:
     """The distinct prefixes (nodes) of B token sequences.
 
     Attributes:
-        token, depth: int64 (N,), each node's last token and its position.
+        token, depth: int64 (U,), the distinct pairs of a token and its position: before the first
+            attention a state knows no more.
+        distinct: int64 (N,), the pair of each node.
         node: int64 (B, T), the node of every position; behind a sequence's end that of its end.
         first: int64 (N,), flat index into (B, T) of a position with this node.
         end: int64 (B,), the position that is pooled: the end-of-text token.
@@ -33,6 +35,7 @@ class PrefixTree:
 
     token: Tensor
     depth: Tensor
+    distinct: Tensor
     node: Tensor
     first: Tensor
     end: Tensor
@@ -57,12 +60,18 @@ class PrefixTree:
         unsorted = torch.empty_like(node)
         unsorted[order] = node
         first = row * tokens.shape[1] + depth
-        return cls(tokens.flatten()[first], depth, unsorted, first, end)
+        length = tokens.shape[1]
+        pairs, distinct = torch.unique(
+            tokens.flatten()[first] * length + depth, return_inverse=True
+        )
+        return cls(pairs // length, pairs % length, distinct, unsorted, first, end)
 
     def to(self, device: torch.device) -> PrefixTree:
-        """The tree on a device."""
-        parts = (self.token, self.depth, self.node, self.first, self.end)
-        return PrefixTree(*(part.to(device) for part in parts))
+        """The tree on a device, by one copy."""
+        parts = (self.token, self.depth, self.distinct, self.node, self.first, self.end)
+        sent = torch.cat([part.flatten() for part in parts]).to(device)
+        there = sent.split([part.numel() for part in parts])
+        return PrefixTree(*(own.view_as(part) for own, part in zip(there, parts, strict=True)))
 
 
 def can_share(text: Any) -> bool:
@@ -98,7 +107,7 @@ def encode_shared(text: TextTransformer, tokens: Tensor) -> Tensor:
     tree = PrefixTree.of(tokens).to(device)
     blocks = list(text.transformer.resblocks)
     with torch.no_grad():
-        x, distinct = _embed(text, tree)  # (U, width), (N,)
+        x, distinct = _embed(text, tree), tree.distinct  # (U, width), (N,)
         index = distinct[tree.node]  # (B, T): rows of x
         for block in blocks[:-1]:
             attended = _attend(block.attn, block.ln_1(x), index, tree.first)  # (N, width)
@@ -113,15 +122,10 @@ def encode_shared(text: TextTransformer, tokens: Tensor) -> Tensor:
         return pooled if text.text_projection is None else pooled @ text.text_projection
 
 
-def _embed(text: TextTransformer, tree: PrefixTree) -> tuple[Tensor, Tensor]:
-    """(U, width) distinct inputs of the first layer and int64 (N,), the one of each node.
-
-    Before the first attention a state knows its token and its position only.
-    """
-    length = tree.node.shape[1]
-    pairs, distinct = torch.unique(tree.token * length + tree.depth, return_inverse=True)
-    x = text.token_embedding(pairs // length).to(text.transformer.get_cast_dtype())  # (U, width)
-    return x + text.positional_embedding.to(x.dtype)[pairs % length], distinct
+def _embed(text: TextTransformer, tree: PrefixTree) -> Tensor:
+    """(U, width) distinct inputs of the first layer."""
+    x = text.token_embedding(tree.token).to(text.transformer.get_cast_dtype())  # (U, width)
+    return x + text.positional_embedding.to(x.dtype)[tree.depth]
 
 
 def _finish(block: ResidualAttentionBlock, x: Tensor, attended: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -57,11 +58,15 @@ class _Timed:
         self._attack, self._clock, self._part = attack, clock, part
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._attack, name)
+        found = getattr(self._attack, name)
+        return partial(self._run, found) if callable(found) else found
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run(self._attack, *args, **kwargs)
+
+    def _run(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         began = self._clock.now()
-        found = self._attack(*args, **kwargs)
+        found = call(*args, **kwargs)
         spent = getattr(self._clock, self._part) + self._clock.now() - began
         setattr(self._clock, self._part, spent)
         return found

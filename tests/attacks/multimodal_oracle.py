@@ -200,7 +200,7 @@ class Plain:
             point = a * now + b * clean + c * last
             tried = now + self.image.step * self.gradient(score, point, i, []).sign()
             value = float(score(self.see(tried), i).detach())
-            if value > best_value:
+            if value > best_value + 1e-12:  # equal steps tie, whatever their sums round to
                 best, best_value = point, value
         return best
 

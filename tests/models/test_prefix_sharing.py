@@ -46,13 +46,14 @@ def test_nodes_are_the_distinct_prefixes(rows: list[list[int]]) -> None:
         tokens[i, : len(row) + 1] = torch.tensor([*row, 9])
     tree = PrefixTree.of(tokens)
     prefixes = {(*row, 9)[: n + 1] for row in rows for n in range(len(row) + 1)}
-    assert len(tree.token) == len(prefixes)
+    assert len(tree.first) == len(prefixes)
     seen: dict[int, tuple[int, ...]] = {}
     for i, row in enumerate(rows):
         for n in range(len(row) + 1):
             node, prefix = int(tree.node[i, n]), (*row, 9)[: n + 1]
             assert seen.setdefault(node, prefix) == prefix
-            assert (int(tree.token[node]), int(tree.depth[node])) == (prefix[-1], n)
+            pair = tree.distinct[node]
+            assert (int(tree.token[pair]), int(tree.depth[pair])) == (prefix[-1], n)
             assert int(tree.node.flatten()[tree.first[node]]) == node
 
 
@@ -60,7 +61,7 @@ def test_near_equal_sentences_cost_few_positions() -> None:
     caption = "a small red star above a large blue circle"
     texts = [f"{caption} {word}" for word in ("near", "below", "above", "beside")]
     tokens = ClipTokenizer(32)(texts)
-    assert len(PrefixTree.of(tokens).token) == 10 + 4 * 2
+    assert len(PrefixTree.of(tokens).first) == 10 + 4 * 2
 
 
 def test_towers_of_another_kind_are_left_alone() -> None:

@@ -1,0 +1,94 @@
+"""What a GPU is asked to do is counted, exactly: the host may not come in its way again.
+
+Counts, unlike times, are the same on every machine. A launch more than a bound costs a GPU some
+microseconds; a wait costs it all that is queued, an upload a copy from unpinned memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from benchmarks.load import demo_shape, scenes_load
+from benchmarks.step import StepSize, _pairs, _parts
+from benchmarks.text import both_passes
+from matlib.attacks.ascent import ScaleViews, attack_in_chunks
+from matlib.attacks.objectives import away_from_captions
+from matlib.attacks.pgd import PGD
+from matlib.attacks.scoring import embed_texts
+from matlib.attacks.word_substitution import WordSubstitution
+from matlib.defences.inner_attack import InnerAttack
+from matlib.defences.table import defence
+from matlib.training.log import Bookkeeping
+from matlib.training.loop import train
+from matlib.training.schedule import Schedule
+from tests.pretend_accelerator import ACCELERATOR, Traffic, pretended
+
+
+def test_a_step_of_mat_asks_for_little_more_than_the_passes_that_it_needs() -> None:
+    size = StepSize.demo(n_steps=1)
+    load = scenes_load(2 * size.batch, 1, demo_shape())
+    attack = InnerAttack(
+        PGD(3.0, size.image_steps), WordSubstitution(search="exhaustive"), size.max_edits
+    )
+    seen: list[Traffic] = []
+    with pretended() as traffic:
+        load.encoder.to(ACCELERATOR)
+        books = Bookkeeping(on_row=lambda _: seen.append(traffic.copy()))
+        train(
+            load.encoder, _pairs(load), defence("mat"), Schedule(3, size.batch, 1e-6), seed=0,
+            inner=attack, candidates=dict(zip(load.captions, load.table, strict=True)),
+            books=books,
+        )  # fmt: skip
+        step = seen[2].since(seen[1])
+        load = replace(load, pixels=load.pixels.to(ACCELERATOR))
+        needed = 0
+        for part in _parts(load, size).values():
+            before = traffic.launches
+            part()
+            needed += traffic.launches - before
+    assert step.launches <= 1.4 * needed
+    # it waits for the captions that the attack chose, and for the loss
+    assert step.waits <= 2
+    # images, seeds, the captions' tokens before and after the attack, the order of their edits
+    assert step.uploads <= 5
+
+
+def test_a_text_attack_waits_once_in_each_pass() -> None:
+    load = scenes_load(32, 5, demo_shape())
+    expected = both_passes(load, load.guides())
+    with pretended() as traffic:
+        load.encoder.to(ACCELERATOR)
+        guides, before = load.guides(), traffic.copy()
+        found = both_passes(load, guides)
+        asked = traffic.since(before)
+    assert found == expected and found[0] != load.captions
+    assert asked.waits <= 2 and asked.uploads <= 6 and asked.launches <= 842 // 2
+
+
+def test_noise_of_views_is_never_sent() -> None:
+    load = scenes_load(4, 1, demo_shape())
+
+    def asked(n_steps: int, views: Any) -> Traffic:
+        before = traffic.copy()
+        attack_in_chunks(
+            PGD(2.0, n_steps),
+            load.encoder,
+            pixels,
+            lambda rows: away_from_captions(text, own[rows]),
+            generator=torch.Generator().manual_seed(0),
+            views=views,
+        )
+        return traffic.since(before)
+
+    with pretended() as traffic:
+        load.encoder.to(ACCELERATOR)
+        pixels = load.pixels.to(ACCELERATOR)
+        text = embed_texts(load.encoder, load.captions)
+        own = torch.eye(4, dtype=torch.bool).to(ACCELERATOR)
+        asked(1, ScaleViews())  # the table of quantiles is sent once in a process
+        few, many = asked(1, ScaleViews()), asked(3, ScaleViews())
+    assert few.uploads == many.uploads == 1  # a seed per image
+    assert few.waits == many.waits == 1  # are the pixels in [0, 1]?
