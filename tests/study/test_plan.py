@@ -26,6 +26,7 @@ from matlib.study.run.probe import (
     edits_for,
     judging,
     made_pairs,
+    sanity_rows,
     training_steps,
 )
 from matlib.study.run.tasks import Task, all_rows
@@ -67,6 +68,38 @@ def test_passes_of_a_judging_are_those_of_its_attacks() -> None:
     assert rows["text_forward"] >= n_captions and rows["image_forward"] >= 2
 
 
+def test_passes_of_the_sanity_battery_are_counted() -> None:
+    rows = sanity_rows(counting_encoder(), SMOKE, 4)
+    n, apgd = SMOKE.evaluation.pgd_steps, 50
+    assert rows["image_attack"] >= 14 * n + apgd  # as `sanity` says of itself
+    assert rows["text_forward"] > 0 and rows["image_train"] == rows["text_train"] == 0
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_takes_too_long_is_predicted_from_its_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting, tried = counting_encoder(), list[object]()
+    slow = {kind: Timed(1000.0, 0.1) for kind in KINDS}
+
+    def steps(encoder: object, *_: object) -> tuple[Timed, dict[str, float]]:
+        tried.append(encoder)
+        return Timed(2.0, 0.1), dict.fromkeys(KINDS, 1.0)
+
+    def judged(encoder: object, *_: object) -> tuple[float, dict[str, float]]:
+        tried.append(encoder)
+        return 1.0, dict.fromkeys(KINDS, 2.0)
+
+    monkeypatch.setattr(module, "counting_encoder", lambda: counting)
+    monkeypatch.setattr(module, "pass_seconds", lambda *_, **__: slow)
+    monkeypatch.setattr(module, "training_steps", steps)
+    monkeypatch.setattr(module, "judging", judged)
+    found = plan(load_profile("flickr30k"), tmp_path)
+    assert tried and {*map(id, tried)} == {id(counting)}
+    assert any("steps take too long" in note for note in found.notes)
+    assert found.error > module.UNMEASURED / 2
+
+
 def test_counting_leaves_the_model_as_it_was() -> None:
     encoder = tiny_encoder()
     with counted(encoder) as rows, torch.no_grad():
@@ -102,6 +135,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         module, "training_steps", lambda *_: (Timed(2.0, 0.1), dict.fromkeys(KINDS, 1.0))
     )
     monkeypatch.setattr(module, "judging", lambda *_: (1.0, dict.fromkeys(KINDS, 2.0)))
+    monkeypatch.setattr(module, "sanity_rows", lambda *_: dict.fromkeys(KINDS, 2.0))
 
 
 @pytest.mark.usefixtures("quick")

@@ -36,14 +36,12 @@ from matlib.study.run.probe import (
     counting_encoder,
     judging,
     pass_seconds,
+    sanity_rows,
     training_steps,
 )
 from matlib.study.run.tasks import TRAINED, Say, Task, all_rows, is_done, n_workers, tasks_of
 from matlib.study.store.store import Artefact
 from matlib.study.study import Study
-
-SANITY_SHARE = 0.7
-"""Cost of an image in the sanity battery over that in the suite (0.13 s and 0.18 s in the demo)."""
 
 TASK_SECONDS = 0.25
 """Of each task beside its work: hashing, writing and syncing (measured on the smoke profile)."""
@@ -212,16 +210,16 @@ def _judging(found: Plan, costs: Costs, task: Task) -> Spent:
     """The images that a task judges, by what for."""
     profile, spent = costs.profile, Spent()
     data, e = profile.dataset, profile.evaluation
-    hows, share = protocols_of(e, task.what), 1.0
     if task.what == "sanity":
-        hows, share = [full(e, "test")], SANITY_SHARE
-    for how in hows:
+        image, rows = costs.sanity()
+        n = min(profile.analysis_images, data.n_test)
+        _add(found.judging_rows, rows, n)
+        return [("sanity", image, float(n))]
+    for how in protocols_of(e, task.what):
         image, rows = costs.judge(how)
         n = min(data.n_test, data.n_train) if task.what == "gap" else data.n_test
-        if task.what == "sanity":
-            n = min(profile.analysis_images, n)
-        _add(found.judging_rows, rows, share * n)
-        spent.append(({"judged": "judging"}.get(task.what, task.what), image, share * n))
+        _add(found.judging_rows, rows, n)
+        spent.append(({"judged": "judging"}.get(task.what, task.what), image, float(n)))
     return spent
 
 
@@ -306,8 +304,11 @@ def _encoder(profile: Profile, device: str) -> VisionLanguageModel:
     return build_small(model.shape(profile.dataset.image_size), 0).to(device)
 
 
-PROBE_SECONDS = 40.0
-"""Trainings, and attacks, that take longer than this in a probe are predicted from passes."""
+STEP_SECONDS, JUDGE_SECONDS = 30.0, 40.0
+"""What steps, and attacks, may take in a probe, all together; the rest is predicted from passes."""
+
+UNMEASURED = 0.5
+"""Spread of steps where not even one could be tried."""
 
 LARGE_BATCH_SECONDS = 0.25
 """A training pass of two pairs that takes longer is probed with two pairs."""
@@ -328,25 +329,41 @@ class Costs:
         self.precision = "no" if phase is None else phase.mixed_precision
         n_parameters = sum(p.numel() for p in encoder.parameters())
         say(f"timing passes of a model of {n_parameters:,} parameters")
-        first = pass_seconds(encoder, 2, 1)
+        first = pass_seconds(encoder, 2, 1, is_warm=True)
         slow = 2 * (first["image_train"].seconds + first["text_train"].seconds)
         self.is_large = slow > LARGE_BATCH_SECONDS
         wanted = phase.batch_size if phase else 32
         self.batch = 2 if self.is_large else min(wanted, 64)
-        repeats = 2 if self.is_large else 5
-        self.passes = pass_seconds(
-            encoder, self.batch, repeats, self.precision, is_warm=self.is_large
-        )
-        if self.precision == "no":
-            self.judge_passes = self.passes
-        else:
-            self.judge_passes = (
-                first if self.is_large else pass_seconds(encoder, self.batch, repeats)
-            )
+        self.judge_passes = first if self.is_large else pass_seconds(encoder, self.batch, 5)
+        self.passes = self._in_precision(self.judge_passes)
         self._steps: dict[tuple[object, ...], tuple[Timed, dict[str, float]]] = {}
         self._evaluated: dict[EvaluationProtocol, tuple[Timed, dict[str, float]]] = {}
+        self._sanity: tuple[Timed, dict[str, float]] | None = None
         self._ratio: Timed | None = None
-        self._probed = 0.0
+        self._left = {"steps": STEP_SECONDS, "attacks": JUDGE_SECONDS}
+
+    def _in_precision(self, single: dict[str, Timed]) -> dict[str, Timed]:
+        """Passes of the training's precision; of a large model from one kind of them."""
+        if self.precision == "no":
+            return single
+        kinds = ("text_train",) if self.is_large else KINDS
+        half = pass_seconds(
+            self.encoder, self.batch, 2 if self.is_large else 5, self.precision, kinds=kinds
+        )
+        if not self.is_large:
+            return half
+        ratio = half["text_train"].seconds / single["text_train"].seconds
+        self.notes.append(
+            f"passes in {self.precision} were taken as {ratio:.2f} times those in single "
+            "precision, as those of the captions are"
+        )
+        return {kind: Timed(each.seconds * ratio, each.spread) for kind, each in single.items()}
+
+    def _may_take(self, what: str, seconds: float) -> bool:
+        """Whether so long a probe is still allowed; then it counts."""
+        allowed = seconds <= self._left[what]
+        self._left[what] -= seconds * allowed
+        return allowed
 
     def step(self, run: Run, batch: int) -> tuple[Timed, dict[str, float]]:
         """Seconds of one optimiser step of a row, and rows per pair by kind."""
@@ -364,21 +381,23 @@ class Costs:
     def _probe(self, run: Run, batch: int) -> tuple[Timed, dict[str, float]]:
         _, rows = training_steps(self.counting, self.profile, run, min(batch, 8), 1)
         expected = batch * _seconds(rows, self.passes)
-        if not self.is_large and self._probed + 4 * expected < PROBE_SECONDS:
-            self._probed += 4 * expected
+        if not self.is_large and self._may_take("steps", 4 * expected):
             self._say(f"timing steps of {run.defence} with {batch} pairs")
             timed, _ = training_steps(self.encoder, self.profile, run, batch, 3)
             return timed, rows
         ratio = self.ratio(run, rows)
-        spread = _spread(rows, self.passes) + abs(ratio.seconds - 1) / 2
+        spread = _spread(rows, self.passes) + abs(ratio.seconds - 1) / 2 + ratio.spread
         return Timed(expected * ratio.seconds, spread), rows
 
     def ratio(self, run: Run, rows: dict[str, float]) -> Timed:
         """A measured small step over its passes, from the first row that asks."""
+        expected = self.batch * _seconds(rows, self.passes)
+        if self._ratio is None and not self._may_take("steps", 2 * expected):
+            self._ratio = Timed(1.0, UNMEASURED)
+            self.notes.append("steps take too long here to be tried: predicted from their passes")
         if self._ratio is None:
             self._say(f"timing a step of {run.defence} with {self.batch} pairs")
             timed, _ = training_steps(self.encoder, self.profile, run, self.batch, 1)
-            expected = self.batch * _seconds(rows, self.passes)
             self._ratio = Timed(timed.seconds / expected, 0.0)
             self.notes.append(
                 f"a step of {self.batch} pairs of {run.defence} was measured; the others follow "
@@ -398,13 +417,28 @@ class Costs:
         _, rows = judging(self.counting, self.profile, how, 4)
         expected = _seconds(rows, self.judge_passes)
         n = min(16, self.profile.dataset.n_test)
-        if n * expected < PROBE_SECONDS:
+        if self._may_take("attacks", 2 * n * expected):
             attacks = ", ".join(attack for attack in how.attacks if attack != "clean")
             self._say(f"timing {attacks or 'no attack'} on {n} images")
             times = [judging(self.encoder, self.profile, how, n)[0] / n for _ in range(2)]
             return Timed.of(times), rows
         self.notes.append("attacks take too long here to be tried: predicted from their passes")
         return Timed(expected, _spread(rows, self.judge_passes)), rows
+
+    def sanity(self) -> tuple[Timed, dict[str, float]]:
+        """The same of the sanity battery: its passes, at the rate that the suite makes its own."""
+        if self._sanity is None:
+            judged, own = self.judge(full(self.profile.evaluation, "test"))
+            self._say("counting the passes of the sanity battery")
+            rows = sanity_rows(self.counting, self.profile, SANITY_IMAGES)
+            rate = judged.seconds / _seconds(own, self.judge_passes)
+            seconds = rate * _seconds(rows, self.judge_passes)
+            self._sanity = Timed(seconds, judged.spread), rows
+        return self._sanity
+
+
+SANITY_IMAGES = 8
+"""Enough for a count: some checks do not grow with the images."""
 
 
 def _seconds(rows: dict[str, float], passes: dict[str, Timed]) -> float:

@@ -18,8 +18,11 @@ import torch
 from torch import Tensor
 
 from matlib.attacks.edits import Edit, content_words
+from matlib.attacks.pgd import PGD
+from matlib.attacks.word_substitution import WordSubstitution
 from matlib.data.pairs import ImageTensor, ImageTextPairs, OneToMany
 from matlib.evaluation.robustness import evaluate, strength_curve
+from matlib.evaluation.sanity_checks import sanity
 from matlib.models.dual_encoder import frozen
 from matlib.models.encoder import VisionLanguageModel
 from matlib.models.small import SmallModel, build_small
@@ -169,6 +172,20 @@ def judging(
     return time.perf_counter() - began, {kind: rows[kind] / n for kind in KINDS}
 
 
+def sanity_rows(encoder: OpenClipEncoder, profile: Profile, n: int) -> dict[str, float]:
+    """Rows per image of the sanity battery, counted on `n` made images and as many to learn on."""
+    e = profile.evaluation
+    pairs = made_pairs(n, captions_per_image(profile), encoder.image_size)
+    tables = {e.primary_threat: edits_for(pairs.captions, profile, (e.primary_threat,))}
+    with counted(encoder) as rows:
+        sanity(
+            encoder, pairs, tables, image=PGD(e.eps_255, e.pgd_steps, e.step_255),
+            source=build_small(COUNTING, 1), word_search=WordSubstitution(e.n_words),
+            n_restarts=e.n_restarts, train=pairs, n_boot=10,
+        )  # fmt: skip
+    return {kind: rows[kind] / n for kind in KINDS}
+
+
 def captions_per_image(profile: Profile) -> int:
     """Of the test gallery; real data sets have five."""
     return profile.dataset.captions_per_image if profile.dataset.name == "scenes" else 5
@@ -181,8 +198,9 @@ def pass_seconds(
     precision: Precision = "no",
     *,
     is_warm: bool = False,
+    kinds: Sequence[str] = KINDS,
 ) -> dict[str, Timed]:
-    """Seconds per row of every kind of pass, on `batch` rows at once.
+    """Seconds per row of kinds of pass, on `batch` rows at once.
 
     Args:
         is_warm: such passes were made before; otherwise the first of each does not count.
@@ -219,7 +237,8 @@ def pass_seconds(
     found = {}
     half = torch.bfloat16 if precision == "bf16" else torch.float16
     with torch.autocast(encoder.device.type, half, enabled=precision != "no"):
-        for kind, call in calls.items():
+        for kind in kinds:
+            call = calls[kind]
             if not is_warm:
                 call()
             times = [_seconds(call, encoder.device) / batch for _ in range(n)]
