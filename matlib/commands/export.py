@@ -12,7 +12,7 @@ from matlib.models.encoder import VisionLanguageModel
 from matlib.models.opening import OPEN_CLIP_CONFIG
 from matlib.models.settings import LOCAL, model_config
 from matlib.models.small import WEIGHTS_FILE, save_small
-from matlib.models.zoo import Entry, read_zoo
+from matlib.models.zoo import ZooEntry, read_zoo
 from matlib.study.profile.profile import Profile
 from matlib.study.recipes import train_attack_of
 from matlib.study.study import open_study
@@ -47,7 +47,7 @@ def run_export(
         save_open_clip(encoder, model.name, folder)
     else:
         save_small(encoder, model.shape(study.profile.dataset.image_size), folder)
-    entry = Entry(
+    entry = ZooEntry(
         model=LOCAL + name, layout="a folder of this project", licence=None, citation=_SOURCE,
         sha256=file_hash(folder / WEIGHTS_FILE), source=_SOURCE,
         trained_for=_threat(study.profile, row),

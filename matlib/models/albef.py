@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, BertConfig
 from transformers.models.bert.modeling_bert import BertEmbeddings, BertLayer
 
 from matlib.models.checkpoints import check_architecture, check_numbers, read_weights
-from matlib.models.dual_encoder import Part
+from matlib.models.dual_encoder import TowerPart
 from matlib.models.fusion import TEMPERATURE, BertTokens, FusionModel, Tokens
 from matlib.models.layouts import found_layout
 from matlib.models.settings import CLIP_MEAN, CLIP_STD, Settings
@@ -142,7 +142,7 @@ class Albef(FusionModel):
         """The modules, with their type."""
         return cast(AlbefNetwork, self.clip)
 
-    def towers(self) -> dict[str, list[Part]]:
+    def towers(self) -> dict[str, list[TowerPart]]:
         """See `TrainableEncoder`; the fusion is BERT's upper layers with the matching head."""
         return self._towers("visual_encoder", self.network.text_encoder)
 
@@ -150,7 +150,7 @@ class Albef(FusionModel):
         bert = self.network.text_encoder
         return list(bert.encoder.layer[bert.n_text :])
 
-    def _fusion_alone(self) -> list[Part]:
+    def _fusion_alone(self) -> list[TowerPart]:
         return [
             part for layer in self._fusing_layers()
             for name, part in layer.named_children() if name != "crossattention"

@@ -38,7 +38,7 @@ class DualEncoder(Protocol):
         ...
 
 
-Part = nn.Module | nn.Parameter
+TowerPart = nn.Module | nn.Parameter
 """A part of a tower: a layer with all that is in it, or one tensor."""
 
 
@@ -51,7 +51,7 @@ class TrainableEncoder(DualEncoder, Protocol):
 
     training: bool
 
-    def towers(self) -> Mapping[str, Sequence[Part]]:
+    def towers(self) -> Mapping[str, Sequence[TowerPart]]:
         """The parts of each tower: `image`, `text`, `scale`, and `fusion` of fusion models.
 
         No weight is in two of them. `scale` is one parameter, the logarithm of `logit_scale`.
@@ -146,7 +146,7 @@ def parameters_of(encoder: TrainableEncoder, name: str) -> list[nn.Parameter]:
     return weights_of(towers[name])
 
 
-def weights_of(parts: Sequence[Part]) -> list[nn.Parameter]:
+def weights_of(parts: Sequence[TowerPart]) -> list[nn.Parameter]:
     """All weights of some parts."""
     return [
         parameter

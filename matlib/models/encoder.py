@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from matlib.models.dual_encoder import Part, parameters_of, weights_of
+from matlib.models.dual_encoder import TowerPart, parameters_of, weights_of
 from matlib.models.settings import Settings
 
 
@@ -78,7 +78,7 @@ class VisionLanguageModel(nn.Module):
         """See `parameters_of`."""
         return parameters_of(self, name)
 
-    def towers(self) -> dict[str, list[Part]]:
+    def towers(self) -> dict[str, list[TowerPart]]:
         """See `TrainableEncoder`."""
         raise NotImplementedError
 
@@ -93,13 +93,13 @@ class VisionLanguageModel(nn.Module):
         raise NotImplementedError
 
 
-def parts_of(owner: Any, *names: str) -> list[Part]:
+def parts_of(owner: Any, *names: str) -> list[TowerPart]:
     """Those of its parts that are there, in this order."""
     found = [getattr(owner, name, None) for name in names]
     return [part for part in found if isinstance(part, (nn.Parameter, nn.Module))]
 
 
-def rest_of(module: nn.Module, *taken: Sequence[Part]) -> list[Part]:
+def rest_of(module: nn.Module, *taken: Sequence[TowerPart]) -> list[TowerPart]:
     """What belongs to no tower yet: the weights of a module without those of some parts."""
     own = {id(parameter) for parts in taken for parameter in weights_of(parts)}
     return [parameter for parameter in module.parameters() if id(parameter) not in own]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from matlib.models.dual_encoder import Fused, Part, weights_of
+from matlib.models.dual_encoder import Fused, TowerPart, weights_of
 from matlib.models.encoder import VisionLanguageModel, parts_of
 from matlib.models.settings import Settings
 from matlib.models.transformers_model import Processor
@@ -130,7 +130,7 @@ class FusionModel(VisionLanguageModel):
         """See `TrainableEncoder`."""
         return [*weights_of(parts_of(self.clip, "vision_proj", "text_proj")), self.log_scale]
 
-    def _towers(self, image: str, text: nn.Module) -> dict[str, list[Part]]:
+    def _towers(self, image: str, text: nn.Module) -> dict[str, list[TowerPart]]:
         """Towers of a BERT whose layers with cross-attention are the fusion, or have a part of it.
 
         Args:
@@ -138,7 +138,11 @@ class FusionModel(VisionLanguageModel):
             text: has `embeddings` and `encoder.layer`.
         """
         crossing = [layer.crossattention for layer in self._fusing_layers()]
-        fusion: list[Part] = [*self._fusion_alone(), *crossing, *parts_of(self.clip, "itm_head")]
+        fusion: list[TowerPart] = [
+            *self._fusion_alone(),
+            *crossing,
+            *parts_of(self.clip, "itm_head"),
+        ]
         own = {id(p) for p in weights_of(fusion)}
         rest = [p for p in text.parameters() if id(p) not in own]
         return {
@@ -152,7 +156,7 @@ class FusionModel(VisionLanguageModel):
         """The layers with a `crossattention`."""
         raise NotImplementedError
 
-    def _fusion_alone(self) -> list[Part]:
+    def _fusion_alone(self) -> list[TowerPart]:
         """Parts of the text tower that read fused states only, beside the cross-attention."""
         return []
 
@@ -205,7 +209,7 @@ class Blip(FusionModel):
         tokenize = BertTokens(made.tokenizer, made.length)
         return cls(model, tokenize, made.image_size, made.settings)
 
-    def towers(self) -> dict[str, list[Part]]:
+    def towers(self) -> dict[str, list[TowerPart]]:
         """See `TrainableEncoder`; the fusion is the cross-attention with the matching head."""
         return self._towers("vision_model", self.clip.text_encoder)  # type: ignore[arg-type]
 

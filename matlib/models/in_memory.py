@@ -8,7 +8,7 @@ import torch
 from open_clip.model import get_model_preprocess_cfg
 from torch import Tensor, nn
 
-from matlib.models.dual_encoder import Part, weights_of
+from matlib.models.dual_encoder import TowerPart, weights_of
 from matlib.models.encoder import VisionLanguageModel, parts_of
 from matlib.models.settings import Settings, said_by_preprocessing
 
@@ -64,7 +64,7 @@ class ClipInMemory(VisionLanguageModel):
     def _text_features(self, texts: list[str]) -> Tensor:
         return self.clip.encode_text(self.tokenize(texts).to(self.device))  # type: ignore[operator]
 
-    def towers(self) -> dict[str, list[Part]]:
+    def towers(self) -> dict[str, list[TowerPart]]:
         """See `TrainableEncoder`."""
         text = parts_of(self.clip, "text") or parts_of(self.clip, *_FLAT)
         return {

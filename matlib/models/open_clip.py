@@ -10,7 +10,7 @@ from open_clip.hf_model import HFTextEncoder
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from matlib.models.dual_encoder import Part, frozen, weights_of
+from matlib.models.dual_encoder import TowerPart, frozen, weights_of
 from matlib.models.encoder import VisionLanguageModel, parts_of
 from matlib.models.prefix_sharing import can_share, encode_shared
 from matlib.models.saliency import word_saliency
@@ -137,7 +137,7 @@ class OpenClipEncoder(VisionLanguageModel):
             tokens = tokenizer.framed([t for word in row for t in word] for row in rows)
             return word_saliency(encode, embedding, tokens, counts, score)
 
-    def towers(self) -> dict[str, list[Part]]:
+    def towers(self) -> dict[str, list[TowerPart]]:
         """See `TrainableEncoder`; CoCa's decoder belongs to none."""
         return {
             "image": parts_of(self.clip, "visual"), "text": parts_of(self.clip, "text"),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from matlib.models.dual_encoder import Part, weights_of
+from matlib.models.dual_encoder import TowerPart, weights_of
 from matlib.models.encoder import VisionLanguageModel, parts_of
 from matlib.models.in_memory import check_tokens
 from matlib.models.settings import Settings
@@ -98,7 +98,7 @@ class TransformersEncoder(VisionLanguageModel):
             del tokens["attention_mask"]
         return _pooled(self.clip.get_text_features(**tokens))  # type: ignore[operator]
 
-    def towers(self) -> dict[str, list[Part]]:
+    def towers(self) -> dict[str, list[TowerPart]]:
         """See `TrainableEncoder`; SigLIP's bias, which no ranking sees, belongs to none."""
         return {
             "image": parts_of(self.clip, "vision_model", "visual_projection"),

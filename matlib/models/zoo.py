@@ -19,7 +19,7 @@ ZOO = Path(__file__).parents[1] / "zoo.yaml"
 """The public models; another file of the same form holds one's own."""
 
 
-class Entry(BaseModel):
+class ZooEntry(BaseModel):
     """One model of a zoo.
 
     Attributes:
@@ -53,7 +53,7 @@ class Entry(BaseModel):
 
 
 @dataclass(frozen=True)
-class Found:
+class ZooModel:
     """An entry whose files are here.
 
     Attributes:
@@ -63,7 +63,7 @@ class Found:
     """
 
     name: str
-    entry: Entry
+    entry: ZooEntry
     model: str
     weights: str
     rest: str
@@ -77,7 +77,7 @@ class Found:
         return open_model(self.model, self.weights, device, rest=self.rest)
 
 
-def read_zoo(path: Path = ZOO) -> Mapping[str, Entry]:
+def read_zoo(path: Path = ZOO) -> Mapping[str, ZooEntry]:
     """The entries of a zoo, by name.
 
     Raises:
@@ -93,7 +93,7 @@ def read_zoo(path: Path = ZOO) -> Mapping[str, Entry]:
     found = {}
     for name, entry in entries.items():
         try:
-            found[str(name)] = Entry.model_validate(entry)
+            found[str(name)] = ZooEntry.model_validate(entry)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, (name, *first["loc"])))
@@ -101,7 +101,7 @@ def read_zoo(path: Path = ZOO) -> Mapping[str, Entry]:
     return found
 
 
-def found_in_zoo(name: str, path: Path = ZOO) -> Found:
+def found_in_zoo(name: str, path: Path = ZOO) -> ZooModel:
     """An entry with its files: fetched from the hub, or taken from its cache.
 
     Raises:
@@ -120,7 +120,7 @@ def found_in_zoo(name: str, path: Path = ZOO) -> Found:
     model = _model_here(entry.model, path.parent)
     weights = _file_here(entry.weights, path.parent)
     _check_hash(name, entry, model, weights)
-    return Found(name, entry, model, weights, _file_here(entry.rest, path.parent))
+    return ZooModel(name, entry, model, weights, _file_here(entry.rest, path.parent))
 
 
 def _model_here(model: str, beside: Path) -> str:
@@ -137,7 +137,7 @@ def _file_here(weights: str, beside: Path) -> str:
     return str(beside / weights) if weights and (beside / weights).exists() else weights
 
 
-def _check_hash(name: str, entry: Entry, model: str, weights: str) -> None:
+def _check_hash(name: str, entry: ZooEntry, model: str, weights: str) -> None:
     if entry.sha256 is None:
         return
     folder = Path(model.removeprefix(LOCAL))

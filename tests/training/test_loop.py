@@ -13,7 +13,7 @@ from matlib.data.pairs import OneToMany
 from matlib.defences.batch import draw_batches
 from matlib.defences.inner_attack import InnerAttack, PairwiseCharacterEdits
 from matlib.defences.table import DEFENCES, defence
-from matlib.models.dual_encoder import Part
+from matlib.models.dual_encoder import TowerPart
 from matlib.models.open_clip import OpenClipEncoder
 from matlib.training.checkpoint import last_checkpoint, load_weights, save_weights
 from matlib.training.log import Bookkeeping
@@ -238,7 +238,7 @@ def test_impossible_settings_are_refused(settings: dict, message: str) -> None: 
 
 def test_a_tower_that_the_model_has_not_is_named_before_training() -> None:
     class ImageOnly(OpenClipEncoder):
-        def towers(self) -> dict[str, list[Part]]:
+        def towers(self) -> dict[str, list[TowerPart]]:
             return {name: parts for name, parts in super().towers().items() if name != "text"}
 
     encoder = tiny_encoder()
