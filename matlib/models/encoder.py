@@ -93,7 +93,7 @@ class VisionLanguageModel(nn.Module):
         raise NotImplementedError
 
 
-def parts_of(owner: Any, *names: str) -> list[TowerPart]:
+def named_parts(owner: Any, *names: str) -> list[TowerPart]:
     """Those of its parts that are there, in this order."""
     found = [getattr(owner, name, None) for name in names]
     return [part for part in found if isinstance(part, (nn.Parameter, nn.Module))]

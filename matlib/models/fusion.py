@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from matlib.models.dual_encoder import Fused, TowerPart, weights_of
-from matlib.models.encoder import VisionLanguageModel, parts_of
+from matlib.models.encoder import VisionLanguageModel, named_parts
 from matlib.models.settings import Settings
 from matlib.models.transformers_model import Processor
 
@@ -128,7 +128,7 @@ class FusionModel(VisionLanguageModel):
 
     def heads(self) -> list[nn.Parameter]:
         """See `TrainableEncoder`."""
-        return [*weights_of(parts_of(self.clip, "vision_proj", "text_proj")), self.log_scale]
+        return [*weights_of(named_parts(self.clip, "vision_proj", "text_proj")), self.log_scale]
 
     def _towers(self, image: str, text: nn.Module) -> dict[str, list[TowerPart]]:
         """Towers of a BERT whose layers with cross-attention are the fusion, or have a part of it.
@@ -141,13 +141,13 @@ class FusionModel(VisionLanguageModel):
         fusion: list[TowerPart] = [
             *self._fusion_alone(),
             *crossing,
-            *parts_of(self.clip, "itm_head"),
+            *named_parts(self.clip, "itm_head"),
         ]
         own = {id(p) for p in weights_of(fusion)}
         rest = [p for p in text.parameters() if id(p) not in own]
         return {
-            "image": parts_of(self.clip, image, "vision_proj"),
-            "text": [*rest, *parts_of(self.clip, "text_proj")],
+            "image": named_parts(self.clip, image, "vision_proj"),
+            "text": [*rest, *named_parts(self.clip, "text_proj")],
             "fusion": fusion,
             "scale": [self.log_scale],
         }

@@ -24,19 +24,19 @@ def fetched(repository: str) -> Path:
         FileNotFoundError: neither in the cache nor reachable; the message says what to do by hand.
     """
     reasons: list[str] = []
-    configs = [path for name in _CONFIGS if (path := fetch(repository, name, reasons))]
+    configs = [path for name in _CONFIGS if (path := hub_file(repository, name, reasons))]
     if not configs:
         raise FileNotFoundError(_by_hand(repository, "its configuration", reasons))
     folder = configs[0].parent
     for name in _BESIDE:
-        fetch(repository, name, [])
+        hub_file(repository, name, [])
     for name in WEIGHT_FILES:
-        path = fetch(repository, name, reasons)
+        path = hub_file(repository, name, reasons)
         if path is None:
             continue
         shards = read_json_object(path).get("weight_map") if path.suffix == ".json" else None
         for shard in sorted(set(shards.values())) if isinstance(shards, dict) else ():
-            if fetch(repository, str(shard), reasons) is None:
+            if hub_file(repository, str(shard), reasons) is None:
                 raise FileNotFoundError(_by_hand(repository, str(shard), reasons))
         return folder
     raise FileNotFoundError(_by_hand(repository, "its weights", reasons))
@@ -53,13 +53,13 @@ def fetched_file(place: str) -> Path:
     """
     owner, name, file = place.split("/", 2)
     reasons: list[str] = []
-    path = fetch(f"{owner}/{name}", file, reasons)
+    path = hub_file(f"{owner}/{name}", file, reasons)
     if path is None:
         raise FileNotFoundError(_by_hand(f"{owner}/{name}", file, reasons))
     return path
 
 
-def fetch(repository: str, name: str, reasons: list[str]) -> Path | None:
+def hub_file(repository: str, name: str, reasons: list[str]) -> Path | None:
     """A file's path in the cache, None where it cannot be had; the reason is added to `reasons`."""
     from huggingface_hub import hf_hub_download  # slow
 

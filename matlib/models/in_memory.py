@@ -9,7 +9,7 @@ from open_clip.model import get_model_preprocess_cfg
 from torch import Tensor, nn
 
 from matlib.models.dual_encoder import TowerPart, weights_of
-from matlib.models.encoder import VisionLanguageModel, parts_of
+from matlib.models.encoder import VisionLanguageModel, named_parts
 from matlib.models.settings import Settings, said_by_preprocessing
 
 _FLAT = (
@@ -66,16 +66,16 @@ class ClipInMemory(VisionLanguageModel):
 
     def towers(self) -> dict[str, list[TowerPart]]:
         """See `TrainableEncoder`."""
-        text = parts_of(self.clip, "text") or parts_of(self.clip, *_FLAT)
+        text = named_parts(self.clip, "text") or named_parts(self.clip, *_FLAT)
         return {
-            "image": parts_of(self.clip, "visual"), "text": text, "scale": [self.log_scale],
+            "image": named_parts(self.clip, "visual"), "text": text, "scale": [self.log_scale],
         }  # fmt: skip
 
     def heads(self) -> list[nn.Parameter]:
         """See `TrainableEncoder`; empty for CLIP's ResNets."""
         text = getattr(self.clip, "text", self.clip)
-        image = parts_of(self.clip.visual, "proj", "head")
-        found = weights_of([*image, *parts_of(text, "text_projection", "proj")])
+        image = named_parts(self.clip.visual, "proj", "head")
+        found = weights_of([*image, *named_parts(text, "text_projection", "proj")])
         return [*found, self.log_scale] if found else []
 
 

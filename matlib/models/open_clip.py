@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from matlib.models.dual_encoder import TowerPart, frozen, weights_of
-from matlib.models.encoder import VisionLanguageModel, parts_of
+from matlib.models.encoder import VisionLanguageModel, named_parts
 from matlib.models.prefix_sharing import can_share, encode_shared
 from matlib.models.saliency import word_saliency
 from matlib.models.settings import CLIP_SETTINGS, Settings
@@ -140,12 +140,12 @@ class OpenClipEncoder(VisionLanguageModel):
     def towers(self) -> dict[str, list[TowerPart]]:
         """See `TrainableEncoder`; CoCa's decoder belongs to none."""
         return {
-            "image": parts_of(self.clip, "visual"), "text": parts_of(self.clip, "text"),
+            "image": named_parts(self.clip, "visual"), "text": named_parts(self.clip, "text"),
             "scale": [self.log_scale],
         }  # fmt: skip
 
     def heads(self) -> list[nn.Parameter]:
         """See `TrainableEncoder`; empty for CLIP's ResNets."""
-        image = parts_of(self.clip.visual, "proj", "head")
-        found = weights_of([*image, *parts_of(self.clip.text, "text_projection", "proj")])
+        image = named_parts(self.clip.visual, "proj", "head")
+        found = weights_of([*image, *named_parts(self.clip.text, "text_projection", "proj")])
         return [*found, self.log_scale] if found else []

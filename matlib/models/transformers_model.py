@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from matlib.models.dual_encoder import TowerPart, weights_of
-from matlib.models.encoder import VisionLanguageModel, parts_of
+from matlib.models.encoder import VisionLanguageModel, named_parts
 from matlib.models.in_memory import check_tokens
 from matlib.models.settings import Settings
 from matlib.models.transformers_clip import said_by_image_processor
@@ -101,14 +101,14 @@ class TransformersEncoder(VisionLanguageModel):
     def towers(self) -> dict[str, list[TowerPart]]:
         """See `TrainableEncoder`; SigLIP's bias, which no ranking sees, belongs to none."""
         return {
-            "image": parts_of(self.clip, "vision_model", "visual_projection"),
-            "text": parts_of(self.clip, "text_model", "text_projection"),
+            "image": named_parts(self.clip, "vision_model", "visual_projection"),
+            "text": named_parts(self.clip, "text_model", "text_projection"),
             "scale": [self.log_scale],
         }
 
     def heads(self) -> list[nn.Parameter]:
         """See `TrainableEncoder`; empty for SigLIP."""
-        found = weights_of(parts_of(self.clip, "visual_projection", "text_projection"))
+        found = weights_of(named_parts(self.clip, "visual_projection", "text_projection"))
         return [*found, self.log_scale] if found else []
 
 
