@@ -149,7 +149,7 @@ def profile_of_architecture(profile: Profile, name: str) -> Profile:
     runs = tuple(run for run in profile.runs if run.row in profile.transfer_rows)
     changes = {"model": profile.architectures[name], "runs": runs}
     others = {"inside": (), "techniques": (), "sweeps": (), "intervention": None}
-    return profile.model_copy(update={**changes, **others, "architectures": {}})
+    return profile.model_copy(update={**changes, **others, "architectures": {}, "worlds": ()})
 
 
 def profile_of_world(profile: Profile, seed: int) -> Profile:

@@ -7,7 +7,16 @@ import pytest
 from matlib.study.made.base import base
 from matlib.study.profile.profile import Profile, ProfileError, load_profile
 from matlib.study.profile.rows import Run
-from matlib.study.run.tasks import Task, all_rows, artefacts_of, is_done, make_rows, tasks_of
+from matlib.study.recipes import profile_of_architecture
+from matlib.study.run.tasks import (
+    TRAINED,
+    Task,
+    all_rows,
+    artefacts_of,
+    is_done,
+    make_rows,
+    tasks_of,
+)
 from matlib.study.study import Study
 from matlib.study.tables.endpoints import endpoint_table
 from matlib.study.tables.recalls import Recalls
@@ -61,6 +70,16 @@ def test_each_row_is_a_task_in_each_world_and_its_numbers_are_averaged(study: St
     levels = [here.level("clean", "pgd") for here in Recalls(study).everywhere]
     assert table.loc["pgd", "value"] == pytest.approx(sum(levels) / len(WORLDS))
     assert table.loc["pgd", "n_seeds"] == len(WORLDS)
+
+
+def test_tables_ask_in_further_worlds_for_nothing_that_no_task_makes(profile: Profile) -> None:
+    smoke = load_profile("smoke").model_copy(update={"worlds": (8,)})
+    tasks = tasks_of(smoke, all_rows(smoke))
+    for what in TRAINED:
+        own, further = ({(t.name, t.seed) for t in tasks if t.what == what and t.world == world
+                         and not t.architecture} for world in (None, 8))  # fmt: skip
+        assert own == further and own
+    assert profile_of_architecture(smoke, "other").worlds == ()
 
 
 def test_worlds_are_of_the_embedded_world_and_named_once(profile: Profile) -> None:

@@ -200,7 +200,7 @@ def tasks_of(profile: Profile, rows: Rows) -> list[Task]:
     return [*found, *further]
 
 
-IN_EVERY_WORLD = ("base", "judged", "technique", "sweep", "held-out", "unimodal", "gap")
+IN_EVERY_WORLD = ("base", *TRAINED, "held-out", "unimodal", "gap")
 """What is made in every world of a study; the rest in its own alone."""
 
 
