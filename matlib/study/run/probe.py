@@ -172,7 +172,7 @@ def judging(
     return time.perf_counter() - began, {kind: rows[kind] / n for kind in KINDS}
 
 
-def sanity_rows(encoder: OpenClipEncoder, profile: Profile, n: int) -> dict[str, float]:
+def sanity_rows(encoder: VisionLanguageModel, profile: Profile, n: int) -> dict[str, float]:
     """Rows per image of the sanity battery, counted on `n` made images and as many to learn on."""
     e = profile.evaluation
     pairs = made_pairs(n, captions_per_image(profile), encoder.image_size)
