@@ -58,9 +58,11 @@ from .whole_gallery import (
     nested as nested,
     words_attack as words_attack,
 )
+from .word_order import (
+    order_by_gradient as order_by_gradient,
+    order_by_masking as order_by_masking,
+)
 from .word_substitution import (
     PreparedSubstitution as PreparedSubstitution,
     WordSubstitution as WordSubstitution,
-    order_by_gradient as order_by_gradient,
-    order_by_masking as order_by_masking,
 )

@@ -18,7 +18,8 @@ from matlib.attacks.edits import (
     masked_token,
     normalise_caption,
 )
-from matlib.attacks.word_substitution import WordSubstitution, order_by_gradient
+from matlib.attacks.word_order import order_by_gradient
+from matlib.attacks.word_substitution import WordSubstitution
 from tests.toys import tiny_encoder
 
 ANY = st.text("ab é’'.,-!(\"7c\u0301狗❤\u200d", max_size=30)
