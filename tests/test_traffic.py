@@ -6,6 +6,7 @@ microseconds; a wait costs it all that is queued, an upload a copy from unpinned
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from benchmarks.load import demo_shape, scenes_load
 from benchmarks.step import StepSize, _pairs, _parts
 from benchmarks.text import both_passes
 from matlib.attacks.ascent import ScaleViews, attack_in_chunks
+from matlib.attacks.multimodal import sga
 from matlib.attacks.objectives import away_from_captions
 from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
@@ -25,6 +27,8 @@ from matlib.training.log import Bookkeeping
 from matlib.training.loop import train
 from matlib.training.schedule import Schedule
 from tests.pretend_accelerator import ACCELERATOR, Traffic, pretended
+from tests.toys import random_edits, tiny_encoder, toy_gallery
+from tests.training.toy_runs import INNER, toy_candidates, toy_data
 
 
 def test_a_step_of_mat_asks_for_little_more_than_the_passes_that_it_needs() -> None:
@@ -92,3 +96,25 @@ def test_noise_of_views_is_never_sent() -> None:
         few, many = asked(1, ScaleViews()), asked(3, ScaleViews())
     assert few.uploads == many.uploads == 1  # a seed per image
     assert few.waits == many.waits == 1  # are the pixels in [0, 1]?
+
+
+def n_tensors() -> int:
+    gc.collect()
+    return sum(type(found) in (torch.Tensor, torch.nn.Parameter) for found in gc.get_objects())
+
+
+def test_no_tensor_is_left_behind_by_a_judging_or_a_training() -> None:
+    encoder, gallery, data = tiny_encoder(), toy_gallery([2, 1, 3]), toy_data()
+    table, schedule = random_edits(list(gallery.captions)), Schedule(2, 4, 1e-4)
+
+    def once() -> int:
+        drawn = torch.Generator().manual_seed(0)
+        sga(encoder, gallery, table, PGD(4.0, 2), WordSubstitution(), generator=drawn)
+        train(
+            encoder, data, defence("mat"), schedule, seed=0, inner=INNER,
+            candidates=toy_candidates(data),
+        )  # fmt: skip
+        return n_tensors()
+
+    once()  # what is made once in a process
+    assert once() == once() == once()
