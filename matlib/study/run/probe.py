@@ -176,7 +176,8 @@ def sanity_rows(encoder: VisionLanguageModel, profile: Profile, n: int) -> dict[
     """Rows per image of the sanity battery, counted on `n` made images and as many to learn on."""
     e = profile.evaluation
     pairs = made_pairs(n, captions_per_image(profile), encoder.image_size)
-    tables = {e.primary_threat: edits_for(pairs.captions, profile, (e.primary_threat,))}
+    threat: str = e.primary_threat
+    tables = {threat: edits_for(pairs.captions, profile, (threat,))}
     with counted(encoder) as rows:
         sanity(
             encoder, pairs, tables, image=PGD(e.eps_255, e.pgd_steps, e.step_255),
