@@ -28,12 +28,12 @@ from benchmarks.run import write_found
 from benchmarks.step import StepSize, bench_step
 from benchmarks.text import both_passes
 from benchmarks.timing import repeated
-from matlib import models
 from matlib.attacks.gallery import Gallery
 from matlib.attacks.multimodal import sga
 from matlib.attacks.objectives import kl_from_image
 from matlib.attacks.pgd import PGD
 from matlib.attacks.word_substitution import WordSubstitution
+from matlib.models import opening
 from matlib.models.dual_encoder import frozen
 from matlib.models.small import SmallModel
 from matlib.study.profile.profile import load_profile
@@ -85,7 +85,7 @@ class Rates:
         if self.size.shape is not None:
             load = scenes_load(max(self.size.batch, 8), 1, self.size.shape)
             return replace(load, encoder=load.encoder.to(self.device))
-        encoder = models.open("ViT-B-16", None, device=self.device.type)
+        encoder = opening.open_named("ViT-B-16", None, self.device.type)
         shape = replace(demo_shape(), image_size=encoder.image_size)
         return replace(scenes_load(self.size.batch, 1, shape), encoder=encoder)
 
