@@ -49,6 +49,7 @@ from .objectives import (
     symmetric_contrastive as symmetric_contrastive,
 )
 from .pgd import PGD as PGD
+from .scored import ascend_score as ascend_score
 from .scoring import embed_texts as embed_texts
 from .universal import Universal as Universal
 from .whole_gallery import (

@@ -29,11 +29,6 @@ from .images import (
     similar_images as similar_images,
 )
 from .scenes_rewriter import rewrite_scene_captions as rewrite_scene_captions
-from .small_captioner import (
-    CaptionerConfig as CaptionerConfig,
-    SmallCaptioner as SmallCaptioner,
-    train_captioner as train_captioner,
-)
 from .table import TECHNIQUES as TECHNIQUES, Strength as Strength, Technique as Technique
 from .text import (
     Synonyms as Synonyms,

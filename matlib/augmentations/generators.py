@@ -16,7 +16,8 @@ from types import ModuleType
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -228,6 +229,51 @@ class PretrainedCaptioner:
                 groups = [texts[i : i + each] for i in range(0, len(texts), each)]
                 found += [own * (n // each) for own in groups]
         return found
+
+    # as `matlib.evaluation.captioning.AttackableCaptioner`
+
+    @property
+    def parts(self) -> tuple[nn.Module, ...]:
+        """The model alone."""
+        return (self.model,)
+
+    def loss(self, pixels: Tensor, captions: Sequence[str]) -> Tensor:
+        """(B,) mean cross-entropy of a caption's tokens; differentiable in pixels in [0, 1]."""
+        tokens = self.processor.tokenizer(list(captions), return_tensors="pt", padding=True)
+        ids, mask = tokens["input_ids"].to(self.model.device), tokens["attention_mask"]
+        config: Any = self.model.config
+        ids[:, 0] = config.text_config.bos_token_id  # what its captions begin with
+        mask = mask.to(self.model.device)
+        found = self.model(
+            pixel_values=self._normalised(pixels), input_ids=ids, attention_mask=mask
+        )
+        own = F.cross_entropy(
+            found.logits[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none"
+        )  # (B, T)
+        return (own * mask[:, 1:]).sum(1) / mask[:, 1:].sum(1)
+
+    @torch.no_grad()
+    def describe(self, pixels: Tensor) -> list[str]:
+        """The likeliest caption, token by token, of each of float (B, 3, H, W) in [0, 1]."""
+        found: list[str] = []
+        for part in pixels.split(self.batch_size):
+            ids = self.model.generate(
+                self._normalised(part), do_sample=False, max_new_tokens=self.max_new_tokens
+            )
+            found += self.processor.batch_decode(ids, skip_special_tokens=True)
+        return found
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        """As the processor does it to files, but with a gradient."""
+        config: Any = self.model.config
+        side, how = config.vision_config.image_size, self.processor.image_processor
+        whole = pixels.to(self.model.device)
+        if whole.shape[-2:] != (side, side):
+            whole = F.interpolate(whole, size=(side, side), mode="bicubic", antialias=True)
+            whole = whole.clamp(0, 1)
+        mean, std = (torch.tensor(each).view(1, 3, 1, 1).to(whole)
+                     for each in (how.image_mean, how.image_std))  # fmt: skip
+        return (whole - mean) / std
 
 
 PROMPT = (

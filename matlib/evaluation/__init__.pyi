@@ -1,6 +1,16 @@
 # The names of this front door (`__init__.py`), for type checkers and `lazy_loader` alike.
 
+from .captioning import (
+    bleu_4 as bleu_4,
+    caption_scores as caption_scores,
+    caption_under_attack as caption_under_attack,
+)
 from .crossed import crossed_estimate as crossed_estimate
+from .grounding import (
+    Referring as Referring,
+    ground_under_attack as ground_under_attack,
+    grounding_scores as grounding_scores,
+)
 from .retrieval import (
     DIRECTIONS as DIRECTIONS,
     KS as KS,

@@ -24,6 +24,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from matlib.attacks.pgd import PGD
 from matlib.augmentations.generators import (
     BackTranslator,
     InstructRewriter,
@@ -34,6 +35,7 @@ from matlib.augmentations.generators import (
     cleaned,
     write_variants,
 )
+from matlib.evaluation.captioning import caption_under_attack
 from tests.augmentations.pairs import CAPTIONS, toy_pairs, without_weight
 from tests.toys import generator
 
@@ -211,3 +213,31 @@ def test_what_is_missing_is_said_with_the_remedy(
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     with pytest.raises(MissingExtraError, match=r"needs the package sentencepiece: pip install"):
         Translator.load("any")
+
+
+def test_blip_can_be_attacked_through_the_loss_of_its_own_caption(blip: Path) -> None:
+    captioner = PretrainedCaptioner.load(str(blip))
+    with torch.no_grad():
+        for weight in captioner.model.parameters():
+            weight.mul_(8)  # drawn so small that nothing seen would show in the loss
+    pixels = torch.rand(2, 3, 24, 24, generator=generator())
+    texts = list(CAPTIONS[:2])
+    tokens = captioner.processor.tokenizer(texts[0], return_tensors="pt")["input_ids"]
+    tokens[:, 0] = captioner.model.config.text_config.bos_token_id
+    shown = captioner._normalised(pixels[:1])
+    logits = captioner.model(pixel_values=shown, input_ids=tokens).logits[0, :-1]
+    expected = torch.nn.functional.cross_entropy(logits, tokens[0, 1:])
+    assert torch.allclose(captioner.loss(pixels, texts)[0], expected, atol=1e-5)
+    found = caption_under_attack(captioner, pixels, PGD(8, 3))
+    written = found.captions["clean"]
+    assert written == captioner.describe(pixels)
+    before, after = (captioner.loss(found.pixels[k], written) for k in ("clean", "caption-loss"))
+    assert (after > before).all()
+
+
+def test_blip_sees_pixels_as_its_processor_would_hand_them_over(blip: Path) -> None:
+    captioner = PretrainedCaptioner.load(str(blip))
+    side = captioner.model.config.vision_config.image_size
+    image = torch.randint(0, 256, (1, 3, side, side), generator=generator(), dtype=torch.uint8)
+    expected = captioner.processor(images=list(image), return_tensors="pt")["pixel_values"]
+    assert torch.allclose(captioner._normalised(image.float() / 255), expected, atol=1e-5)

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from matlib.augmentations.scenes_rewriter import rewrite_scene_captions
-from matlib.augmentations.small_captioner import (
+from matlib.data.pairs import ImageTensor, ImageTextPairs, OneToMany
+from matlib.models.captioner import (
     CaptionerConfig,
     SmallCaptioner,
     in_nucleus,
     train_captioner,
 )
-from matlib.data.pairs import ImageTensor, ImageTextPairs, OneToMany
 from matlib.models.masked_lm import MaskedLM, train_masked_lm
 from matlib.models.masked_lm_training import MaskedLMConfig
 from matlib.scenes.lexicon import CANONICAL_WORDS, FUNCTION_WORDS

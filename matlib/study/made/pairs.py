@@ -37,12 +37,12 @@ from matlib.augmentations.generators import (
     write_variants,
 )
 from matlib.augmentations.scenes_rewriter import rewrite_scene_captions
-from matlib.augmentations.small_captioner import CaptionerConfig, SmallCaptioner, train_captioner
 from matlib.augmentations.table import TECHNIQUES, Data
 from matlib.augmentations.variants import with_captions, with_images
 from matlib.choices import Choices
 from matlib.data.pairs import ImageTextPairs, OneToMany
 from matlib.data.wordnet import wordnet_identity
+from matlib.models.captioner import CaptionerConfig, SmallCaptioner, train_captioner
 from matlib.progress import Progress
 from matlib.study.context import Context, Node
 from matlib.study.identity.makers import makes
