@@ -34,7 +34,6 @@ from matlib.evaluation.statistics import (
     Stratum,
     bootstrap_ratio,
     percentile_estimate,
-    primary_endpoint,
     resampled_ratios,
 )
 
@@ -98,20 +97,46 @@ def agreement_of_rankings(
         ValueError: fewer than two models or `MIN_ROWS` techniques, or not the same number of
             techniques and seeds everywhere.
     """
-    shape = _shape(outcomes)
+    totals = [
+        [[Stratum(((1.0, each),), own).totals(PRIMARY) for each in row] for row in model]
+        for model in outcomes
+    ]
+    return agreement_of_ratios(totals, n_boot=n_boot, seed=seed)
+
+
+Totals = tuple[Tensor, Tensor]
+"""What is counted per image and of how many, float64 (N, Q) each: the endpoint is the mean over Q
+of sum over sum."""
+
+
+def agreement_of_ratios(
+    totals: Sequence[Sequence[Sequence[Totals]]], *, n_boot: int = 2000, seed: int = 0
+) -> Estimate:
+    """The same for any endpoints, one for each model or task, on the same images.
+
+    Args:
+        totals: [model or task][technique][training seed].
+
+    Raises:
+        ValueError: as `agreement_of_rankings`.
+    """
+    shape = _shape(totals)
     has_seeds = shape[2] >= MIN_SEEDS_FOR_INTERVAL
     n_seeds = shape[2] if has_seeds else 1
-    kept = [each for model in outcomes for row in model for each in row[:n_seeds]]
+    kept = [each for model in totals for row in model for each in row[:n_seeds]]
     by_model = (shape[0], shape[1], n_seeds)
-    values = np.reshape([primary_endpoint(each) for each in kept], by_model).mean(-1)
-    samples = np.stack([_resampled(each, own, n_boot, seed) for each in kept])
+    found = [float((hits.sum(0) / n.sum(0)).mean()) for hits, n in kept]
+    values = np.reshape(found, by_model).mean(-1)
+    samples = np.stack([
+        resampled_ratios(hits, n, n_boot=n_boot, seed=(seed, 0)).numpy() for hits, n in kept
+    ])  # fmt: skip
     means = _over_seeds(samples.reshape(*by_model, n_boot), seed)
     value = float(mean_rank_correlation(values))
     drawn = torch.from_numpy(mean_rank_correlation(means))
-    n = n_seeds if has_seeds else len(kept[0].tr_rank)
-    found = percentile_estimate(value, drawn, n)
-    p = max(found.p_below, permutation_p(values, seed=seed))
-    return Estimate(value, found.low, found.high, n, p, "seed" if has_seeds else "query")
+    n = n_seeds if has_seeds else len(kept[0][0])
+    spread = percentile_estimate(value, drawn, n)
+    p = max(spread.p_below, permutation_p(values, seed=seed))
+    return Estimate(value, spread.low, spread.high, n, p, "seed" if has_seeds else "query")
 
 
 def permutation_p(values: Array, *, seed: int = 0) -> float:
@@ -145,7 +170,7 @@ def _p_of_order(
     return float(found.pvalue)
 
 
-def _shape(outcomes: Sequence[Sequence[Sequence[Outcomes]]]) -> tuple[int, int, int]:
+def _shape(outcomes: Sequence[Sequence[Sequence[object]]]) -> tuple[int, int, int]:
     rows = {len(model) for model in outcomes}
     seeds = {len(row) for row in chain(*outcomes)}
     if len(outcomes) < 2 or len(rows) != 1 or min(rows) < MIN_ROWS or len(seeds) != 1:
@@ -155,12 +180,6 @@ def _shape(outcomes: Sequence[Sequence[Sequence[Outcomes]]]) -> tuple[int, int, 
             f"and {sorted(seeds)} seeds"
         )
     return len(outcomes), min(rows), min(seeds)
-
-
-def _resampled(outcomes: Outcomes, own: Tensor, n_boot: int, seed: int) -> Array:
-    """(n_boot,): the endpoint per resample; same seed and images, same resamples."""
-    hits, queries = Stratum(((1.0, outcomes),), own).totals(PRIMARY)
-    return resampled_ratios(hits, queries, n_boot=n_boot, seed=(seed, 0)).numpy()
 
 
 def _over_seeds(samples: Array, seed: int) -> Array:

@@ -22,7 +22,6 @@ from .in_memory import ClipInMemory as ClipInMemory
 from .masked_lm import MaskedLM as MaskedLM, train_masked_lm as train_masked_lm
 from .masked_lm_training import MaskedLMConfig as MaskedLMConfig
 from .open_clip import OpenClipEncoder as OpenClipEncoder
-from .opening import open as open, settings_of as settings_of
 from .positions import heat_of_fusion as heat_of_fusion, heat_of_tower as heat_of_tower
 from .sentence_encoder import SentenceEncoder as SentenceEncoder
 from .settings import Settings as Settings

@@ -147,7 +147,7 @@ def profile_of_architecture(profile: Profile, name: str) -> Profile:
         known = ", ".join(profile.architectures) or "none"
         raise ValueError(f"profile {profile.name} has no architecture {name!r}; it has: {known}")
     runs = tuple(run for run in profile.runs if run.row in profile.transfer_rows)
-    changes = {"model": profile.architectures[name], "runs": runs}
+    changes = {"model": profile.architectures[name], "runs": runs, "other_tasks": None}
     others = {"inside": (), "techniques": (), "sweeps": (), "intervention": None}
     return profile.model_copy(update={**changes, **others, "architectures": {}, "worlds": ()})
 

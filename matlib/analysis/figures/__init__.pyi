@@ -34,10 +34,12 @@ from .maps import (
 )
 from .pictures import (
     Shelf as Shelf,
+    TaskPicture as TaskPicture,
     adversarial_pictures as adversarial_pictures,
     captioned_pictures as captioned_pictures,
     one_to_many_pictures as one_to_many_pictures,
     retrieval_strip as retrieval_strip,
+    task_strip as task_strip,
 )
 from .sentences import (
     bend_sentence as bend_sentence,

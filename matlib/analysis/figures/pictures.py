@@ -7,12 +7,14 @@ as the model sees it.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
+import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from matlib.analysis.as_text import drawable
@@ -129,6 +131,64 @@ def adversarial_pictures(
         for i, image in enumerate(images):
             page.tile(margin + i * (side + GAP), top, side, image)
     return page.figure
+
+
+@dataclass(frozen=True)
+class TaskPicture:
+    """An image with what a model says of it.
+
+    Attributes:
+        pixels: float (3, H, W) in [0, 1].
+        text: under it: a caption, or the phrase that was asked for.
+        heat: (h, w), where the phrase was found; None for captions.
+        box: (4,), where it is: left, top, right, bottom in fractions of the sides.
+    """
+
+    pixels: Tensor
+    text: str
+    heat: Tensor | None = None
+    box: Tensor | None = None
+
+
+@styled
+def task_strip(lines: Mapping[str, Sequence[TaskPicture]]) -> Figure:
+    """Lines of images, each with its text, over some the heat map (bright: hot) and the true box.
+
+    Args:
+        lines: label -> as many pictures as every other line has.
+
+    Raises:
+        ValueError: no line, or lines of different lengths.
+    """
+    if len({len(each) for each in lines.values()}) != 1:
+        raise ValueError(f"lines of as many pictures each; got {[*map(len, lines.values())]}")
+    margin, n = 130, len(next(iter(lines.values())))
+    step = (WIDTH * DPI - margin) // n
+    first = next(iter(lines.values()))[0].pixels
+    side = tile_side(first[None], min(step - 2 * GAP, 160))
+    wrapped = {k: [textwrap.wrap(p.text, step // 8) for p in each] for k, each in lines.items()}
+    block = side + LINE * max(len(own) for each in wrapped.values() for own in each) + 2 * GAP
+    page = _Page(len(lines) * block)
+    for i, (label, pictures) in enumerate(lines.items()):
+        page.text(margin - 8, i * block + side / 2, label, ha="right", va="center")
+        for j, picture in enumerate(pictures):
+            left = margin + j * step
+            axis = page.tile(left, i * block, side, picture.pixels)
+            page.text(left, i * block + side + 4, "\n".join(wrapped[label][j]), size=10)
+            _over(axis, picture)
+    return page.figure
+
+
+def _over(axis: Axes, picture: TaskPicture) -> None:
+    size = picture.pixels.shape[-1]
+    if picture.heat is not None:
+        warm = picture.heat.clamp_min(0)
+        fine = F.interpolate(warm[None, None], size=(size, size), mode="bilinear")[0, 0]
+        axis.imshow(fine.numpy(), cmap="inferno", alpha=0.55, aspect="auto")
+    if picture.box is not None:
+        left, top, right, bottom = (size * picture.box - 0.5).tolist()
+        corner, sides = (left, top), (right - left, bottom - top)
+        axis.add_patch(Rectangle(corner, *sides, fill=False, color=GREEN, linewidth=2))
 
 
 @styled

@@ -28,7 +28,7 @@ from matlib.study.profile.parts import (
     TrainAttack,
     Training,
 )
-from matlib.study.profile.rows import Generators, Intervention, Run
+from matlib.study.profile.rows import Generators, Intervention, OtherTasks, Run
 
 Architecture = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$")]
 """Name of a further model; part of a folder's name, so letters, digits and - only."""
@@ -90,6 +90,7 @@ class Profile(Part):
     transfer_rows: Annotated[tuple[str, ...], Distinct] = Field(
         default=(), description="names of rows that every architecture is trained as too"
     )
+    other_tasks: OtherTasks | None = None
     seeds: Seeds = Field(default=(0,), min_length=1)
     worlds: Seeds = Field(
         default=(),
@@ -115,11 +116,17 @@ class Profile(Part):
             raise ValueError("the heads of packaged towers start from random weights: give `base`")
         if not set(self.inside_seeds) <= set(self.seeds):
             raise ValueError(f"inside_seeds must be some of seeds; got {self.inside_seeds}")
-        unknown = set(self.transfer_rows) - {run.row for run in self.runs}
-        if unknown:
+        others = self.other_tasks.rows if self.other_tasks else ()
+        for key, named in (("transfer_rows", self.transfer_rows), ("other_tasks.rows", others)):
+            if unknown := set(named) - {run.row for run in self.runs}:
+                raise ValueError(
+                    f"{key} names rows that `runs` has not: {sorted(unknown)}; "
+                    f"it has: {', '.join(run.row for run in self.runs)}"
+                )
+        if self.other_tasks and self.dataset.name != "scenes":
             raise ValueError(
-                f"transfer_rows names rows that `runs` has not: {sorted(unknown)}; "
-                f"it has: {', '.join(run.row for run in self.runs)}"
+                "other_tasks need boxes and the truth of captions, which only scenes has; for "
+                "photographs there are matlib.evaluation.captioning and grounding"
             )
         self._check_sizes()
         self._check_rows()

@@ -258,6 +258,17 @@ class Intervention(Part):
         )  # fmt: skip
 
 
+class OtherTasks(Part):
+    """The embedded world's other tasks: captioning and visual grounding (claim C8b)."""
+
+    rows: Annotated[tuple[str, ...], Distinct] = Field(
+        description="names of rows of `runs` that are judged by them, beside the base"
+    )
+    captioner_steps: Steps = Field(default=1500, description="of the writer on each frozen tower")
+    captioner_width: int = Field(default=96, ge=8, le=4096)
+    captioner_batch: int = Field(default=64, ge=1, le=100_000)
+
+
 class Generators(Part):
     """What makes captions and images: small models of the study, or pretrained ones by name.
 

@@ -98,6 +98,8 @@ def seeds_in_words(profile: Mapping[str, Any]) -> dict[str, str]:
         found["transfer"] = "only the first where attacks are sent from model to model"
         if profile.get("architectures"):
             found["ranking"] = f"{n} for each defence on each architecture"
+    if profile.get("other_tasks"):
+        found["other_tasks"] = f"{n} for each defence on captioning and grounding"
     if profile.get("techniques"):
         n_techniques = len(profile.get("technique_seeds") or profile["seeds"])
         found["techniques"] = f"{n_techniques} for each technique"

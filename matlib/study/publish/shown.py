@@ -31,8 +31,8 @@ FIGURES = {
 }
 RESULTS = (
     "claims.json", "contrasts.csv", "robustness.csv", "endpoints.csv", "held_out.csv", "inside.csv",
-    "transfer.csv", "ranking.csv", "techniques.csv", "sweeps.csv", "intervention.csv",
-    "curves.csv", "false_words.csv", "provenance.json",
+    "transfer.csv", "ranking.csv", "other_tasks.csv", "techniques.csv", "sweeps.csv",
+    "intervention.csv", "curves.csv", "false_words.csv", "provenance.json",
 )  # fmt: skip
 
 
@@ -94,7 +94,9 @@ _KINDS = {
     "model": "the models",
     "judged": "the evaluations",
     "sanity": "the sanity checks",
-    "captioner": "the captioner",
+    "captioner": "the captioners",
+    "captioning": "the captions under attack",
+    "grounding": "the grounding under attack",
     "pairs": "generated pairs",
     "filtered": "the shares that filters keep",
     "coordinates": "measures of pairs",

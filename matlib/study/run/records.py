@@ -40,6 +40,7 @@ from matlib.study.context import Node
 from matlib.study.made import protocols
 from matlib.study.made.evaluated import CURVE, RANKS
 from matlib.study.made.measures import COORDINATES_FILE as COORDINATES
+from matlib.study.made.other_tasks import OTHER_TASKS, SCORES_FILE as SCORES, Scores
 from matlib.study.made.protocols import EvaluationProtocol
 from matlib.study.made.sanity import CHECKS_FILE as CHECKS
 from matlib.study.made.transfer import subjects
@@ -79,7 +80,7 @@ def write_records(study: Study, folder: Path) -> Path:
             if found is None:
                 continue
             about = {"hash": spec.hash, "kind": spec.kind, "name": spec.name, "seed": spec.seed}
-            for file in (RANKS, CURVE, CHECKS, COORDINATES):
+            for file in (RANKS, CURVE, CHECKS, COORDINATES, SCORES):
                 if file in found.provenance["outputs"]:
                     for part in _parts(found.file(file)):
                         key = (spec.hash, file, part["attack"], part["direction"])
@@ -275,6 +276,8 @@ def expected_of(study: Study, task: Task) -> list[Expected]:
         return [_of_gallery(study, "test", texts=(CHECKS,), n_checked=n)]
     if task.what == "coordinates":
         return [_of_gallery(study, "test", texts=(COORDINATES,))]
+    if task.what in OTHER_TASKS:
+        return [_of_gallery(study, "test", texts=(SCORES,))]
     own = task.at(study)
     return [
         _of_gallery(own, how.gallery, ranks=_evaluated_files(own, task.name, how))
@@ -371,6 +374,8 @@ def _check_text(file: str, content: str, expected: Expected) -> None:
     try:
         if file == CHECKS:
             _check_battery(TypeAdapter(list[Check]).validate_json(content, strict=True), expected)
+        elif file == SCORES:
+            _check_scores(TypeAdapter(Scores).validate_json(content, strict=True), expected)
         else:
             _check_coordinates(json.loads(content))
     except (ValidationError, ValueError, RecursionError) as error:
@@ -397,6 +402,15 @@ def _check_battery(found: list[Check], expected: Expected) -> None:
             raise RecordsError(
                 f"{check.name}: {expected.n_checked} images are expected, got {check.n_images}"
             )
+
+
+def _check_scores(found: Scores, expected: Expected) -> None:
+    for attack, measures in found.items():
+        for measure, values in measures.items():
+            if len(values) != expected.n_images or not all(-1 <= value <= 1 for value in values):
+                raise RecordsError(
+                    f"{attack} {measure}: {expected.n_images} numbers from -1 to 1 are expected"
+                )
 
 
 def _check_coordinates(found: Any) -> None:

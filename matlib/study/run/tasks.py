@@ -33,6 +33,7 @@ from matlib.study.context import Node, in_order
 from matlib.study.made.base import base
 from matlib.study.made.evaluated import evaluated
 from matlib.study.made.measures import coordinates
+from matlib.study.made.other_tasks import OTHER_TASKS
 from matlib.study.made.protocols import EvaluationProtocol, protocols_of
 from matlib.study.made.sanity import checks
 from matlib.study.made.transfer import (
@@ -59,7 +60,7 @@ GAP_ROWS = ("base", "mat", "mat-valid", "mat+")
 
 What = Literal[
     "base", "judged", "inside", "technique", "sweep", "dialled", "held-out", "sanity", "gap",
-    "transfer", "unimodal", "coordinates",
+    "transfer", "unimodal", "coordinates", "captioning", "grounding",
 ]  # fmt: skip
 
 TRAINED = ("judged", "inside", "technique", "sweep", "dialled")
@@ -72,6 +73,8 @@ MORE = {
     "unimodal": ": one side attacked",
     "transfer": ": its attacks on other models",
     "coordinates": ": its pairs measured",
+    "captioning": ": captions",
+    "grounding": ": grounding of phrases",
 }
 
 
@@ -173,6 +176,7 @@ def tasks_of(profile: Profile, rows: Rows) -> list[Task]:
         if row[0] != "base" and attacks_anything(run_named(profile, row[0]))
     ]
     undefended = undefended_rows(profile)
+    others = {"base", *profile.other_tasks.rows} if profile.other_tasks else set()
     shapes = dict.fromkeys(architecture for architecture, _, _ in rows.elsewhere)
     found = [
         Task("base"),
@@ -190,6 +194,8 @@ def tasks_of(profile: Profile, rows: Rows) -> list[Task]:
         *(Task("gap", *row) for row in (*rows.techniques, ("base", 0)) if rows.techniques),
         *(Task("coordinates", name) for name in dict.fromkeys(row for row, _ in rows.of_pairs)),
         *(Task("unimodal", *row) for row in rows.main if row in undefended),
+        *(Task("captioning", *row) for row in rows.main if row[0] in others),
+        *(Task("grounding", *row) for row in rows.main if row[0] in others),
         *(
             Task("transfer", each.row, 0 if each.row == "base" else first, each.architecture)
             for each in rows.sources
@@ -216,6 +222,8 @@ def artefacts_of(study: Study, task: Task) -> list[Node[Any]]:
         return [checks(study, task.name, task.seed)]
     if task.what == "coordinates":
         return [coordinates(study, study.run(task.name))]
+    if task.what in OTHER_TASKS:
+        return [OTHER_TASKS[task.what](study, task.name, task.seed)]
     return [evaluated(study, task.name, task.seed, how) for how in protocols(study, task)]
 
 

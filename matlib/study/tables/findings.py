@@ -35,6 +35,7 @@ SHOWN_IN = {
     "C6": ("30_one_to_many", ""),
     "C7": ("70_what_makes_a_good_pair", "good_pairs.png"),
     "C8a": ("85_transfer", ""),
+    "C8b": ("95_other_tasks", ""),
     "C9": ("80_sanity", ""),
 }
 """Claim, or the family of its variations -> the notebook that shows it, and its figure among the

@@ -22,6 +22,7 @@ from matlib.study.tables.contrasts import (
 )
 from matlib.study.tables.contrasts_of_pairs import contrasts_of_pairs
 from matlib.study.tables.findings import shown_in
+from matlib.study.tables.other_tasks import transfer_to_tasks
 
 CLAIMS = {
     "C0": "MAT makes a model more robust than no defence",
@@ -44,7 +45,7 @@ CLAIMS = {
 BESIDE = ("C4b", "C4c")
 """Claims beside a claim, which not every study can test: they stand only where it does."""
 
-ONE_SIDED = ("C8a",)
+ONE_SIDED = ("C8a", "C8b")
 """Claims whose p-value is of a test of one side only (permutations): the other is not known, so
 they can stay open but never be refuted."""
 
@@ -74,6 +75,7 @@ def contrasts_of(study: Study) -> dict[str, list[Contrast]]:
         "C2": rivals_of_mat(study),
         **contrasts_of_pairs(study),
         "C8a": transfer_of_ranking(study),
+        "C8b": transfer_to_tasks(study),
     }
 
 

@@ -36,6 +36,7 @@ from matlib.study.tables.endpoints import (
     transfer_table,
 )
 from matlib.study.tables.ledger import contrast_table, contrasts_of, ledger
+from matlib.study.tables.other_tasks import other_tasks_table
 from matlib.study.tables.techniques import intervention_table, sweep_table, technique_table
 
 ROBUSTNESS_COLUMNS = (
@@ -129,9 +130,9 @@ def write_results(study: Study) -> dict[str, Path]:
 
     `robustness.csv` (every recall of every model), `endpoints.csv` (the primary endpoint, over
     seeds); `contrasts.csv` (all contrasts behind the claims), `held_out.csv`, `inside.csv`,
-    `transfer.csv`, `ranking.csv`, `techniques.csv`, `sweeps.csv`, `intervention.csv`,
-    `curves.csv` (gap and gain by training pairs), `false_words.csv` (which share of a threat's
-    word changes a reader labelled false) where there is something.
+    `transfer.csv`, `ranking.csv`, `other_tasks.csv`, `techniques.csv`, `sweeps.csv`,
+    `intervention.csv`, `curves.csv` (gap and gain by training pairs), `false_words.csv` (which
+    share of a threat's word changes a reader labelled false) where there is something.
 
     Returns:
         name -> path of each file; each is written whole or not at all. A table of an earlier
@@ -146,6 +147,7 @@ def write_results(study: Study) -> dict[str, Path]:
         "inside.csv": inside_table(study),
         "transfer.csv": transfer_table(study),
         "ranking.csv": ranking_table(study),
+        "other_tasks.csv": other_tasks_table(study),
         "techniques.csv": technique_table(study),
         "sweeps.csv": sweep_table(study),
         "intervention.csv": intervention_table(study),
