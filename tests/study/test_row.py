@@ -39,7 +39,7 @@ def test_a_row_is_made_by_one_command_with_nothing_else(
         key = (attack, "" if attack == "pgd" else "bert_true")
         assert f"{100 * primary_endpoint(outcomes[key]):.1f} [" in said
     made = sorted(each.name.split("-")[1] for each in (study.root / "runs").glob("model-*"))
-    assert made == ["clean"]
+    assert made == ["base", "clean"]  # and no other row
     for wrong, words in (
         (["--row", "mat2"], "has no row 'mat2'; it has: base, clean, mat"),
         (["--seed", "3"], "has the training seeds 0 in the worlds 7; got seed 3"),

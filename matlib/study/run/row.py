@@ -29,7 +29,7 @@ def tasks_of_row(study: Study, row: str, seed: int, world: int | None = None) ->
         return found
     at = [task for task in every if task.name == row]
     if not at:
-        known = ", ".join(dict.fromkeys(task.name for task in every))
+        known = ", ".join(sorted({task.name for task in every}))
         raise ValueError(f"study {study.profile.name} has no row {row!r}; it has: {known}")
     seeds, worlds = (", ".join(map(str, dict.fromkeys(values))) for values in (
         [task.seed for task in at],

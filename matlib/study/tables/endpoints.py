@@ -54,7 +54,7 @@ def endpoint_table(study: Study, names: Sequence[str] | None = None) -> pd.DataF
         names: rows of the study; all by default.
 
     Returns:
-        `ENDPOINT_COLUMNS`. From three seeds on, mean and t-interval over seeds; below, the
+        `ENDPOINT_COLUMNS`. From three trained weights on, their mean; below, the
         first seed and an interval over images.
     """
     evaluated = Recalls(study)

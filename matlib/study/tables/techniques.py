@@ -186,7 +186,7 @@ def _levels(study: Study, name: str) -> list[dict[str, Any]]:
 
 
 def _gain_over(study: Study, name: str, other: str) -> dict[str, Any]:
-    """By how much a row keeps more than another one, paired by the seeds that both have."""
+    """By how much a row keeps more than another one, with the seeds that both have."""
     e = _of_seeds_with(study, name, other).recall(name, WORST, reference=other)
     return {"attack": "gain", "row": name, **e.columns(), "n_seeds": e.n_seeds}
 
