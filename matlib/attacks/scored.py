@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from matlib.attacks.ascent import AttackReport, ImageAttack
-from matlib.attacks.scoring import images_per_forward, seeds_of_images, with_seeds
+from matlib.attacks.noise import Noise, seeds_of_images
+from matlib.attacks.scoring import images_per_forward
 
 Score = Callable[[Tensor, Tensor], Tensor]
 """float (B, 3, H, W) in [0, 1] and int64 (B,) which of the images they are -> (B,), to ascend;
@@ -67,11 +68,11 @@ def ascend_score(
         ValueError: as the attack does; a part in training mode.
     """
     size = chunk or images_per_forward(pixels)
-    seeds = seeds_of_images(len(pixels), generator)
+    seeds = seeds_of_images(len(pixels), generator).to(pixels.device)
     return torch.cat([
         attack(
             _Scored(parts, score, rows, pixels), pixels[rows], lambda found: found[:, 0],
-            generator=with_seeds(seeds[rows]), report=report,
+            generator=Noise(seeds[rows]), report=report,
         )
         for rows in torch.arange(len(pixels)).split(size)
     ])  # fmt: skip

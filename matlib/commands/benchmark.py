@@ -29,7 +29,7 @@ from matlib.files import file_hash, write_durably
 from matlib.models.encoder import VisionLanguageModel
 from matlib.models.opening import checked_device
 from matlib.models.settings import LOCAL
-from matlib.models.zoo import ZOO, Found, found_in_zoo
+from matlib.models.zoo import ZOO, ZooModel, found_in_zoo
 from matlib.progress import Progress
 from matlib.study.identity.makers import makes
 from matlib.study.store.provenance import code_hash, named_weights, text_hash
@@ -116,7 +116,7 @@ def _file_name(options: EvaluateOptions) -> str:
 
 
 def _judged(
-    options: EvaluateOptions, found: Found | None, encoder: VisionLanguageModel
+    options: EvaluateOptions, found: ZooModel | None, encoder: VisionLanguageModel
 ) -> dict[str, Any]:
     """What a record says of the model: no path of this machine."""
     said = {"name": _name(options), "trained_with": encoder.settings.as_json()}
@@ -135,7 +135,7 @@ def _judged(
 
 def _record(
     options: EvaluateOptions,
-    found: Found | None,
+    found: ZooModel | None,
     encoder: VisionLanguageModel,
     pairs: ImageTextPairs,
     table: pd.DataFrame,
