@@ -144,8 +144,8 @@ def test_a_box_holds_all_that_is_drawn_of_an_object_and_no_more():
         left, top, right, bottom = (64 * boxes[0, 0]).int().tolist()
         red = images[0].int()[0] - images[0].int()[2] > 90  # the shadow has no colour
         lines, columns = red.nonzero().unbind(1)
-        assert (left, right) == pytest.approx((int(columns.min()), int(columns.max()) + 1), abs=3)
-        assert (top, bottom) == pytest.approx((int(lines.min()), int(lines.max()) + 1), abs=3)
+        assert (left, right) == pytest.approx((int(columns.min()), int(columns.max()) + 1), abs=4)
+        assert (top, bottom) == pytest.approx((int(lines.min()), int(lines.max()) + 1), abs=4)
         assert left <= columns.min() and columns.max() < right
 
 
