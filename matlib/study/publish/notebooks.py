@@ -25,6 +25,7 @@ from typing import Any
 
 import nbformat
 import papermill
+from jupyter_core.utils import ensure_event_loop
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from papermill.inspection import inspect_notebook
@@ -96,11 +97,17 @@ def run_notebooks(
         say(f"{name}: {done.seconds:.0f} s")
         return done
 
+    def apart(position: int, source: Path) -> ExecutedNotebook:
+        try:
+            return run(position, source)
+        finally:  # nbclient leaves the loop of this thread open
+            ensure_event_loop().close()
+
     with environment(MATLIB_PROGRESS="log"):
         if at_once == 1:
             return [run(i, source) for i, source in enumerate(sources, start=1)]
         with ThreadPoolExecutor(at_once) as pool:  # a thread waits for its kernel
-            running = [pool.submit(run, i, source) for i, source in enumerate(sources, start=1)]
+            running = [pool.submit(apart, i, each) for i, each in enumerate(sources, start=1)]
             try:
                 return [each.result() for each in running]
             finally:  # after a failure no further one begins
