@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,10 +25,15 @@ from matlib.defences import DEFENCES
 from matlib.evaluation import ATTACKS
 from matlib.evaluation.statistics import Verdict
 from matlib.evaluation.suite import default_rows
-from matlib.study.profile.parts import HeldOutThreat, TextThreat
+from matlib.study.profile.parts import JudgedThreat
 from matlib.study.profile.rows import ON_TRUE_WORDS, OPTIONS
-from matlib.study.publish.readme import claims_markdown, findings_markdown
-from matlib.study.publish.report import read_claims
+from matlib.study.publish.readme import (
+    bench_markdown,
+    findings_markdown,
+    found_markdown,
+    judge_markdown,
+    ledger_markdown,
+)
 from matlib.study.tables.findings import NO_VIOLATION, shown_in
 from matlib.study.tables.ledger import CLAIMS, NO_VERDICT
 from matlib.study.tables.recall_left import outside_markdown, recall_markdown
@@ -38,7 +44,10 @@ PUBLISHED = ROOT / "published"
 BESIDE = ("CHANGELOG.md", "CONTRIBUTING.md")
 """Pages that lie in the root of the repository, where people look for them."""
 
-PICTURES = ("demo/adversarial.png", "demo/robustness.png", "one-to-many/good_pairs.png")
+PICTURES = (
+    "demo/retrieval.png", "demo/adversarial.png", "demo/robustness.png",
+    "one-to-many/good_pairs.png",
+)  # fmt: skip
 """Published figures that pages show; where, says `place_of`."""
 
 THREATS = {
@@ -128,7 +137,7 @@ def attacks() -> str:
 
 def threats() -> str:
     """Every text threat with what it allows."""
-    names = (*get_args(TextThreat), *get_args(HeldOutThreat))
+    names = get_args(JudgedThreat)
     return table(["name", "in figures", "a word may become"], [
         [_code(name), markdown_text(label_of(name, "threat")), THREATS[name]] for name in names
     ])  # fmt: skip
@@ -159,9 +168,24 @@ def options() -> str:
 
 
 def ledger(study: str) -> str:
-    """The decided claims of a published study."""
-    found = claims_markdown(read_claims(PUBLISHED / study / "claims.json"))
+    """The decided claims of a published study, and what made them."""
+    found = ledger_markdown(PUBLISHED / study)
     return re.sub(r"\[(C\w[\w-]*)\]\([^)]*\.ipynb\)", r"[\1](names.md#claims)", found)
+
+
+def found() -> str:
+    """README's sentences; notebooks are no pages of the site."""
+    return re.sub(r" \(\[(\w+)\]\([^)]*\.ipynb\)\)", r" (notebook `\1`)", found_markdown(PUBLISHED))
+
+
+def judge() -> str:
+    """README's warning of the judge, as a box."""
+    return f'!!! warning "Whose judgement this is"\n\n    {judge_markdown(PUBLISHED)}'
+
+
+def bench() -> str:
+    """Speed beside the released code."""
+    return bench_markdown(json.loads((PUBLISHED / "bench.json").read_text(encoding="utf-8")))
 
 
 def door(name: str) -> str:
@@ -211,6 +235,9 @@ MADE: dict[str, Callable[..., str]] = {
     "claims": claims,
     "options": options,
     "ledger": ledger,
+    "found": found,
+    "judge": judge,
+    "bench": bench,
     "recall": lambda: recall_markdown(PUBLISHED / "demo-full"),
     "outside": lambda: outside_markdown(PUBLISHED),
     "findings": lambda: findings_markdown(PUBLISHED),

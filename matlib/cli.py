@@ -158,7 +158,7 @@ def _readme() -> None:
     from matlib.study.publish.readme import update_readme
     from matlib.study.run.pipeline import PUBLISHED
 
-    update_readme(PUBLISHED.parent / "README.md", PUBLISHED / "demo")
+    update_readme(PUBLISHED.parent / "README.md", PUBLISHED)
 
 
 @app.command("calibrate", help="try learning rates on another world")

@@ -1,19 +1,18 @@
-"""README's way of adding an attack, an augmentation and a defence, followed from outside."""
+"""An attack, an augmentation and a defence are added from outside, as the recipes say."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from matlib.attacks import PGD, WordSubstitution
-from matlib.augmentations import TECHNIQUES, Wanted
-from matlib.data import ImageTensor, ImageTextPairs
-from matlib.defences import DEFENCES, InnerAttack
-from matlib.evaluation import ATTACKS, Suite, evaluate
+from matlib.attacks import PGD, WordSubstitution, pgd_attack
+from matlib.augmentations import TECHNIQUES, Strength, Technique, Wanted, drop_and_swap
+from matlib.data import ImageTensor, ImageTextPairs, OneToMany
+from matlib.defences import DEFENCES, Contrastive, InnerAttack
+from matlib.evaluation import ATTACKS, Attack, Moved, Situation, Suite, evaluate
 from matlib.study.profile.profile import load_profile
 from matlib.study.profile.rows import Run
 from matlib.study.sources.scenes import ScenesSource
@@ -21,21 +20,31 @@ from matlib.study.store.provenance import code_hash
 from matlib.training import Schedule, train
 from tests.toys import generator, random_captions, random_edits, tiny_encoder
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 N = 8
+
+
+def shaken(s: Situation) -> Moved:
+    return pgd_attack(s.encoder, s.gallery, PGD(s.suite.image.eps_255, 1), **s.drawn), None
+
+
+def dropped(w: Wanted) -> OneToMany:
+    return drop_and_swap(w.pairs, w.added, w.generator, drop_rate=w.strength, swap_rate=0)
 
 
 @pytest.fixture(autouse=True)
 def added() -> Iterator[None]:
-    """README's three entries, for one test."""
-    tables = (ATTACKS, TECHNIQUES, DEFENCES)
+    """The three entries, as the recipes add them, for one test."""
+    tables: tuple[dict[str, Any], ...] = (ATTACKS, TECHNIQUES, DEFENCES)
     before = [dict(table) for table in tables]
-    [code] = [c for c in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "ATTACKS[" in c]
-    exec(code, {})
+    ATTACKS["shaken"] = Attack("shaken", "image", shaken)
+    TECHNIQUES["dropped"] = Technique(
+        "dropped", "text", dropped, strength=Strength("share", 0.2, 1)
+    )
+    DEFENCES["text-first"] = Contrastive("text-first", "ours", "symmetric", "contrastive")
     yield
     for table, entries in zip(tables, before, strict=True):
         for name in table.keys() - entries.keys():
-            del table[name]  # type: ignore[attr-defined]
+            del table[name]
 
 
 def toy_pairs() -> ImageTextPairs:

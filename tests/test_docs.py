@@ -30,10 +30,10 @@ from matlib.defences import DEFENCES
 from matlib.evaluation import ATTACKS
 from matlib.evaluation.statistics import Verdict
 from matlib.models.small import build_small
-from matlib.study.profile.parts import HeldOutThreat, TextThreat
+from matlib.study.profile.parts import JudgedThreat
 from matlib.study.profile.profile import load_profile
 from matlib.study.tables.findings import NO_VIOLATION
-from matlib.study.tables.ledger import CLAIMS
+from matlib.study.tables.ledger import CLAIMS, NO_VERDICT
 from matlib.training import save_weights
 from tests.commands.toy_data import make_toy
 from tests.models import named, pretend_hub
@@ -50,9 +50,9 @@ CLIP = "ViT-B-32-quickgelu"
 
 TOY_SIZED = {
     "n_steps=2000, batch_size=128": "n_steps=2, batch_size=4",
-    f"--model {CLIP} --checkpoint my_clip.pt --pretrained openai": "--model small "
-    "--checkpoint small.safetensors",
-    "--profile flickr30k --data flickr30k": "--profile smoke --results results --limit 4",
+    f"--model {CLIP} --checkpoint my_clip.pt --pretrained openai \\\n    --profile flickr30k "
+    "--data flickr30k": "--model small --checkpoint small.safetensors --profile smoke "
+    "--results results --limit 4",
     "--out attacked": "--batch 3 --steps 2 --out attacked",
 }
 """What stands in a recipe -> what a test can run in its place."""
@@ -126,14 +126,14 @@ def test_tables_of_names_are_whole() -> None:
     for heading, entries in (
         ("Defences", DEFENCES), ("Augmentations", TECHNIQUES), ("Claims", CLAIMS),
         ("Attacks", ["clean", *ATTACKS, "worst"]),
-        ("Text threats", [*get_args(TextThreat), *get_args(HeldOutThreat)]),
-        ("Verdicts", [*get_args(Verdict), NO_VIOLATION]),
+        ("Text threats", [*get_args(JudgedThreat)]),
+        ("Verdicts", [*get_args(Verdict), NO_VERDICT, NO_VIOLATION]),
     ):  # fmt: skip
         [part] = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", names, re.DOTALL | re.MULTILINE)
         first = re.findall(r"^\| `?([^|`]+?)`? \|", part, re.MULTILINE)[1:]
         assert [cell for cell in first if cell.strip("- ")] == [*entries], heading
-    assert {*generated.VERDICTS} == {*get_args(Verdict), NO_VIOLATION}
-    assert {*generated.THREATS} == {*get_args(TextThreat), *get_args(HeldOutThreat)}
+    assert {*generated.VERDICTS} == {*get_args(Verdict), NO_VERDICT, NO_VIOLATION}
+    assert {*generated.THREATS} == {*get_args(JudgedThreat)}
 
 
 def test_attackers_of_the_threat_model_have_every_row() -> None:
@@ -148,6 +148,32 @@ def test_every_name_behind_a_door_stands_in_the_reference() -> None:
         [page] = [text for path, text in pages().items() if path == DOCS / "api" / f"{name}.md"]
         found = {line.rpartition(".")[2] for line in re.findall(r"^::: (\S+)$", page, re.MULTILINE)}
         assert {*getattr(matlib, name).__all__} - {"figures", "shift"} <= found
+
+
+def test_every_recipe_of_the_front_page_is_there_and_names_the_places_to_touch() -> None:
+    parts = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", RECIPES, re.DOTALL | re.MULTILINE))
+    for thing, table in (("defence", "defences/table"), ("attack", "evaluation/suite"),
+                         ("augmentation", "augmentations/table")):  # fmt: skip
+        [text] = [
+            text for title, text in parts.items() if title in (f"Add a {thing}", f"Add an {thing}")
+        ]
+        places = re.findall(r"^\d\. `([^`]+)`", text, re.MULTILINE)
+        assert f"matlib/{table}.py" in places and any(p.startswith("tests/") for p in places)
+        assert len(places) >= 3 and "```python" in text
+    assert all("```" in text for text in parts.values()) and len(parts) >= 8
+
+
+def test_commits_that_it_names_exist() -> None:
+    git = ["git", "-C", str(ROOT)]
+    is_whole = subprocess.run([*git, "rev-parse", "--is-shallow-repository"],
+                              capture_output=True, text=True, check=False)  # fmt: skip
+    if is_whole.stdout.strip() != "false":
+        pytest.skip("no git checkout with its history")
+    text = (DOCS / "results.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(?:git show )?([0-9a-f]{7})[:`]", text))
+    assert len(named) >= 4
+    for commit in named:
+        subprocess.run([*git, "cat-file", "-e", f"{commit}^{{commit}}"], check=True)
 
 
 def test_no_page_types_a_result() -> None:
@@ -234,13 +260,14 @@ def test_recipes_run(a_users_folder: Path) -> None:
             assert main(shlex.split(arguments)) == 0, line
     assert n_blocks >= 10
     table = names["table"]
-    assert isinstance(table, pd.DataFrame) and {"clean", "sga", "gallery"} <= {*table["attack"]}
-    least = table.set_index("attack").loc["worst", "TR@1"]
+    assert isinstance(table, pd.DataFrame) and {"clean", "sga", "gallery"} <= {*table.index}
+    least = table.loc["worst", "TR@1"]
     assert (table["TR@1"] >= least).all() and table["TR@1"].between(0, 1).all()
     for folder in ("attacked", "attacked-theirs"):
         found = json.loads((a_users_folder / folder / "pairs.json").read_text())
         assert len(found["pairs"]) == len(names["pairs"])
     assert (a_users_folder / "defended.safetensors").is_file()
+    assert (a_users_folder / "judged" / "mine.json").is_file()
     assert (a_users_folder / "results" / "smoke" / "extra" / "mine.limit-4.csv").is_file()
     assert [len(own) for own in names["variants"].captions] == [3] * len(names["pairs"])
 

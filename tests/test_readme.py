@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
+import shutil
 from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from markdown.extensions.toc import slugify
 
 from matlib import models
-from matlib.attacks.edits import n_changed_words
 from matlib.cli import app, data_sets, main
 from matlib.evaluation.threat import ROWS
 from matlib.scenes.world import World
@@ -22,7 +23,11 @@ from matlib.study.profile.profile import profile_names
 from matlib.study.publish.readme import (
     bench_markdown,
     claims_markdown,
+    found_markdown,
     generated_readme,
+    judge_markdown,
+    ledger_markdown,
+    short_recall_markdown,
     theory_markdown,
 )
 from matlib.study.publish.report import read_claims
@@ -34,13 +39,79 @@ from tests.toys import tiny_encoder
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+GPU_PAGE = (ROOT / "docs" / "data_and_gpus.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 PUBLISHED = ROOT / "published"
 DEMO, FULL = PUBLISHED / "demo", PUBLISHED / "demo-full"
 
 
-def test_generated_parts_equal_the_published_files_and_the_state_of_the_code() -> None:
-    # after a change of attack, training or evaluation code: python -m matlib readme
-    assert generated_readme(README, DEMO) == README
+def test_generated_parts_equal_the_published_files() -> None:
+    assert generated_readme(README, PUBLISHED) == README
+
+
+def test_it_is_short_and_begins_with_a_picture_of_an_attack() -> None:
+    assert len(README.splitlines()) <= 150
+    [picture] = re.findall(r"!\[[^\]]{20,}\]\(([^)]+)\)", README)
+    assert picture == "published/demo/retrieval.png"
+    assert README.index("![") < README.index("## What we found") < README.index("## Two commands")
+
+
+def test_links_lead_to_files_and_headings() -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", README):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        path = ROOT / name if name else ROOT / "README.md"
+        assert path.is_file(), target
+        if path.suffix != ".md":
+            continue
+        headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        assert not anchor or anchor in {slugify(each, "-") for each in headings}, target
+
+
+def changed(folder: Path, file: str, **of_row: Any) -> None:
+    """Another recall of 12.3 % for one row of a published table, in a copy."""
+    path = folder / file
+    table = pd.read_csv(path, keep_default_na=False)
+    where = pd.concat([table[c] == v for c, v in of_row.items()], axis=1).all(axis=1)
+    assert where.sum() == 1
+    column = "value" if "value" in table else "recall"
+    table[column] = table[column].astype(object)
+    table.loc[where, column] = 0.123
+    table.to_csv(path, index=False)
+
+
+def test_sentences_and_table_follow_the_published_files(tmp_path: Path) -> None:
+    copied = shutil.copytree(PUBLISHED, tmp_path / "published")
+    worst = {"attack": "worst", "text_threat": "bert_true"}
+    changed(copied / "demo-full", "endpoints.csv", row="base", **worst)
+    [first, *_] = found_markdown(copied).splitlines()
+    assert "the worst attack on both 12.3 %" in first and "10_threat.ipynb" in first
+    [line] = [
+        x for x in short_recall_markdown(copied / "demo-full").splitlines() if "(`base`)" in x
+    ]
+    assert "| 12.3 [" in line
+    changed(copied / "demo", "endpoints.csv", row="mat", **worst)
+    assert "leaves it 12.3 %" in judge_markdown(copied)
+
+
+def test_five_sentences_each_lead_to_a_notebook_and_say_absolute_recall() -> None:
+    sentences = found_markdown(PUBLISHED).splitlines()
+    assert len(sentences) == 5
+    assert all(re.search(r"\]\(notebooks/\w+\.ipynb\)\)$", text) for text in sentences)
+    assert sum("%" in text for text in sentences) >= 4
+    assert "not measured" not in "".join(sentences)
+
+
+def test_an_older_judge_is_admitted_until_the_gallery_attacker_has_judged(tmp_path: Path) -> None:
+    assert "older judge" in judge_markdown(PUBLISHED)
+    copied = shutil.copytree(PUBLISHED, tmp_path / "published")
+    path = copied / "demo" / "endpoints.csv"
+    table = pd.read_csv(path, keep_default_na=False)
+    of_gallery = table[table["attack"] == "sga"].assign(attack="gallery")
+    pd.concat([table, of_gallery]).to_csv(path, index=False)
+    text = judge_markdown(copied)
+    assert "older judge" not in text and "An attack from outside the project leaves MAT" in text
 
 
 def test_table_changes_when_a_published_number_changes() -> None:
@@ -67,19 +138,20 @@ def percent(*shares: float) -> str:
 
 @pytest.mark.parametrize("row", ["base", "mat", "mat-valid", "mat+.captions+renderings"])
 def test_recall_left_is_told_in_percent_with_its_interval(row: str) -> None:
-    text = recall_markdown(FULL)
-    [line] = [line for line in text.splitlines() if line.startswith(f"| `{row}` |")]
-    for attack, threat in (("clean", ""), ("worst", "bert_true")):
-        found = table_of(FULL, "endpoints.csv", row=row, attack=attack, text_threat=threat)
-        assert percent(found["value"], found["low"], found["high"]) in line
-    assert text in README
+    for text, cell in (
+        (recall_markdown(FULL), f"| `{row}` |"), (short_recall_markdown(FULL), f"(`{row}`) |"),
+    ):  # fmt: skip
+        [line] = [line for line in text.splitlines() if cell in line]
+        for attack, threat in (("clean", ""), ("worst", "bert_true")):
+            found = table_of(FULL, "endpoints.csv", row=row, attack=attack, text_threat=threat)
+            assert percent(found["value"], found["low"], found["high"]) in line
 
 
 def test_no_defence_holds_where_any_word_may_stand() -> None:
     table = pd.read_csv(FULL / "endpoints.csv", keep_default_na=False)
     free = table[(table["attack"] == "worst") & (table["text_threat"] == "bert_free")]
     assert (free["value"] < 0.001).all() and len(free) >= 18
-    assert "leaves every row 0.0 to 0.1 %" in README
+    assert "leaves every row 0.0 to 0.1 %" in recall_markdown(FULL)
 
 
 def test_attacks_that_the_published_records_lack_are_named() -> None:
@@ -102,7 +174,7 @@ def test_claims_on_trained_words_stand_beside_what_held_out_words_say() -> None:
                 FULL, "held_out.csv", row=row, attack=attack, text_threat="true_held_out"
             )
             assert f"{row} {percent(found['recall'], found['low'], found['high'])}" in notes[claim]
-        [line] = [line for line in README.splitlines() if notes[claim] in line]
+        [line] = [line for line in ledger_markdown(FULL).splitlines() if notes[claim] in line]
         assert f"[{claim}]" in line
     assert held_out_notes(PUBLISHED / "one-to-many") == {}
 
@@ -110,7 +182,7 @@ def test_claims_on_trained_words_stand_beside_what_held_out_words_say() -> None:
 def test_what_an_outside_attack_left_stands_beside_the_studys_worst() -> None:
     text = outside_markdown(PUBLISHED)
     found = pd.read_csv(PUBLISHED / "outside_attack.csv")
-    assert len(found) == 7 and text in README
+    assert len(found) == 7
     for row, recall in zip(found["row"], found["recall"], strict=True):
         ours = table_of(DEMO, "endpoints.csv", row=row, attack="worst", text_threat="bert_true")
         [line] = [line for line in text.splitlines() if line.startswith(f"| `{row}` |")]
@@ -120,22 +192,21 @@ def test_what_an_outside_attack_left_stands_beside_the_studys_worst() -> None:
 
 def test_the_theory_of_pairs_is_told_as_it_foretells() -> None:
     text = theory_markdown(PUBLISHED / "one-to-many")
-    assert text in README
+    assert text in ledger_markdown(PUBLISHED / "one-to-many")
     assert "within the range of the dials, the theory misses" in text
     assert "farther than the mean of the others (8 techniques)" in text
 
 
 def test_no_failed_check_is_not_called_support() -> None:
-    lines = [line for line in README.splitlines() if line.startswith("| [C9]")]
-    assert len(lines) == 2
-    for line in lines:
-        assert "no violation found" in line and "supported" not in line
+    for folder in (DEMO, FULL):
+        lines = [x for x in ledger_markdown(folder).splitlines() if x.startswith("| [C9]")]
+        assert len(lines) == 1
+        assert "no violation found" in lines[0] and "supported" not in lines[0]
 
 
 def test_sgas_image_step_is_set_beside_its_own_order() -> None:
     found = json.loads((PUBLISHED / "bench.json").read_text())
     assert f"{found['sga_image_speedup_released_order']:.2f} times" in bench_markdown(found)
-    assert "loop over views" not in README
 
 
 def test_nothing_of_another_projects_name_is_installed() -> None:
@@ -149,18 +220,6 @@ def test_the_line_that_activates_is_that_of_the_environment_that_make_makes() ->
     assert "\nsource .venv/bin/activate" in README and "\ngit clone " in README
 
 
-def test_commits_that_it_names_exist() -> None:
-    git = ["git", "-C", str(ROOT)]
-    is_whole = subprocess.run([*git, "rev-parse", "--is-shallow-repository"],
-                              capture_output=True, text=True, check=False)  # fmt: skip
-    if is_whole.stdout.strip() != "false":
-        pytest.skip("no git checkout with its history")
-    named = set(re.findall(r"`(?:git show )?([0-9a-f]{7})[:`]", README))
-    assert len(named) >= 4
-    for commit in named:
-        subprocess.run([*git, "cat-file", "-e", f"{commit}^{{commit}}"], check=True)
-
-
 def test_changed_code_is_admitted() -> None:
     provenance = read_shared(DEMO / "provenance.json")
     for artefact in provenance["artefacts"]:
@@ -170,11 +229,10 @@ def test_changed_code_is_admitted() -> None:
     assert "changed since" in origin_markdown(provenance)
 
 
-def test_pictures_and_folders_that_it_names_exist() -> None:
-    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
-        assert (ROOT / path).is_file(), path
-    for folder in re.findall(r"^(matlib/\w+) ", README, flags=re.MULTILINE):
-        assert (ROOT / folder).is_dir(), folder
+def test_folders_that_contributors_read_of_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"^(matlib/\w+|benchmarks) ", text, flags=re.MULTILINE)
+    assert len(named) >= 12 and all((ROOT / folder).is_dir() for folder in named)
 
 
 def test_notebooks_that_it_names_are_the_notebooks_there_are() -> None:
@@ -184,29 +242,29 @@ def test_notebooks_that_it_names_are_the_notebooks_there_are() -> None:
 
 def test_make_targets_and_profiles_that_it_names_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"(?:^|`)make ([a-z][a-z-]*)", README, flags=re.MULTILINE)):
+    told = README + GPU_PAGE
+    for target in set(re.findall(r"(?:^|`)make ([a-z][a-z-]*)", told, flags=re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
-    for profile in re.findall(r"PROFILE=([\w-]+)|--profile ([\w-]+)", README):
+    for profile in re.findall(r"PROFILE=([\w-]+)|--profile ([\w-]+)", told):
         assert "".join(profile) in profile_names()
 
 
 def test_commands_that_it_shows_are_understood(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in set(re.findall(r"python -m matlib (\w+)(?: (\w+))?", README)):
-        words = [word for word in command if word and word != "flickr30k"]
-        assert main([*words, "--help"]) == 0
+    for command in set(re.findall(r"python -m matlib (\w+)", README + GPU_PAGE)):
+        assert main([command, "--help"]) == 0
         capsys.readouterr()
 
 
 def shown_commands() -> list[list[str]]:
-    """Every command of matlib in the README, as a shell splits it."""
+    """Every command of matlib in README and the page of real data, as a shell splits it."""
     found = []
+    told = README + GPU_PAGE
     for block in [
-        *re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL),
-        *re.findall(r"`([^`]*)`", README),
-    ]:
+        *re.findall(r"```sh\n(.*?)```", told, flags=re.DOTALL), *re.findall(r"`([^`]*)`", told),
+    ]:  # fmt: skip
         for line in block.replace("\\\n", " ").splitlines():
             _, is_command, arguments = line.partition("-m matlib ")
-            if is_command:
+            if is_command and " " in arguments:  # not a command's bare name in a sentence
                 found.append(shlex.split(arguments, comments=True))
     return found
 
@@ -217,46 +275,40 @@ def test_commands_have_the_options_that_it_shows(monkeypatch: pytest.MonkeyPatch
         assert command.callback is not None
         monkeypatch.setattr(command, "callback", wraps(command.callback)(lambda **_: None))
     commands = shown_commands()
-    assert (
-        len(commands) >= 9
-        and ["study", "--profile", "flickr30k", "--data", "flickr30k"] in commands
-    )
+    assert len(commands) >= 9 and ["board", "judged"] in commands
     for command in commands:
         assert main(command) == 0, command
 
 
 def test_openais_weights_are_named_with_their_activation() -> None:
     """They were trained with QuickGELU, which open_clip's plain names do not build."""
-    named = re.findall(r"--model (\S+).*?--pretrained openai", README, flags=re.DOTALL)
+    named = re.findall(r"--model (\S+).*?--checkpoint openai", README, flags=re.DOTALL)
     named += re.findall(r'models\.open\("([^"]+)", "openai"\)', README)
-    assert len(named) == 4 and all(name.endswith("-quickgelu") for name in named)
+    assert len(named) == 2 and all(name.endswith("-quickgelu") for name in named)
 
 
-def test_ten_lines_on_your_own_model_run() -> None:
-    [_, code, _] = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert '"openai"' in code
-    names: dict[str, object] = {}
-    # weights come from a hub there; here the same model with random ones
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        exec(compile(code.replace('"openai"', "None"), "README", "exec"), names)
-    images, pixels = names["images"], names["pixels"]
-    assert 0 < float((images - pixels).abs().max()) <= 2 / 255 + 1e-6  # type: ignore[operator]
-    for before, after in zip(names["captions"], names["texts"], strict=True):  # type: ignore[call-overload]
-        assert n_changed_words(before, after) <= 1
-
-
-def test_the_one_call_runs(
+def test_three_quick_starts_print_a_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On a tiny model and the embedded world in the place of openai's and of Flickr30k."""
-    code = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)[0]
-    assert len([line for line in code.splitlines() if line]) <= 10
+    read, attack, defend = BLOCKS
+    monkeypatch.chdir(ROOT)
+    exec(compile(read, "README", "exec"), {})
+    assert "mat-valid" in capsys.readouterr().out
+    assert len([line for line in attack.splitlines() if line]) <= 10
     monkeypatch.chdir(tmp_path)
-    World(0, n_test=4).export(Path("flickr30k"))
+    World(0, n_train=6, n_test=4).export(Path("flickr30k"))
     Path("flickr30k/dataset_scenes.json").rename("flickr30k/dataset_flickr30k.json")
     monkeypatch.setattr(models, "open", lambda *_: tiny_encoder())
-    code = code.replace('"dog"', '"diamond"').replace("eps_255=2", "eps_255=2, n_steps=1")
-    exec(compile(code, "README", "exec"), {})
+    names: dict[str, Any] = {}
+    words = '{"diamond": ["rhombus"], "circle": ["disc"], "square": ["box"], "heart": ["love"]}'
+    attack = re.sub(r'words=\{"dog".*?\}', f"words={words}", attack)
+    exec(compile(attack.replace("eps_255=2", "eps_255=2, n_steps=1"), "README", "exec"), names)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[2:]] == [*ROWS, "worst"]
+    before = {name: value.clone() for name, value in names["model"].state_dict().items()}
+    defend = defend.replace("n_steps=2000, batch_size=128", "n_steps=2, batch_size=4")
+    exec(compile(defend, "README", "exec"), names)
+    assert "worst" in capsys.readouterr().out
+    after = names["model"].state_dict()
+    assert any(not torch.equal(value, after[name]) for name, value in before.items())

@@ -49,8 +49,8 @@ def run_benchmark(options: EvaluateOptions) -> Record:
     found = found_in_zoo(options.zoo, options.zoo_file or ZOO) if options.zoo else None
     if options.out is not None and options.out.is_dir():
         options = replace(options, out=options.out / f"{_file_name(options)}.json")
-    if options.out is not None and not options.out.resolve().parent.is_dir():
-        raise FileNotFoundError(f"no folder {options.out.parent} for --out; make it first")
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
     assert options.images is not None and options.captions is not None, "the form of a folder"
     pairs = read_user_data(options.images, options.captions, options.split, options.relevance)
     if options.is_released:

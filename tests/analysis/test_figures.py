@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matlib.analysis import figures
 from matlib.analysis.figures.maps import map_points
 from matlib.analysis.figures.pictures import amplification, tile_side
-from matlib.analysis.figures.style import STYLE
+from matlib.analysis.figures.style import MAX_WORDS, STYLE
 from tests.toys import generator
 
 ROWS = ["base", "tecoa", "mat", "mat+.captions"]
@@ -64,8 +64,28 @@ def test_bars_are_as_long_as_the_recalls_and_say_what_was_searched() -> None:
     written = texts(figure)
     for label in ("undefended", "TeCoA", "MAT", "a true word", "a typo", "250 images", "%"):
         assert label in written
-    diamonds = next(line for line in first.lines if line.get_marker() == "D")
-    assert list(diamonds.get_xdata()) == [80.0] * 4
+    assert "2 (80)" in written and "40 (80)" in written
+
+
+def test_bars_fill_the_axis_however_small_the_recalls_are() -> None:
+    small = robustness().assign(**{c: robustness()[c] / 50 for c in ("value", "low", "high")})
+    for table in (robustness(), small):
+        figure = figures.robustness_bars(
+            table, panel="text_threat", chance=0.001, gallery="g", title="t",
+            clean=dict.fromkeys(ROWS, 0.8),
+        )  # fmt: skip
+        reach = figure.axes[0].get_xlim()[1]
+        assert 100 * table["high"].max() < reach < 200 * table["high"].max()
+
+
+def test_a_figure_has_words_for_who_does_not_see_it() -> None:
+    figure = figures.robustness_bars(
+        robustness(), panel="text_threat", chance=0.01, gallery="g", title="Recall left"
+    )
+    shown = figures.show(figure)
+    assert shown.alt.startswith("Recall left; ") and "a true word; a typo. " in shown.alt
+    assert "undefended" in shown.alt and "40" in shown.alt
+    assert len(shown.alt.split()) <= MAX_WORDS + 1
 
 
 def test_bars_of_attacks_take_the_attacks_as_rows() -> None:

@@ -122,7 +122,6 @@ def test_every_form_of_captions_gives_the_same_numbers(
         ({"--train-eps": "4"}, 2, "--train-eps: not allowed with --images and --captions"),
         ({"--images": "", "--captions": "", "--profile": "smoke", "--name": "x"}, 2,
          "--eps: not allowed with --profile and --name"),
-        ({"--out": "gone/own.json"}, 1, "no folder gone for --out"),
         ({"--eps": "-1"}, 1, "1/255"),
         ({"--checkpoint": "gone.pt"}, 1, "no checkpoint file at gone.pt"),
     ],

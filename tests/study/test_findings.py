@@ -12,7 +12,7 @@ from matlib.study.publish.readme import (
     ALL_HEADINGS,
     claims_markdown,
     findings_markdown,
-    pairs_markdown,
+    ledger_markdown,
 )
 from matlib.study.tables.findings import SHOWN_IN, beside_the_paper, findings, shown_in
 
@@ -89,20 +89,18 @@ def test_every_claim_is_shown_in_a_notebook_that_is_there() -> None:
     assert shown_in("C8a")[0] == "85_transfer" and shown_in("C8b") == ("", "")
 
 
-def test_the_readmes_part_on_pairs_shows_the_ledger_and_the_figure(tmp_path: Path) -> None:
+def test_a_published_study_is_told_by_its_ledger_and_what_made_it(tmp_path: Path) -> None:
     folder = tmp_path / "one-to-many"
-    assert "not published yet" in pairs_markdown(folder) and findings_markdown(tmp_path) == ""
+    assert "not published yet" in ledger_markdown(folder) and findings_markdown(tmp_path) == ""
     folder.mkdir()
     ledger = [claim("C4", "supported"), claim("C2", "not yet tested", 0, None)]
     (folder / "claims.json").write_text(json.dumps(ledger))
     profile = {"technique_seeds": [0, 1], "seeds": [0], "techniques": [{}, {}, {}]}
     (folder / "provenance.json").write_text(json.dumps({"profile": profile, "artefacts": []}))
-    text = pairs_markdown(folder)
-    assert "3 rows of techniques with 2 training seeds" in text
+    text = ledger_markdown(folder)
+    assert "Made at commit" in text and "foretells" not in text
     assert "| [C4](notebooks/30_one_to_many.ipynb) |" in text
-    assert "C2" not in text and "good_pairs.png" not in text
-    (folder / "good_pairs.png").write_bytes(b"")
-    assert "(published/one-to-many/good_pairs.png)" in pairs_markdown(folder)
+    assert "Not yet tested: C2" in text
     assert findings_markdown(tmp_path).startswith("- C4")
 
 

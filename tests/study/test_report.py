@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from nbformat.v4 import new_code_cell, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
 from matlib.study.publish.report import (
     CLAIM_COLUMNS,
@@ -17,7 +18,9 @@ from matlib.study.publish.report import (
     build_report,
     claim_rows,
     claims_text,
+    scopes,
 )
+from matlib.study.publish.shown import made_in_words
 from tests.study.toy_notebooks import toy_notebook, write_notebook
 
 CLAIM: Mapping[str, Any] = {
@@ -75,7 +78,9 @@ def test_the_front_page_carries_claims_figures_provenance_and_links(folder: Path
     assert index == folder / "report" / "index.html"
     assert "+12.3 [5.0, 20.0]" in text and "250 queries" in text
     assert '<span class="verdict supported">supported</span>' in text
-    assert '<span class="verdict not-yet-tested">not yet tested</span>' in text
+    assert '<span class="verdict untested">not yet tested</span>' in text
+    assert text.index("In pictures") < text.index("What was found") < text.index("The notebooks")
+    assert text.count("scenes &amp; co") == 1, "what all claims are about is said once"
     assert "data:image/png;base64,iVBORw0KGgo=" in text
     assert "Partial: limit 50." in text
     assert re.findall(r'<li><a href="([^"]+)">([^<]+)</a>', text) == [
@@ -93,6 +98,75 @@ def test_claims_link_to_the_pages_that_are_there(folder: Path) -> None:
     assert '<a href="20_defences.html">C2</a>' in front  # C8b is shown in no notebook
     page = (folder / "report" / "20_defences.html").read_text()
     assert '<a href="20_defences.html">C2</a>, C9' in page and ".ipynb" not in page
+
+
+@pytest.mark.parametrize(
+    ("verdict", "css"),
+    [
+        ("supported", "supported"),
+        ("favourable, for these weights only", "leaning weak"),
+        ("no violation found", "leaning"),
+        ("not supported", "against"),
+        ("unfavourable, for these weights only", "against weak"),
+        ("inconclusive (floor)", "inconclusive"),
+        ("not yet tested", "untested"),
+    ],
+)
+def test_a_colour_means_what_the_verdict_says(verdict: str, css: str, folder: Path) -> None:
+    text = build_report(folder, _front(folder, claims=[{**CLAIM, "verdict": verdict}])).read_text()
+    assert f'<span class="verdict {css}">{verdict}</span>' in text
+    for name in css.split():
+        assert f".{name}" in text
+
+
+def test_a_published_larger_study_speaks_where_this_one_did_not_test(folder: Path) -> None:
+    larger = {**CLAIM, "id": "C8b", "verdict": "not supported", "n_seeds": 5}
+    smaller = {**larger, "verdict": "inconclusive", "n_seeds": 2}
+    front = _front(folder, published={"few": [smaller], "many": [larger], "open": [UNTESTED]})
+    text = build_report(folder, front).read_text()
+    assert "not yet tested" not in text and '<span class="verdict against">not supported' in text
+    assert (
+        "Published study many: not decided here" in text
+        and "inconclusive" not in (text[text.index("What was found") :])
+    )
+    both = _front(folder, published={"many": [{**CLAIM, "verdict": "inconclusive", "n_seeds": 5}]})
+    text = build_report(folder, both).read_text()
+    assert '<span class="verdict supported">supported</span>' in text
+    assert "Published study many: inconclusive, +12.3 [5.0, 20.0]" in text
+
+
+def test_scopes_that_differ_are_told_with_their_claims() -> None:
+    other = {**CLAIM, "id": "C1", "scope": "eps 4"}
+    assert scopes([CLAIM, UNTESTED]) == ["scenes & co"]
+    assert scopes([CLAIM, other]) == ["C2: scenes & co", "C1: eps 4"]
+
+
+def test_when_where_and_how_long_a_study_was_made(tmp_path: Path) -> None:
+    assert made_in_words(tmp_path) == ""
+    artefacts = [{"device": "cpu", "wall_seconds": 90}, {"device": "cpu", "wall_seconds": 30}]
+    (tmp_path / "provenance.json").write_text(json.dumps({"artefacts": artefacts}))
+    text = made_in_words(tmp_path)
+    assert "device cpu; its 2 artefacts took 2 minutes." in text
+    assert re.search(r"Made on \d\d \w+ 20\d\d on ", text)
+
+
+def test_code_is_folded_pictures_have_words_and_tables_have_their_headings(folder: Path) -> None:
+    notebook = toy_notebook("table")
+    table = "<table><thead><tr><th></th><th>recall</th></tr></thead><tbody><tr><th>mat</th>"
+    table += "<td>0.5</td></tr></tbody></table>"
+    picture = {"image/png": "iVBORw0KGgo="}
+    notebook.cells.insert(2, new_markdown_cell("## What is left"))
+    notebook.cells[3].outputs = [
+        new_output("display_data", {"text/html": table}),
+        new_output("display_data", picture, metadata={"image/png": {"alt": "Bars: 2; 5"}}),
+        new_output("display_data", picture),
+    ]
+    write_notebook(folder / "notebooks/10_b.ipynb", notebook)
+    build_report(folder, _front(folder))
+    text = (folder / "report" / "10_b.html").read_text()
+    assert text.count('<details class="code">') == 3 and "<details open" not in text
+    assert re.findall(r'<img[^>]* alt="([^"]*)"', text) == ["Bars: 2; 5", "Figure: What is left"]
+    assert '<td data-label="recall">0.5</td>' in text and 'class="cards"' in text
 
 
 def test_design_points_are_no_queries() -> None:

@@ -44,7 +44,8 @@ def robustness_bars(
         chance: recall of a random ranking, a dotted line.
         gallery: what was searched, for the axis, e.g. `250 images, 1,250 captions`.
         title: what the bars show.
-        clean: recall without attack by bar, marked by a diamond.
+        clean: recall without attack by bar, in brackets beside its number. The axis reaches as far
+            as the bars do, so that small ones can be told apart.
 
     Raises:
         ValueError: an empty table.
@@ -61,22 +62,23 @@ def robustness_bars(
     )
     for axis, kind in zip(axes.flat, kinds, strict=False):
         part = table[table[panel] == kind].set_index(bars).reindex(rows)
-        _bars(axis, part, rows, chance)
-        if clean is not None:
-            points = [100 * clean[row] for row in rows]
-            axis.plot(points, range(len(rows)), "D", mfc="white", mec="black", ms=6)
+        _bars(axis, part, rows, chance, clean or {})
         axis.set_title(label_of(kind, panel))
     for axis in list(axes.flat)[len(kinds) :]:
         axis.set_visible(False)
     axes[0, 0].set_yticks(range(len(rows)), labels)
     axes[0, 0].invert_yaxis()
+    reach = 100 * float(np.nanmax([*table["value"], *table["high"], chance]))
+    axes[0, 0].set_xlim(0, min(1.3 * reach, 112) if clean else min(1.15 * reach, 105))
     figure.suptitle(title, fontsize=12)
-    marks = "dotted: chance" + ("; diamond: without attack" if clean is not None else "")
+    marks = "dotted: chance" + ("; in brackets: without attack" if clean else "")
     figure.supxlabel(f"mean of TR@1 and IR@1, % (gallery: {gallery})\n{marks}", fontsize=11)
     return figure
 
 
-def _bars(axis: Axes, part: pd.DataFrame, rows: list[str], chance: float) -> None:
+def _bars(
+    axis: Axes, part: pd.DataFrame, rows: list[str], chance: float, clean: Mapping[str, float]
+) -> None:
     """Horizontal bars in percent with whiskers, and the value at the end of each."""
     value, low, high = (100 * part[c].to_numpy(dtype=float) for c in ("value", "low", "high"))
     spread = np.nan_to_num(np.clip([value - low, high - value], 0, None))
@@ -85,13 +87,14 @@ def _bars(axis: Axes, part: pd.DataFrame, rows: list[str], chance: float) -> Non
     axis.errorbar(
         value, range(len(rows)), xerr=spread, fmt="none", ecolor="#333333", capsize=3, lw=1.3
     )
-    for y, (v, top) in enumerate(zip(value, np.fmax(high, value), strict=True)):
+    digits = 0 if np.nanmax([0, *value]) >= 10 else 1
+    for y, (row, v, top) in enumerate(zip(rows, value, np.fmax(high, value), strict=True)):
         if not np.isnan(v):
+            text = f"{v:.{digits}f}" + (f" ({100 * clean[row]:.0f})" if row in clean else "")
             axis.annotate(
-                f"{v:.0f}", (top, y), (4, 0), textcoords="offset points", va="center", fontsize=10
+                text, (top, y), (4, 0), textcoords="offset points", va="center", fontsize=10
             )
     axis.axvline(100 * chance, color="black", ls=":", lw=1.2)
-    axis.set_xlim(0, 105)
 
 
 @styled

@@ -1,33 +1,56 @@
-"""The README's generated parts: the claims table and what made it, never typed."""
+"""README's generated parts, and those of the documentation's page of results: never typed."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from matlib.analysis.as_text import markdown_text
-from matlib.analysis.figures.sentences import theory_sentence
+from matlib.analysis.figures.sentences import percent, theory_sentence
+from matlib.analysis.figures.style import label_of
 from matlib.analysis.prediction import prediction_errors
 from matlib.files import write_durably
+from matlib.study.publish.answers import (
+    MAT,
+    beside_rivals,
+    dials_answer,
+    left,
+    pairs_answer,
+    threat_answer,
+    what_true_words_give,
+)
 from matlib.study.publish.full import of_published, published_study
 from matlib.study.publish.report import claim_rows, read_claims
 from matlib.study.publish.shown import origin_markdown
 from matlib.study.store.shared_json import read_shared
 from matlib.study.tables.findings import beside_the_paper, shown_in
-from matlib.study.tables.recall_left import held_out_notes, outside_markdown, recall_markdown
+from matlib.study.tables.recall_left import cells_of, held_out_notes
 
 HEADINGS = {
     "id": "id", "claim": "claim", "contrast": "contrast", "estimate": "points (95 %)",
     "verdict": "verdict",
 }  # fmt: skip
-"""Columns of the README's tables, which are read on a narrow page."""
+"""Columns of the documentation's tables, which are read on a narrow page."""
 
 ALL_HEADINGS = {
     **HEADINGS, "n": "interval over", "seeds": "training seeds", "scope": "scope",
 }  # fmt: skip
 """Every column, for the notebooks."""
+
+PRIMARY = "bert_true"
+"""The text threat that decides most claims of the published studies."""
+
+COLUMNS = (("clean", ""), ("pgd", ""), ("bert", PRIMARY), ("worst", PRIMARY), ("worst", "typo"))
+"""Attack and text threat of README's table."""
+
+SHOWN_FIRST = (
+    "base", "image-at", "text-at-valid", "tecoa", "fare", "mmcoa", "fare+leaf", "mat", "mat-valid",
+    "mat+.captions+renderings",
+)  # fmt: skip
+"""Rows of README's table; the documentation has all."""
 
 GOAL = 1.25
 """A step of MAT takes at most this many times the passes that it cannot do without."""
@@ -73,49 +96,15 @@ def _linked(claim: str, notebooks: str) -> str:
     return f"[{claim}]({notebooks}{notebook}.ipynb)" if notebook else markdown_text(claim)
 
 
-def full_markdown(folder: Path) -> str:
-    """The claims of the larger study on the same world, or how to make it."""
+def ledger_markdown(folder: Path) -> str:
+    """A published study: its claims, what its experiment foretells, and what made it."""
     if not (folder / "claims.json").is_file():
-        return (
-            f"Several training seeds are needed to speak of methods: `python -m matlib study "
-            f"--profile {folder.name} --publish`, not published yet."
-        )
+        return f"`python -m matlib study --profile {folder.name} --publish`, not published yet."
     provenance = read_shared(folder / "provenance.json")
-    profile = provenance["profile"]
-    return "\n".join([
-        f"The same world with {len(profile['seeds'])} training seeds of {len(profile['runs'])} "
-        f"rows (`python -m matlib study --profile {folder.name}`, `published/{folder.name}/`):",
-        "",
-        claims_markdown(read_claims(folder / "claims.json"), notes=held_out_notes(folder)),
-        "",
-        origin_markdown(provenance),
-    ])  # fmt: skip
-
-
-def pairs_markdown(folder: Path) -> str:
-    """The claims of the studies of pairs with their figure, or how to make them."""
-    if not (folder / "claims.json").is_file():
-        return (
-            f"Which pairs help, and why: `python -m matlib study --profile {folder.name} "
-            f"--publish`, not published yet."
-        )
-    provenance = read_shared(folder / "provenance.json")
-    profile = provenance["profile"]
-    n_seeds = len(profile["technique_seeds"] or profile["seeds"])
-    claims = [c for c in read_claims(folder / "claims.json") if c["estimate"] is not None]
-    lines = [
-        f"{len(profile['techniques'])} rows of techniques with {n_seeds} training seeds, and the "
-        f"controlled experiment (`python -m matlib study --profile {folder.name}`, "
-        f"`published/{folder.name}/`, notebooks 30 and 70):",
-        "",
-        claims_markdown(claims),
-    ]
-    if (folder / "good_pairs.png").is_file():
-        lines += ["", f"![Gain by the set level of each dial](published/{folder.name}/"
-                      "good_pairs.png)"]  # fmt: skip
+    parts = [claims_markdown(read_claims(folder / "claims.json"), notes=held_out_notes(folder))]
     if (folder / "intervention.csv").is_file():
-        lines += ["", theory_markdown(folder)]
-    return "\n".join([*lines, "", origin_markdown(provenance)])
+        parts.append(theory_markdown(folder))
+    return "\n\n".join([*parts, origin_markdown(provenance)])
 
 
 def theory_markdown(folder: Path) -> str:
@@ -181,23 +170,89 @@ def with_part(readme: str, part: str, content: str) -> str:
     return f"{head}{begin}\n{content}\n{end}{rest.partition(end)[2]}"
 
 
+def judge_markdown(published: Path) -> str:
+    """Which judge the published numbers have, beside what an attack from outside left of MAT.
+
+    Args:
+        published: folder of all published studies, with `outside_attack.csv`.
+    """
+    table = published_study(published / "demo").table("endpoints")
+    outside = pd.read_csv(published / "outside_attack.csv").set_index("row")
+    theirs = percent(*outside.loc[MAT, ["recall", "low", "high"]].astype(float))
+    beside = (
+        f"leaves MAT {theirs} where the study's worst attack leaves it "
+        f"{left(table, MAT, 'worst', PRIMARY)} (demo, one training seed)"
+    )
+    if "gallery" in set(table["attack"]):
+        return f"An attack from outside the project {beside}."
+    return (
+        "**These numbers are of an older judge.** An attack from outside the project, which "
+        f"chooses all images and all words together, {beside}. The suite has such an attacker "
+        "of its own since (`gallery`), but the published studies were judged before: robustness "
+        "is less than they say, and verdicts will change when they are run again."
+    )
+
+
+def found_markdown(published: Path) -> str:
+    """What was found, in five sentences with a link to the notebook that shows each.
+
+    Args:
+        published: folder of all published studies.
+    """
+    full, many = (published_study(published / name) for name in ("demo-full", "one-to-many"))
+    table, effects = full.table("endpoints"), of_published(many).effects()
+    claims = read_claims(full.folder / "claims.json")
+    about_pairs = read_claims(many.folder / "claims.json")
+    told = [
+        ("10_threat", threat_answer(table, PRIMARY)),
+        ("20_defences", beside_rivals(table, PRIMARY, claims)),
+        ("20_defences", what_true_words_give(table, full.table("held_out"), PRIMARY)),
+        ("30_one_to_many", pairs_answer(table, PRIMARY, about_pairs)),
+        ("70_what_makes_a_good_pair",
+         dials_answer(effects.table() if effects else pd.DataFrame())),
+    ]  # fmt: skip
+    return "\n".join(f"- {text} ([{name}](notebooks/{name}.ipynb))" for name, text in told)
+
+
+def short_recall_markdown(folder: Path) -> str:
+    """README's one table: recall left of the rows that a reader asks for first."""
+    table = published_study(folder).table("endpoints")
+    cells = cells_of(table)
+    lines = [
+        "| defence | no attack | image alone | a true word alone | worst, both | a typo, both |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in dict.fromkeys(table["row"]):
+        if row in SHOWN_FIRST:
+            shown = [cells.get((row, *column), "–") for column in COLUMNS]
+            lines.append(f"| {markdown_text(label_of(row))} (`{row}`) | {' | '.join(shown)} |")
+    data, seeds = published_study(folder).profile["dataset"], int(table["n_seeds"].max())
+    return "\n".join([
+        *lines,
+        "",
+        f"Recall left in %, with 95 % intervals over {seeds} training seeds (of the undefended "
+        f"model over images); {published_study(folder).gallery}, world seed "
+        f"{data['world_seed']}. From `published/{folder.name}/endpoints.csv`.",
+    ])  # fmt: skip
+
+
 def generated_readme(readme: str, published: Path) -> str:
-    """The README's text with every generated part made anew from `published/`."""
-    provenance = read_shared(published / "provenance.json")
-    studies = published.parent
-    readme = with_part(readme, "recall", recall_markdown(studies / "demo-full"))
-    readme = with_part(readme, "outside", outside_markdown(studies))
-    claims = read_claims(published / "claims.json")
-    notes = held_out_notes(published)
-    readme = with_part(readme, "claims", claims_markdown(claims, notes=notes))
-    readme = with_part(readme, "origin", origin_markdown(provenance))
-    readme = with_part(readme, "full", full_markdown(studies / "demo-full"))
-    readme = with_part(readme, "pairs", pairs_markdown(studies / "one-to-many"))
-    readme = with_part(readme, "findings", findings_markdown(studies))
-    measured = json.loads((studies / "bench.json").read_text(encoding="utf-8"))
-    return with_part(readme, "bench", bench_markdown(measured))
+    """The README's text with every generated part made anew.
+
+    Args:
+        readme: the text as it is.
+        published: folder of all published studies.
+    """
+    parts = {
+        "judge": judge_markdown(published),
+        "found": found_markdown(published),
+        "recall": short_recall_markdown(published / "demo-full"),
+    }
+    for name, text in parts.items():
+        readme = with_part(readme, name, text)
+    return readme
 
 
 def update_readme(path: Path, published: Path) -> None:
-    """Rewrite the generated parts in the README file."""
+    """Rewrite the generated parts in the README file from the folder of all published studies."""
     write_durably(path, generated_readme(path.read_text(encoding="utf-8"), published))

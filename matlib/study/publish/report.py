@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bs4 import BeautifulSoup
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from nbconvert import HTMLExporter
@@ -28,7 +29,9 @@ from matlib.study.tables.findings import as_worded_now, shown_in
 
 _UNKNOWN = "–"
 CLAIM_COLUMNS = ("id", "claim", "contrast", "verdict", "estimate", "scope", "n", "seeds")
-"""Columns of the claims table, here and at the terminal."""
+"""What `claim_rows` says of a claim."""
+
+Claims = Sequence[Mapping[str, Any]]
 
 PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
 
@@ -50,6 +53,8 @@ class FrontPage:
         question: of the study, in a few sentences.
         profile: which study this is.
         claims: rows of claims.json.
+        published: profile -> claims of larger studies that are published, to be read beside.
+        made: when, on which machine, and in how much time, in words.
         figures: shown in order.
         provenance: name to value, in order.
         notes: what a reader must know first, e.g. that the study is partial.
@@ -60,7 +65,9 @@ class FrontPage:
     title: str
     question: str
     profile: str
-    claims: Sequence[Mapping[str, Any]]
+    claims: Claims
+    published: Mapping[str, Claims] = field(default_factory=dict)
+    made: str = ""
     figures: Sequence[Figure] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
@@ -163,11 +170,43 @@ def _front_html(environment: Environment, front: FrontPage, **parts: Any) -> str
     return environment.get_template("front.html.j2").render(
         title=front.title,
         front=front,
-        columns=CLAIM_COLUMNS,
-        rows=claim_rows(front.claims, front.scale),
+        rows=[
+            {**row, "published": _published(row["id"], front)}
+            for row in claim_rows(front.claims, front.scale)
+        ],
+        scopes=scopes(front.claims),
         page_of={claim: file for claim, file in page_of.items() if file in files},
         **parts,
     )
+
+
+def scopes(claims: Claims) -> list[str]:
+    """What decided claims are about, said once: every scope with the claims that it holds for.
+
+    >>> scopes([{"id": "C0", "scope": "eps 3", "estimate": 0.1}])
+    ['eps 3']
+    """
+    of: dict[str, list[str]] = {}
+    for claim in claims:
+        if claim["estimate"] is not None:
+            of.setdefault(str(claim["scope"]), []).append(str(claim["id"]))
+    if len(of) == 1:
+        return list(of)
+    return [f"{', '.join(ids)}: {scope}" for scope, ids in of.items()]
+
+
+def _published(claim: str, front: FrontPage) -> dict[str, str] | None:
+    """What the published study with the most training seeds decided of a claim."""
+    decided = [
+        (found, name)
+        for name, claims in front.published.items()
+        for found in claims
+        if found["id"] == claim and found["estimate"] is not None
+    ]
+    if not decided:
+        return None
+    found, name = max(decided, key=lambda each: each[0]["n_seeds"])
+    return {**_claim_row(found, front.scale), "study": name}
 
 
 def _environment() -> Environment:
@@ -186,12 +225,19 @@ def _environment() -> Environment:
     return environment
 
 
+VERDICT_CLASSES = {
+    "not supported": "against", "unfavourable": "against", "not yet tested": "untested",
+    "inconclusive": "inconclusive", "no violation found": "leaning", "supported": "supported",
+    "favourable": "leaning",
+}  # fmt: skip
+"""Beginning of a verdict -> its CSS class: full colour where a study decides, pale where it speaks
+of its own weights only."""
+
+
 def _verdict_class(verdict: str) -> str:
     """CSS class of a verdict; a longer text (`inconclusive (floor)`) counts by its beginning."""
-    for known in ("not supported", "not yet tested", "inconclusive", "supported"):
-        if verdict.startswith(known):
-            return known.replace(" ", "-")
-    return "other"
+    found = next((css for known, css in VERDICT_CLASSES.items() if verdict.startswith(known)), "")
+    return f"{found} weak" if verdict.endswith("these weights only") else found
 
 
 def _embedded(figure: Figure) -> dict[str, str]:
@@ -210,6 +256,12 @@ def _title(notebook: NotebookNode, otherwise: str) -> str:
     return lines[0].lstrip("# ").strip() if lines else otherwise
 
 
+FOLDED = """{%- extends 'basic/index.html.j2' -%}
+{% block input_group %}<details class="code"><summary>code</summary>{{ super() }}</details>
+{%- endblock input_group %}"""
+"""nbconvert's page, its code behind a line that opens it."""
+
+
 def _body(notebook: NotebookNode) -> Markup:
     """A notebook as HTML without head, scripts or the cell that papermill injected."""
     silent = logging.getLogger(f"{__name__}.nbconvert")
@@ -217,10 +269,38 @@ def _body(notebook: NotebookNode) -> Markup:
     shown = without_progress(notebook)
     shown.cells = [cell for cell in shown.cells if not has_tag(cell, "injected-parameters")]
     exporter = HTMLExporter(
-        template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True, log=silent
+        raw_template=FOLDED, exclude_input_prompt=True, exclude_output_prompt=True, log=silent
     )
     body, _ = exporter.from_notebook_node(shown)
-    return Markup(body)
+    return Markup(_readable(body))
+
+
+def _readable(body: str) -> str:
+    """The page for a telephone and for who does not see pictures.
+
+    A picture without words is called after the heading above it. A table lies in a box that is
+    scrolled for itself; one with a single line of headings has them in its cells too, so that
+    it can be shown as cards.
+    """
+    page = BeautifulSoup(body, "html.parser")
+    for picture in page.find_all("img"):
+        if str(picture.get("alt", _NO_WORDS)).startswith(_NO_WORDS):
+            above = picture.find_previous(["h1", "h2", "h3"])
+            picture["alt"] = f"Figure: {above.get_text().strip('¶ ')}" if above else "Figure"
+    for table in page.find_all("table"):
+        lines = table.select("thead tr")
+        if len(lines) == 1:
+            names = [cell.get_text(" ", strip=True) for cell in lines[0].find_all(["th", "td"])]
+            for row in table.select("tbody tr"):
+                for name, cell in zip(names, row.find_all(["th", "td"]), strict=False):
+                    cell["data-label"] = name
+            table["class"] = [*table.get_attribute_list("class"), "cards"]
+        table.wrap(page.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))
+    return str(page)
+
+
+_NO_WORDS = "No description"
+"""How nbconvert begins what it says of a picture without words."""
 
 
 def _linked(body: Markup, pages: Collection[str]) -> Markup:

@@ -10,7 +10,9 @@ What made published numbers, in words: at which commit, and whether its code has
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,14 @@ import yaml
 from matlib.files import write_durably
 from matlib.study.profile.profile import Profile, ProfileError, load_profile
 from matlib.study.store.provenance import stale_kinds
+from matlib.study.store.shared_json import read_shared
 
 PROFILE = "profile.yaml"
 """Below `results/<profile>`: the whole profile as it was run, every path absolute."""
 
 FIGURES = {
+    "retrieval": "What captions find before and after one word and some pixels were changed; an "
+    "image is framed where the caption is true of it.",
     "robustness": "Recall under each attack, with 95 % intervals.",
     "adversarial": "Clean images, adversarial images and their difference.",
     "augmentations": "Alignment, diversity and distribution shift of augmented pairs.",
@@ -86,6 +91,25 @@ def _shown(folder: Path) -> Iterator[Path]:
     yield from (path for path in named if path.is_file())
     yield from sorted((folder / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     yield from sorted((folder / "report").glob("*.html"))
+
+
+def made_in_words(folder: Path) -> str:
+    """When, on which machine and in how much time a study was made; "" where nothing says so.
+
+    Args:
+        folder: `results/<profile>`, with `provenance.json`, as old as the study's last table.
+    """
+    path = folder / "provenance.json"
+    if not path.is_file():
+        return ""
+    artefacts = read_shared(path).get("artefacts", [])
+    devices = sorted({str(each["device"]) for each in artefacts if each.get("device")})
+    minutes = sum(float(each.get("wall_seconds") or 0) for each in artefacts) / 60
+    day = datetime.fromtimestamp(path.stat().st_mtime, tz=UTC).strftime("%d %B %Y")
+    where = f"{platform.machine()}, {os.cpu_count()} cores" + (
+        f", device {' and '.join(devices)}" if devices else ""
+    )
+    return f"Made on {day} on {where}; its {len(artefacts)} artefacts took {minutes:.0f} minutes."
 
 
 _KINDS = {

@@ -25,6 +25,7 @@ from matlib.study.publish.shown import (
     is_writable,
     keep_profile,
     kept_profile,
+    made_in_words,
 )
 from matlib.study.run.records import (
     RECORDS_FILE as RECORDS,
@@ -47,6 +48,7 @@ from matlib.study.run.tasks import (
 from matlib.study.sources.karpathy import KarpathySource
 from matlib.study.store.provenance import PACKAGE_ROOT
 from matlib.study.study import Study, open_study
+from matlib.study.tables.findings import PAIRS_STUDY
 from matlib.study.tables.results import write_results
 
 QUESTION = (
@@ -110,7 +112,7 @@ def run_study(
         _publish(folder, PUBLISHED / checked.name, figures_of(checked))
         if checked.name != "demo":
             write_records(study, PUBLISHED / checked.name)  # names its hash in the provenance
-        update_readme(PACKAGE_ROOT / "README.md", PUBLISHED / "demo")
+        update_readme(PACKAGE_ROOT / "README.md", PUBLISHED)
     claims = read_claims(folder / "claims.json")
     say(f"\n{claims_text(claims)}\n\nreport: {page}")
     return page
@@ -203,6 +205,8 @@ def write_report(profile: Profile, folder: Path) -> Path:
         question=QUESTION,
         profile=profile.name,
         claims=read_claims(folder / "claims.json"),
+        published=_larger(profile),
+        made=made_in_words(folder),
         figures=[
             Figure(folder / "figures" / f"{name}.png", caption)
             for name, caption in FIGURES.items()
@@ -212,6 +216,14 @@ def write_report(profile: Profile, folder: Path) -> Path:
         notes=notes,
     )
     return build_report(folder, front, [path for path in executed if path.is_file()])
+
+
+def _larger(profile: Profile) -> dict[str, list[dict[str, Any]]]:
+    """Ledgers of the published studies that go on from this one, which is the demo's alone."""
+    if profile.name != "demo":
+        return {}
+    ledgers = {name: PUBLISHED / name / "claims.json" for name in ("demo-full", PAIRS_STUDY)}
+    return {name: read_claims(path) for name, path in ledgers.items() if path.is_file()}
 
 
 def _summary(profile: Profile, folder: Path) -> dict[str, Any]:

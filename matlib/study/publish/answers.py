@@ -1,0 +1,220 @@
+"""What was found, in sentences that are computed from tables: a notebook's answer, README's list.
+
+Shares of 1 go in, percent of queries and points come out. `worst` is the study's worst attack on
+both sides; recall is the mean of TR@1 and IR@1.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from matlib.analysis.figures.sentences import percent
+from matlib.analysis.figures.style import label_of
+from matlib.study.profile.rows import ON_TRUE_WORDS
+
+BASE, MAT, MAT_TRUE, MAT_PLUS = "base", "mat", f"mat{ON_TRUE_WORDS}", "mat+"
+LITERATURE = ("image-at", "tecoa", "fare", "pmg-aft", "mmcoa", "leaf", "fare+leaf")
+"""Published defences that know no true words; README names the best of them beside MAT."""
+
+Claims = Sequence[Mapping[str, Any]]
+
+
+def left(table: pd.DataFrame, row: str, attack: str, threat: str, column: str = "value") -> str:
+    """One cell of a table of endpoints without its interval: `66.4 %`, or `not measured`."""
+    found = table[
+        (table["row"] == row) & (table["attack"] == attack) & (table["text_threat"] == threat)
+    ]
+    return percent(float(found[column].iloc[0]) if len(found) else float("nan"))
+
+
+def worst_of(table: pd.DataFrame, threat: str) -> pd.Series:
+    """Recall under the worst attack by row, the best row first."""
+    worst = table[(table["attack"] == "worst") & (table["text_threat"] == threat)]
+    return worst.set_index("row")["value"].astype(float).sort_values(ascending=False, kind="stable")
+
+
+def data_answer(relevant: Tensor, own_text: float, own_image: float) -> str:
+    """Notebook 00.
+
+    Args:
+        relevant: bool (N, M), which caption is true of which image.
+        own_text, own_image: best TR@1 and IR@1 where only an image's own captions count.
+    """
+    shared = float((relevant.sum(0) > 1).double().mean())
+    return (
+        f"{percent(shared)} of the captions are true of more than one image, so a protocol that "
+        f"accepts a caption's own image only would stop a perfect model at TR@1 "
+        f"{percent(own_text)} and IR@1 {percent(own_image)}."
+    )
+
+
+def threat_answer(table: pd.DataFrame, threat: str) -> str:
+    """Notebook 10: what an undefended model keeps."""
+    clean, image, word, both = (
+        left(table, BASE, attack, under)
+        for attack, under in (("clean", ""), ("pgd", ""), ("bert", threat), ("worst", threat))
+    )
+    return (
+        f"Without an attack the undefended model puts a right answer first for {clean} of the "
+        f"queries; changed pixels alone leave {image}, {label_of(threat, 'threat')} alone "
+        f"{word}, and the worst attack on both {both}."
+    )
+
+
+def defences_answer(table: pd.DataFrame, threat: str) -> str:
+    """Notebook 20: MAT, the best row, and no defence."""
+    worst = worst_of(table, threat)
+    shown = [row for row in (MAT, str(worst.index[0])) if row in worst and row != BASE]
+    told = [f"{label_of(row)} {left(table, row, 'worst', threat)}" for row in dict.fromkeys(shown)]
+    base = left(table, BASE, "worst", threat)
+    return f"Under the worst attack the undefended model keeps {base}; {', '.join(told)}."
+
+
+def beside_rivals(table: pd.DataFrame, threat: str, claims: Claims) -> str:
+    """MAT beside the best defence of the literature, with the verdict on C2."""
+    worst = worst_of(table, threat)
+    rivals = [row for row in worst.index if row in LITERATURE]
+    best = f"{label_of(rivals[0])} {left(table, rivals[0], 'worst', threat)}" if rivals else "none"
+    return (
+        f"Under it MAT as the paper trains it keeps {left(table, MAT, 'worst', threat)}, the best "
+        f"other published defence, {best}; that MAT beats defences of one side is "
+        f"{verdict_of(claims, 'C2')}."
+    )
+
+
+def what_true_words_give(table: pd.DataFrame, held_out: pd.DataFrame, threat: str) -> str:
+    """MAT on words that keep captions true, under these, typos, and words of no training."""
+    text = (
+        f"MAT that was trained on true words alone keeps {left(table, MAT_TRUE, 'worst', threat)}, "
+        f"and {left(table, MAT_TRUE, 'worst', 'typo')} against typos, which it never met"
+    )
+    if held_out.empty:
+        return f"{text}."
+    same = [left(held_out, row, "bert", "true_held_out", "recall") for row in (MAT_TRUE, BASE)]
+    return (
+        f"{text}; where only words of a family that no training had are replaced, it keeps "
+        f"{same[0]}, the undefended model {same[1]}."
+    )
+
+
+def pairs_answer(table: pd.DataFrame, threat: str, claims: Claims) -> str:
+    """Notebook 30: MAT+ beside MAT on the same words, with the verdict on C4."""
+    rows = list(dict.fromkeys(table["row"]))
+    plus = [row for row in rows if row.startswith(MAT_PLUS)]
+    other = MAT_TRUE if MAT_TRUE in rows else MAT
+    told = [f"{label_of(row)} {left(table, row, 'worst', threat)}" for row in (*plus[:1], other)]
+    return (
+        f"With several captions and images for each pair, and with one of each: "
+        f"{' against '.join(told)} under the worst attack; that more help is "
+        f"{verdict_of(claims, 'C4')}."
+    )
+
+
+def inside_answer(table: pd.DataFrame) -> str:
+    """Notebook 25, of the differences of MAT's variations."""
+    worst = table[table["attack"] == "worst"]
+    if worst.empty:
+        return "No variation of MAT is at hand."
+    gains, costs = (worst["difference_low"] > 0).sum(), (worst["difference_high"] < 0).sum()
+    return (
+        f"Of {len(worst)} variations of MAT, {gains} gain robustness and {costs} cost some; "
+        f"the other {len(worst) - gains - costs} cannot be told from MAT as it is."
+    )
+
+
+def alignment_answer(aligned: pd.DataFrame) -> str:
+    """Notebook 40: by the truth where it is known, else by similarity."""
+    measure = "true_fraction" if "true_fraction" in set(aligned["measure"]) else "similarity"
+    what = {"true_fraction": "Truth of added captions", "similarity": "Similarity of added pairs"}
+    return _from_to(aligned[aligned["measure"] == measure], what[measure])
+
+
+def diversity_answer(diverse: pd.DataFrame) -> str:
+    """Notebook 50."""
+    of_text = (diverse["measure"] == "vendi") & (diverse["modality"] == "text")
+    return _from_to(diverse[of_text], "The effective number of different captions in a set")
+
+
+def _from_to(found: pd.DataFrame, what: str) -> str:
+    ordered = found[found["technique"] != "none"].sort_values("value")
+    ends = [
+        f"{each.value:.2f} ({label_of(each.technique, 'technique')})"
+        for each in (ordered.iloc[0], ordered.iloc[-1])
+    ]
+    return f"{what} goes from {' to '.join(ends)}."
+
+
+def shift_answer(shifted: pd.DataFrame) -> str:
+    """Notebook 60."""
+    told = shifted[(shifted["measure"] == "accuracy") & (shifted["technique"] != "none")]
+    told = told[told["modality"] != "joint"]
+    apart = told[told["low"] > 0.5].sort_values("value", ascending=False)
+    names = [label_of(name, "technique") for name in dict.fromkeys(apart["technique"])]
+    which = f": {', '.join(names)}" if names else ""
+    return (
+        f"{len(names)} of {told['technique'].nunique()} augmentations can be told from test "
+        f"data{which}."
+    )
+
+
+def dials_answer(effects: pd.DataFrame) -> str:
+    """Notebook 70, of the table of effects; empty where there was no experiment."""
+    if effects.empty:
+        return "No experiment is at hand."
+    rows = effects.set_index("term")
+    told = [
+        f"{dial} {100 * rows.loc[dial, 'value']:+.1f} [{100 * rows.loc[dial, 'low']:.1f}, "
+        f"{100 * rows.loc[dial, 'high']:.1f}]"
+        for dial in ("alignment", "diversity", "shift")
+    ]
+    return (
+        f"Turning one property of the added pairs alone from its lowest to its highest level "
+        f"changes robust recall by so many points: {', '.join(told)}."
+    )
+
+
+def sanity_answer(checks: pd.DataFrame) -> str:
+    """Notebook 80, of a table with a `verdict` for each check of each model."""
+    if checks.empty:
+        return "No defence was examined."
+    count = Counter(checks["verdict"])
+    n_open = len(checks) - count["violated"] - count["passed"]
+    return (
+        f"Of {len(checks)} checks of {checks['model'].nunique()} models, {count['violated']} are "
+        f"violated and {count['passed']} passed; {n_open} stay open."
+    )
+
+
+def transfer_answer(table: pd.DataFrame) -> str:
+    """Notebook 85."""
+    sga = table[table["attack"] == "sga"]
+    is_own = sga["source"] == sga["target"]
+    own, foreign = (float(part["value"].mean()) for part in (sga[is_own], sga[~is_own]))
+    return (
+        f"SGA made on the judged model itself leaves {percent(own)} of the queries, SGA made on "
+        f"another model {percent(foreign)} (means)."
+    )
+
+
+def claims_answer(claims: Claims) -> str:
+    """Notebook 90."""
+    count = Counter(str(claim["verdict"]) for claim in claims)
+    told = [f"{n} {verdict}" for verdict, n in count.most_common()]
+    return f"Of {len(claims)} claims: {'; '.join(told)}."
+
+
+def verdict_of(claims: Claims, name: str) -> str:
+    """A claim's verdict with its contrast: `inconclusive (C2, mat - tecoa: +1.1 [-0.1, 2.2])`."""
+    [claim] = [claim for claim in claims if claim["id"] == name]
+    if claim["estimate"] is None:
+        return f"{claim['verdict']} ({name})"
+    value, low, high = (100 * claim[key] for key in ("estimate", "ci_low", "ci_high"))
+    return (
+        f"{claim['verdict']} ({name}, {claim['contrast']}: {value:+.1f} points "
+        f"[{low:.1f}, {high:.1f}])"
+    )
