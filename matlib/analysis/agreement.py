@@ -21,11 +21,11 @@ from itertools import chain, combinations
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
 from matlib.analysis.embeddings import Groups
+from matlib.evaluation.crossed import Array
 from matlib.evaluation.retrieval import Outcomes
 from matlib.evaluation.statistics import (
     MIN_SEEDS_FOR_INTERVAL,
@@ -41,8 +41,6 @@ MIN_ROWS = 3
 """Fewer techniques make no ranking: two agree by chance half of the time."""
 
 N_PERMUTATIONS = 10_000
-
-Array = NDArray[np.float64]
 
 
 def mean_rank_correlation(values: Array) -> Array:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class Precision(NamedTuple):
+class PrecisionAtR(NamedTuple):
     """Per query, in [0, 1].
 
     Attributes:
@@ -23,7 +23,9 @@ class Precision(NamedTuple):
     map_at_r: Tensor
 
 
-def precision_at_r(query: Tensor, gallery: Tensor, right: Tensor, chunk: int = 1024) -> Precision:
+def precision_at_r(
+    query: Tensor, gallery: Tensor, right: Tensor, chunk: int = 1024
+) -> PrecisionAtR:
     """R-precision and mAP@R of every query; of equal similarities the wrong one comes first.
 
     Args:
@@ -50,6 +52,6 @@ def precision_at_r(query: Tensor, gallery: Tensor, right: Tensor, chunk: int = 1
         counts = (place <= n_right[:, None]) & is_right  # (q, most), within the first R
         so_far = is_right.cumsum(1).double() / place
         parts.append(
-            Precision(counts.sum(1).double() / n_right, (so_far * counts).sum(1) / n_right)
+            PrecisionAtR(counts.sum(1).double() / n_right, (so_far * counts).sum(1) / n_right)
         )
-    return Precision(*(torch.cat(each).cpu() for each in zip(*parts, strict=True)))
+    return PrecisionAtR(*(torch.cat(each).cpu() for each in zip(*parts, strict=True)))

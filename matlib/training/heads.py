@@ -22,7 +22,7 @@ from matlib.models.open_clip import OpenClipEncoder
 from matlib.training.schedule import Schedule, make_optimiser
 from matlib.training.step import MAX_LOGIT_SCALE
 
-CHUNK = 256
+_CHUNK = 256
 """Images or captions whose features are computed at once."""
 
 
@@ -101,15 +101,15 @@ def features(encoder: OpenClipEncoder, data: OneToMany) -> tuple[Tensor, Tensor]
     rows = torch.arange(n).repeat_interleave(r), torch.arange(r).repeat(n)
     seen = []
     with torch.no_grad(), inputs_of(image) as given:
-        for row, rendering in zip(*(each.split(CHUNK) for each in rows), strict=True):
+        for row, rendering in zip(*(each.split(_CHUNK) for each in rows), strict=True):
             pixels = data.take(row, rendering).to(encoder.device).float() / 255
             encoder.image_features(pixels)
             seen.append(given.pop())
     captions, read = [c for own in data.captions for c in own], []
     order = sorted(range(len(captions)), key=lambda i: len(captions[i]))  # little padding
     with torch.no_grad(), inputs_of(text) as given:
-        for at in range(0, len(order), CHUNK):
-            encoder.text_features([captions[i] for i in order[at : at + CHUNK]])
+        for at in range(0, len(order), _CHUNK):
+            encoder.text_features([captions[i] for i in order[at : at + _CHUNK]])
             read.append(given.pop())
     back = torch.tensor(order).argsort()
     return torch.cat(seen).unflatten(0, (n, r)), torch.cat(read)[back]

@@ -10,7 +10,7 @@ import pytest
 from matlib.evaluation.statistics import Estimate, t_interval
 from matlib.study.study import Study
 from matlib.study.tables.contrasts import Contrast, p_above
-from matlib.study.tables.ledger import CLAIMS, Entry, _entry, contrast_table, one_family
+from matlib.study.tables.ledger import CLAIMS, ClaimEntry, _entry, contrast_table, one_family
 
 
 def over_seeds(name: str, centre: float, spread: float = 0.01) -> Contrast:
@@ -20,7 +20,7 @@ def over_seeds(name: str, centre: float, spread: float = 0.01) -> Contrast:
 
 def verdicts(study: Study, *ledgers: dict[str, list[Contrast]]) -> list[list[str]]:
     """Of each study's claims, corrected over all of them."""
-    rows: dict[str, list[Entry]] = {
+    rows: dict[str, list[ClaimEntry]] = {
         str(i): [_entry(study, claim, "", found) for claim, found in claims.items()]
         for i, claims in enumerate(ledgers)
     }
@@ -95,7 +95,7 @@ def test_a_ranking_is_never_refuted_by_a_test_of_the_other_side(base_study: Stud
 
 def test_ledgers_of_before_p_values_were_written_keep_their_verdicts() -> None:
     old = [{"id": "C2", "verdict": "supported", "estimate": 0.1}]
-    assert one_family({"a": cast(list[Entry], old)}) == {"a": old}
+    assert one_family({"a": cast(list[ClaimEntry], old)}) == {"a": old}
 
 
 def test_the_table_holds_every_contrast_by_both_endpoints_in_the_order_of_the_claims() -> None:

@@ -41,7 +41,7 @@ from matlib.study.tables.techniques import ACHIEVED, intervention_table, techniq
 PAPER_TECHNIQUE = "captions+renderings"
 """The paper's MAT+: several captions and several images."""
 
-CURVE_COLUMNS = (
+PAIR_CURVE_COLUMNS = (
     "row", "defence", "n_train", "weights", "gap", "gap_low", "gap_high", "worst", "low", "high",
     "gain", "gain_low", "gain_high", "n_seeds",
 )  # fmt: skip
@@ -160,7 +160,7 @@ def curve_of_pairs(study: Study) -> pd.DataFrame:
     """C3 and C4 as curves: gap and gain of MAT, regularised MAT and MAT+ by training pairs.
 
     Returns:
-        `CURVE_COLUMNS`, one row per row of the comparison without other options of its pairs:
+        `PAIR_CURVE_COLUMNS`, one row per row of the comparison without other options of its pairs:
         `gap` as in C3, `worst` what the worst attack leaves, `gain` that minus MAT's on as many
         pairs with the same choice of weights (`best` on validation pairs, or `last`). Empty
         without rows of different numbers of pairs.
@@ -182,7 +182,7 @@ def curve_of_pairs(study: Study) -> pd.DataFrame:
                 gain = evaluated.recall(run.row, WORST, reference=reference)
                 row |= gain.columns("gain", "gain_")
             rows.append(row)
-    return pd.DataFrame(rows, columns=list(CURVE_COLUMNS))
+    return pd.DataFrame(rows, columns=list(PAIR_CURVE_COLUMNS))
 
 
 def _kind(run: Run) -> str:
@@ -238,7 +238,7 @@ def _cross_or_intra(study: Study) -> list[Contrast]:
 
 
 DIAL_OF = {"C7a": "alignment", "C7b": "diversity", "C7c": "shift"}
-ADDED = {"text": "captions", "image": "images"}
+_ADDED = {"text": "captions", "image": "images"}
 
 
 def _dials(study: Study) -> dict[str, list[Contrast]]:
@@ -253,7 +253,7 @@ def _dials(study: Study) -> dict[str, list[Contrast]]:
     failed, n_seeds = failed_checks(runs), int(runs["seed"].nunique())
     found: dict[str, list[Contrast]] = {claim: [] for claim in DIAL_OF}
     for claim, dial in DIAL_OF.items():
-        for modality, added in ADDED.items():
+        for modality, added in _ADDED.items():
             void = failed.get((dial, modality), "")
             for low, high, step in steps.get((dial, modality), []):
                 ends, effect = (high, low), step

@@ -63,7 +63,7 @@ CONTRAST_COLUMNS = (
 Contrasts = Mapping[str, Sequence[Contrast]]
 """Claim -> the contrasts behind it; none where a study cannot test it."""
 
-Entry = dict[str, Any]
+ClaimEntry = dict[str, Any]
 """A row of the ledger, as in claims.json."""
 
 
@@ -98,7 +98,7 @@ def contrast_table(contrasts: Contrasts) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(CONTRAST_COLUMNS))
 
 
-def ledger(study: Study, contrasts: Contrasts | None = None) -> list[Entry]:
+def ledger(study: Study, contrasts: Contrasts | None = None) -> list[ClaimEntry]:
     """All claims: decided ones with their numbers, the rest as *not yet tested*.
 
     Endpoints are the mean of TR@1 and IR@1 under the worst-of suite, and for C5 and C6 the mean
@@ -110,7 +110,7 @@ def ledger(study: Study, contrasts: Contrasts | None = None) -> list[Entry]:
         contrasts: from `contrasts_of`, where they are there already.
     """
     contrasts = contrasts_of(study) if contrasts is None else contrasts
-    entries: list[Entry] = []
+    entries: list[ClaimEntry] = []
     for claim in CLAIMS:
         found = contrasts.get(claim, ())
         parts = groupby(found, key=lambda each: each.part)
@@ -126,7 +126,7 @@ def ledger(study: Study, contrasts: Contrasts | None = None) -> list[Entry]:
     return one_family({"": [*entries, {**c9, **_figure("C9")}]})[""]
 
 
-def one_family(ledgers: Mapping[str, Sequence[Entry]]) -> dict[str, list[Entry]]:
+def one_family(ledgers: Mapping[str, Sequence[ClaimEntry]]) -> dict[str, list[ClaimEntry]]:
     """The ledgers of several studies with verdicts by Holm over all of their claims.
 
     C9 is no part of the family: it asks that every single bound holds, and a correction would
@@ -179,7 +179,7 @@ def _figure(claim: str) -> dict[str, str]:
     return {"figure": f"notebooks/{notebook}.ipynb" if notebook else "", "picture": picture}
 
 
-def _untested(study: Study, claim: str) -> Entry:
+def _untested(study: Study, claim: str) -> ClaimEntry:
     empty = {"estimate": None, "ci_low": None, "ci_high": None, "n": 0, "unit": "query"}
     return {
         "id": claim, "part": "", "claim": CLAIMS[claim], "contrast": "",
@@ -188,7 +188,7 @@ def _untested(study: Study, claim: str) -> Entry:
     }  # fmt: skip
 
 
-def _entry(study: Study, claim: str, part: str, found: Sequence[Contrast]) -> Entry:
+def _entry(study: Study, claim: str, part: str, found: Sequence[Contrast]) -> ClaimEntry:
     """A row of the ledger: the contrast whose interval begins lowest, and what it needs."""
     n_boot = study.profile.evaluation.n_boot
     weakest = min(found, key=lambda each: each.estimate.low)

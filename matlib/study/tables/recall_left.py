@@ -11,18 +11,18 @@ from matlib.evaluation.statistics import in_percent
 from matlib.evaluation.suite import Key
 from matlib.study.store.shared_json import read_shared
 
-PRIMARY = "primary"
+_PRIMARY = "primary"
 """Stands for the text threat that decides, in `RECALL_COLUMNS`."""
 
 RECALL_COLUMNS: dict[str, Key] = {
     "no attack": ("clean", ""),
     "PGD": ("pgd", ""),
-    "words": ("words", PRIMARY),
-    "Sep": ("sep", PRIMARY),
-    "Co-Attack": ("co-attack", PRIMARY),
-    "SGA": ("sga", PRIMARY),
-    "gallery": ("gallery", PRIMARY),
-    "worst": ("worst", PRIMARY),
+    "words": ("words", _PRIMARY),
+    "Sep": ("sep", _PRIMARY),
+    "Co-Attack": ("co-attack", _PRIMARY),
+    "SGA": ("sga", _PRIMARY),
+    "gallery": ("gallery", _PRIMARY),
+    "worst": ("worst", _PRIMARY),
 }
 """Column -> attack and text threat: the one table of absolute numbers."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from matlib.evaluation.crossed import EndpointName, World, crossed_estimate
+from matlib.evaluation.crossed import EndpointName, OutcomesOfWorld, crossed_estimate
 from matlib.evaluation.retrieval import Outcomes
 from matlib.evaluation.robustness import WORST, key_of, worst_under
 from matlib.evaluation.statistics import Estimate, primary_endpoint
@@ -60,7 +60,7 @@ class Recalls:
             a share of 1, or a difference in [-1, 1].
         """
         asked = (attack, threat)
-        worlds: list[World] = [
+        worlds: list[OutcomesOfWorld] = [
             (here.found(row, *asked), here.found(reference, *asked) if reference else None,
              here.images)
             for here in self.everywhere
