@@ -86,7 +86,7 @@ def test_every_claim_is_shown_in_a_notebook_that_is_there() -> None:
     assert {notebook for notebook, _ in SHOWN_IN.values()} <= there
     assert shown_in("C4b") == shown_in("C4") and shown_in("C0-valid") == shown_in("C0")
     assert shown_in("C7a") == ("70_what_makes_a_good_pair", "good_pairs.png")
-    assert shown_in("C8a")[0] == "85_transfer" and shown_in("C8b") == ("", "")
+    assert shown_in("C8a")[0] == "85_transfer" and shown_in("C8b") == ("95_other_tasks", "")
 
 
 def test_a_published_study_is_told_by_its_ledger_and_what_made_it(tmp_path: Path) -> None:
@@ -110,4 +110,6 @@ def test_a_notebooks_table_shows_scope_and_seeds_and_open_claims_too() -> None:
     head, _, decided, still_open = text.splitlines()
     assert "training seeds" in head and "scope" in head
     assert "[C7a](70_what_makes_a_good_pair.ipynb)" in decided and "| 5 | here |" in decided
-    assert still_open.startswith("| C8b | claim C8b | a - b | – | not yet tested |")
+    assert still_open.startswith(
+        "| [C8b](95_other_tasks.ipynb) | claim C8b | a - b | – | not yet tested |"
+    )

@@ -7,8 +7,6 @@ both sides; recall is the mean of TR@1 and IR@1.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 from torch import Tensor
@@ -16,12 +14,11 @@ from torch import Tensor
 from matlib.analysis.figures.sentences import percent
 from matlib.analysis.figures.style import label_of
 from matlib.study.profile.rows import ON_TRUE_WORDS
+from matlib.study.tables.findings import Ledger
 
 BASE, MAT, MAT_TRUE, MAT_PLUS = "base", "mat", f"mat{ON_TRUE_WORDS}", "mat+"
 LITERATURE = ("image-at", "tecoa", "fare", "pmg-aft", "mmcoa", "leaf", "fare+leaf")
 """Published defences that know no true words; README names the best of them beside MAT."""
-
-Claims = Sequence[Mapping[str, Any]]
 
 
 def left(table: pd.DataFrame, row: str, attack: str, threat: str, column: str = "value") -> str:
@@ -32,7 +29,7 @@ def left(table: pd.DataFrame, row: str, attack: str, threat: str, column: str = 
     return percent(float(found[column].iloc[0]) if len(found) else float("nan"))
 
 
-def worst_of(table: pd.DataFrame, threat: str) -> pd.Series:
+def ranked_rows(table: pd.DataFrame, threat: str) -> pd.Series:
     """Recall under the worst attack by row, the best row first."""
     worst = table[(table["attack"] == "worst") & (table["text_threat"] == threat)]
     return worst.set_index("row")["value"].astype(float).sort_values(ascending=False, kind="stable")
@@ -68,16 +65,16 @@ def threat_answer(table: pd.DataFrame, threat: str) -> str:
 
 def defences_answer(table: pd.DataFrame, threat: str) -> str:
     """Notebook 20: MAT, the best row, and no defence."""
-    worst = worst_of(table, threat)
+    worst = ranked_rows(table, threat)
     shown = [row for row in (MAT, str(worst.index[0])) if row in worst and row != BASE]
     told = [f"{label_of(row)} {left(table, row, 'worst', threat)}" for row in dict.fromkeys(shown)]
     base = left(table, BASE, "worst", threat)
     return f"Under the worst attack the undefended model keeps {base}; {', '.join(told)}."
 
 
-def beside_rivals(table: pd.DataFrame, threat: str, claims: Claims) -> str:
+def beside_rivals(table: pd.DataFrame, threat: str, claims: Ledger) -> str:
     """MAT beside the best defence of the literature, with the verdict on C2."""
-    worst = worst_of(table, threat)
+    worst = ranked_rows(table, threat)
     rivals = [row for row in worst.index if row in LITERATURE]
     best = f"{label_of(rivals[0])} {left(table, rivals[0], 'worst', threat)}" if rivals else "none"
     return (
@@ -102,7 +99,7 @@ def what_true_words_give(table: pd.DataFrame, held_out: pd.DataFrame, threat: st
     )
 
 
-def pairs_answer(table: pd.DataFrame, threat: str, claims: Claims) -> str:
+def pairs_answer(table: pd.DataFrame, threat: str, claims: Ledger) -> str:
     """Notebook 30: MAT+ beside MAT on the same words, with the verdict on C4."""
     rows = list(dict.fromkeys(table["row"]))
     plus = [row for row in rows if row.startswith(MAT_PLUS)]
@@ -166,10 +163,9 @@ def dials_answer(effects: pd.DataFrame) -> str:
     """Notebook 70, of the table of effects; empty where there was no experiment."""
     if effects.empty:
         return "No experiment is at hand."
-    rows = effects.set_index("term")
+    rows = effects.set_index("term")[["value", "low", "high"]].astype(float).mul(100).T
     told = [
-        f"{dial} {100 * rows.loc[dial, 'value']:+.1f} [{100 * rows.loc[dial, 'low']:.1f}, "
-        f"{100 * rows.loc[dial, 'high']:.1f}]"
+        "{} {:+.1f} [{:.1f}, {:.1f}]".format(dial, *rows[dial])
         for dial in ("alignment", "diversity", "shift")
     ]
     return (
@@ -201,14 +197,14 @@ def transfer_answer(table: pd.DataFrame) -> str:
     )
 
 
-def claims_answer(claims: Claims) -> str:
+def claims_answer(claims: Ledger) -> str:
     """Notebook 90."""
     count = Counter(str(claim["verdict"]) for claim in claims)
     told = [f"{n} {verdict}" for verdict, n in count.most_common()]
     return f"Of {len(claims)} claims: {'; '.join(told)}."
 
 
-def verdict_of(claims: Claims, name: str) -> str:
+def verdict_of(claims: Ledger, name: str) -> str:
     """A claim's verdict with its contrast: `inconclusive (C2, mat - tecoa: +1.1 [-0.1, 2.2])`."""
     [claim] = [claim for claim in claims if claim["id"] == name]
     if claim["estimate"] is None:

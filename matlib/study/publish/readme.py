@@ -40,10 +40,10 @@ ALL_HEADINGS = {
 }  # fmt: skip
 """Every column, for the notebooks."""
 
-PRIMARY = "bert_true"
+DECIDING = "bert_true"
 """The text threat that decides most claims of the published studies."""
 
-COLUMNS = (("clean", ""), ("pgd", ""), ("bert", PRIMARY), ("worst", PRIMARY), ("worst", "typo"))
+COLUMNS = (("clean", ""), ("pgd", ""), ("bert", DECIDING), ("worst", DECIDING), ("worst", "typo"))
 """Attack and text threat of README's table."""
 
 SHOWN_FIRST = (
@@ -181,7 +181,7 @@ def judge_markdown(published: Path) -> str:
     theirs = percent(*outside.loc[MAT, ["recall", "low", "high"]].astype(float))
     beside = (
         f"leaves MAT {theirs} where the study's worst attack leaves it "
-        f"{left(table, MAT, 'worst', PRIMARY)} (demo, one training seed)"
+        f"{left(table, MAT, 'worst', DECIDING)} (demo, one training seed)"
     )
     if "gallery" in set(table["attack"]):
         return f"An attack from outside the project {beside}."
@@ -204,10 +204,10 @@ def found_markdown(published: Path) -> str:
     claims = read_claims(full.folder / "claims.json")
     about_pairs = read_claims(many.folder / "claims.json")
     told = [
-        ("10_threat", threat_answer(table, PRIMARY)),
-        ("20_defences", beside_rivals(table, PRIMARY, claims)),
-        ("20_defences", what_true_words_give(table, full.table("held_out"), PRIMARY)),
-        ("30_one_to_many", pairs_answer(table, PRIMARY, about_pairs)),
+        ("10_threat", threat_answer(table, DECIDING)),
+        ("20_defences", beside_rivals(table, DECIDING, claims)),
+        ("20_defences", what_true_words_give(table, full.table("held_out"), DECIDING)),
+        ("30_one_to_many", pairs_answer(table, DECIDING, about_pairs)),
         ("70_what_makes_a_good_pair",
          dials_answer(effects.table() if effects else pd.DataFrame())),
     ]  # fmt: skip

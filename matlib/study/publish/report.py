@@ -25,13 +25,11 @@ from matlib.data.strict import read_json
 from matlib.files import write_durably
 from matlib.study.publish.notebooks import has_tag, read_notebook
 from matlib.study.publish.published import without_progress
-from matlib.study.tables.findings import as_worded_now, shown_in
+from matlib.study.tables.findings import Ledger, as_worded_now, shown_in
 
 _UNKNOWN = "–"
 CLAIM_COLUMNS = ("id", "claim", "contrast", "verdict", "estimate", "scope", "n", "seeds")
 """What `claim_rows` says of a claim."""
-
-Claims = Sequence[Mapping[str, Any]]
 
 PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
 
@@ -65,8 +63,8 @@ class FrontPage:
     title: str
     question: str
     profile: str
-    claims: Claims
-    published: Mapping[str, Claims] = field(default_factory=dict)
+    claims: Ledger
+    published: Mapping[str, Ledger] = field(default_factory=dict)
     made: str = ""
     figures: Sequence[Figure] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
@@ -76,7 +74,7 @@ class FrontPage:
 
 
 def claim_rows(claims: Sequence[Mapping[str, Any]], scale: float = 100.0) -> list[dict[str, str]]:
-    """Claims as texts by column of `COLUMNS`; what is not known is a dash.
+    """Ledger as texts by column of `COLUMNS`; what is not known is a dash.
 
     Args:
         claims: `{id, claim, contrast, scope, estimate, ci_low, ci_high, n, unit, n_seeds,
@@ -180,7 +178,7 @@ def _front_html(environment: Environment, front: FrontPage, **parts: Any) -> str
     )
 
 
-def scopes(claims: Claims) -> list[str]:
+def scopes(claims: Ledger) -> list[str]:
     """What decided claims are about, said once: every scope with the claims that it holds for.
 
     >>> scopes([{"id": "C0", "scope": "eps 3", "estimate": 0.1}])
@@ -294,7 +292,7 @@ def _readable(body: str) -> str:
             for row in table.select("tbody tr"):
                 for name, cell in zip(names, row.find_all(["th", "td"]), strict=False):
                     cell["data-label"] = name
-            table["class"] = [*table.get_attribute_list("class"), "cards"]
+            table["class"] = " ".join([*filter(None, table.get_attribute_list("class")), "cards"])
         table.wrap(page.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))
     return str(page)
 
