@@ -63,7 +63,7 @@ def contributions(found: Outcomes, own: Tensor, endpoint: EndpointName = "R@1") 
 
 
 @dataclass(frozen=True)
-class _Part:
+class UncertainMean:
     """A mean, the variance of it, and the degrees of freedom that this variance has."""
 
     value: float
@@ -82,7 +82,7 @@ def satterthwaite(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return variance, variance**2 / spread if spread > 0 else math.inf
 
 
-def within_a_world(first: Array, second: Array | None = None) -> _Part:
+def within_a_world(first: Array, second: Array | None = None) -> UncertainMean:
     """The mean of a row over seeds and images, or its difference from another row's.
 
     Args:
@@ -110,7 +110,7 @@ def within_a_world(first: Array, second: Array | None = None) -> _Part:
     variance, df = satterthwaite(parts)
     if variance < images[0]:  # seeds differ less than chance has it
         variance, df = images
-    return _Part(float(per_image.mean()), variance, df)
+    return UncertainMean(float(per_image.mean()), variance, df)
 
 
 def _interaction(row: Array) -> tuple[float, float]:
@@ -122,7 +122,7 @@ def _interaction(row: Array) -> tuple[float, float]:
     return -float((rest**2).sum()) / df / (s * n), df
 
 
-def over_worlds(parts: Sequence[_Part]) -> _Part:
+def over_worlds(parts: Sequence[UncertainMean]) -> UncertainMean:
     """The mean over worlds, which are a sample of those that the generator can make.
 
     Raises:
@@ -134,11 +134,11 @@ def over_worlds(parts: Sequence[_Part]) -> _Part:
     inside, df = satterthwaite([(part.variance / n**2, part.df) for part in parts])
     between = float(values.var(ddof=1)) / n if n > 1 else 0.0
     if between > inside:
-        return _Part(float(values.mean()), between, n - 1)
-    return _Part(float(values.mean()), inside, df)
+        return UncertainMean(float(values.mean()), between, n - 1)
+    return UncertainMean(float(values.mean()), inside, df)
 
 
-def interval(part: _Part, n: int, *, level: float = 0.95) -> Estimate:
+def interval(part: UncertainMean, n: int, *, level: float = 0.95) -> Estimate:
     """Student's interval of a part, with the p-value of "at most 0"."""
     error = math.sqrt(part.variance)
     half = float(stats.t.ppf((1 + level) / 2, part.df)) * error
@@ -146,7 +146,7 @@ def interval(part: _Part, n: int, *, level: float = 0.95) -> Estimate:
     return Estimate(part.value, part.value - half, part.value + half, n, p, "seed")
 
 
-def between_galleries(first: Array, second: Array) -> _Part:
+def between_galleries(first: Array, second: Array) -> UncertainMean:
     """The mean of a row in one gallery minus that in another, with the same trainings.
 
     Args:
@@ -161,7 +161,7 @@ def between_galleries(first: Array, second: Array) -> _Part:
         parts.append((float(by_seed.var(ddof=1)) / s, s - 1.0))
         parts += [_interaction(each) for each in sides]
     variance, df = max(satterthwaite(parts), images)
-    return _Part(float(first.mean() - second.mean()), variance, df)
+    return UncertainMean(float(first.mean() - second.mean()), variance, df)
 
 
 def linearised(values: Array, of: Callable[[Array], float]) -> Array:
@@ -179,7 +179,7 @@ def linearised(values: Array, of: Callable[[Array], float]) -> Array:
     return np.asarray(of(means) + np.tensordot(gradient, values - means[:, None, None], 1))
 
 
-def crossed_parts(parts: Sequence[_Part], n_weights: int, n_images: int) -> Estimate:
+def crossed_parts(parts: Sequence[UncertainMean], n_weights: int, n_images: int) -> Estimate:
     """The interval of a mean over worlds; of fewer than three weights about these weights only.
 
     Args:

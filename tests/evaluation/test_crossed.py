@@ -11,7 +11,7 @@ from scipy import stats
 
 from matlib.evaluation.crossed import (
     Array,
-    Part,
+    UncertainMean,
     between_galleries,
     contributions,
     crossed_estimate,
@@ -70,10 +70,10 @@ def test_one_seed_on_both_sides_is_the_paired_test_over_images() -> None:
 
 def test_worlds_that_differ_are_the_sample() -> None:
     values = [0.1, 0.3, 0.2, 0.5]
-    found = interval(over_worlds([Part(value, 1e-9, 10.0) for value in values]), 4)
+    found = interval(over_worlds([UncertainMean(value, 1e-9, 10.0) for value in values]), 4)
     limits = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((limits.low, limits.high))
-    alike = over_worlds([Part(0.2, 0.01, 10.0)] * 4)  # no more than each by itself shows
+    alike = over_worlds([UncertainMean(0.2, 0.01, 10.0)] * 4)  # no more than each by itself shows
     assert alike.variance == pytest.approx(0.01 / 4) and alike.df == pytest.approx(40.0)
 
 

@@ -29,7 +29,7 @@ def left(table: pd.DataFrame, row: str, attack: str, threat: str, column: str = 
     return percent(float(found[column].iloc[0]) if len(found) else float("nan"))
 
 
-def ranked_rows(table: pd.DataFrame, threat: str) -> pd.Series:
+def _best_first(table: pd.DataFrame, threat: str) -> pd.Series:
     """Recall under the worst attack by row, the best row first."""
     worst = table[(table["attack"] == "worst") & (table["text_threat"] == threat)]
     return worst.set_index("row")["value"].astype(float).sort_values(ascending=False, kind="stable")
@@ -65,7 +65,7 @@ def threat_answer(table: pd.DataFrame, threat: str) -> str:
 
 def defences_answer(table: pd.DataFrame, threat: str) -> str:
     """Notebook 20: MAT, the best row, and no defence."""
-    worst = ranked_rows(table, threat)
+    worst = _best_first(table, threat)
     shown = [row for row in (MAT, str(worst.index[0])) if row in worst and row != BASE]
     told = [f"{label_of(row)} {left(table, row, 'worst', threat)}" for row in dict.fromkeys(shown)]
     base = left(table, BASE, "worst", threat)
@@ -74,7 +74,7 @@ def defences_answer(table: pd.DataFrame, threat: str) -> str:
 
 def beside_rivals(table: pd.DataFrame, threat: str, claims: Ledger) -> str:
     """MAT beside the best defence of the literature, with the verdict on C2."""
-    worst = ranked_rows(table, threat)
+    worst = _best_first(table, threat)
     rivals = [row for row in worst.index if row in LITERATURE]
     best = f"{label_of(rivals[0])} {left(table, rivals[0], 'worst', threat)}" if rivals else "none"
     return (
