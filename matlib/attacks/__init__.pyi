@@ -21,7 +21,7 @@ from .edits import (
     normalise_caption as normalise_caption,
     one_letter_edits as one_letter_edits,
 )
-from .fused import fused_co_attack as fused_co_attack
+from .fused import fused_co_attack as fused_co_attack, unmatched as unmatched
 from .gallery import Gallery as Gallery, TextAttack as TextAttack
 from .gallery_images import JointAscent as JointAscent
 from .gallery_words import WordDescent as WordDescent

@@ -1,4 +1,4 @@
-"""Co-Attack on what a fusion model makes of image and text together."""
+"""Attacks on what a fusion model makes of image and text together: its match, and Co-Attack."""
 
 from __future__ import annotations
 
@@ -15,6 +15,32 @@ from matlib.attacks.gallery import Gallery
 from matlib.attacks.scoring import images_per_forward
 from matlib.attacks.word_substitution import WordSubstitution
 from matlib.models.dual_encoder import FusionEncoder, frozen
+
+
+def unmatched(
+    encoder: FusionEncoder,
+    gallery: Gallery,
+    image: ImageAttack,
+    *,
+    generator: torch.Generator,
+    report: AttackReport | None = None,
+) -> Tensor:
+    """Move each image away from matching its own captions, read beside them.
+
+    The matching loss of a true pair is log(1 + exp(-match)); what is ascended is minus the logit
+    itself, which rises with it and does not saturate, in the mean over an image's captions.
+
+    Args:
+        encoder: in evaluation mode.
+
+    Returns:
+        adversarial pixels (N, 3, H, W).
+    """
+
+    def apart(seen: Tensor, which: Tensor) -> Tensor:
+        return -encoder.match(seen, [gallery.captions[m] for m in which.tolist()])
+
+    return _ascended(encoder, gallery, image, apart, generator, report)
 
 
 def fused_co_attack(
@@ -55,25 +81,42 @@ def fused_co_attack(
         report.add_captions(len(gallery.captions), away.n_attackable_words)
     edited = away(score)
 
+    def away_from_clean(seen: Tensor, which: Tensor) -> Tensor:
+        texts = [edited[m] for m in which.tolist()]
+        return _kl(clean[which], encoder.fused(seen, texts).state)
+
+    return _ascended(encoder, gallery, image, away_from_clean, generator, report), edited
+
+
+def _ascended(
+    encoder: FusionEncoder,
+    gallery: Gallery,
+    image: ImageAttack,
+    score: Callable[[Tensor, Tensor], Tensor],
+    generator: torch.Generator,
+    report: AttackReport | None,
+) -> Tensor:
+    """(N, 3, H, W): images moved by the mean of a score over the captions of each.
+
+    Args:
+        score: (C, 1 + P, W) image tokens and int64 (C,) the caption beside each -> (C,).
+    """
+
     def objective_of(rows: Tensor) -> Callable[[Tensor], Tensor]:
-        inside = [(i, m) for i, row in enumerate(rows.tolist())
-                  for m in (gallery.own == row).nonzero().flatten().tolist()]  # fmt: skip
-        place = torch.tensor([i for i, _ in inside], device=tokens.device)  # (C,)
-        which = torch.tensor([m for _, m in inside], device=tokens.device)  # (C,)
-        texts = [edited[m] for _, m in inside]
+        inside = gallery.own.to(rows.device) == rows[:, None]  # (B, M)
+        place, which = inside.nonzero(as_tuple=True)  # (C,) image and caption of each pair
+        n_captions = inside.sum(1).clamp_min(1)  # (B,)
 
-        def moved(seen: Tensor) -> Tensor:
-            far = _kl(clean[which], encoder.fused(seen[place], texts).state)  # (C,)
-            total = far.new_zeros(len(seen)).index_add(0, place, far)
-            return total / torch.bincount(place, minlength=len(seen))  # (B,)
+        def mean_of_own(seen: Tensor) -> Tensor:
+            found = score(seen[place], which)  # (B, 1 + P, W) -> (C, 1 + P, W) -> (C,)
+            return found.new_zeros(len(seen)).index_add(0, place, found) / n_captions  # (B,)
 
-        return moved
+        return mean_of_own
 
-    adversarial = attack_in_chunks(
+    return attack_in_chunks(
         image, _Seen(encoder), gallery.pixels, objective_of, generator=generator, report=report,
         chunk=gallery.chunk,
     )  # fmt: skip
-    return adversarial, edited
 
 
 def _kl(clean: Tensor, moved: Tensor) -> Tensor:

@@ -41,11 +41,16 @@ from matlib.evaluation.retrieval import (
 from matlib.evaluation.robustness import Attacks
 from matlib.evaluation.suite import ATTACKS, Suite
 from matlib.evaluation.threat import THREAT
+from matlib.models.dual_encoder import as_fusion
 from matlib.models.encoder import VisionLanguageModel
 from matlib.models.opening import checked_device
 from matlib.progress import Progress
 from matlib.study.identity.makers import makes
 from matlib.study.store.provenance import code_hash, named_weights
+
+BY_EMBEDDINGS = (
+    "ranks are by embeddings alone; `evaluate` has candidates read together with the query"
+)
 
 
 def suite_of(options: AttackOptions) -> Suite:
@@ -128,6 +133,9 @@ def run_attack(options: AttackOptions) -> dict[str, Any]:
     encoder = open_any(
         options.model, options.weights, device, profile=options.profile, rest=options.rest
     )
+    ATTACKS.choose(options.attack).check_meets(encoder)
+    if as_fusion(encoder):
+        pairs = replace(pairs, notes=(*pairs.notes, BY_EMBEDDINGS))
     how = encoder.settings
     pairs = sized(pairs, encoder.image_size, how.image_mode, how.interpolation)
     settings = {**_settings(options, device), "trained_with": how.as_json()}

@@ -24,8 +24,10 @@ from matlib.commands.user_data import check_readable, file_hashes, identity, rea
 from matlib.data.pairs import ImageTextPairs
 from matlib.evaluation.r_precision import precision_at_r
 from matlib.evaluation.robustness import gallery_of
-from matlib.evaluation.threat import ROWS, Threat, benchmark
+from matlib.evaluation.suite import ATTACKS
+from matlib.evaluation.threat import ASKED, ROWS, Threat, benchmark
 from matlib.files import file_hash, write_durably
+from matlib.models.dual_encoder import as_fusion
 from matlib.models.encoder import VisionLanguageModel
 from matlib.models.opening import checked_device
 from matlib.models.settings import LOCAL
@@ -71,9 +73,10 @@ def run_benchmark(options: EvaluateOptions) -> Record:
     threat = Threat(
         eps_255=options.eps_255, n_steps=options.n_steps, step_255=options.step_255,
         n_words=options.n_words, words=allowed_edits(options, pairs.captions, device),
-        k=options.k, released=options.is_released,
+        k=options.k, rerank=options.rerank, released=options.is_released,
     )  # fmt: skip
-    with Progress(f"attack {_name(options)}", len(ROWS)) as progress:
+    n_rows = len(ASKED if as_fusion(encoder) else ROWS)
+    with Progress(f"attack {_name(options)}", n_rows) as progress:
         table = benchmark(
             encoder, pairs, threat, seed=options.seed,
             on_attack=lambda attack: progress.advance(1, attack),
@@ -141,7 +144,8 @@ def _record(
     table: pd.DataFrame,
 ) -> Record:
     assert options.captions is not None
-    files = file_hashes(pairs)
+    files, rows = file_hashes(pairs), recorded(table)
+    moved = tuple(row["attack"] for row in rows if row["attack"] in ATTACKS)
     content = {
         "format": FORMAT,
         "model": _judged(options, found, encoder),
@@ -162,12 +166,13 @@ def _record(
             "words": words_identity(options),
             "conventions": options.conventions,
             "seed": options.seed,
-            "attacks": ROWS,
+            "attacks": ASKED,
+            "rerank": options.rerank,
         },
-        "rows": recorded(table),
+        "rows": rows,
         "device": encoder.device.type,
         "version": matlib.__version__,
-        "code": code_hash("benchmark", tuple(each for each in ROWS if each != "clean")),
+        "code": code_hash("benchmark", moved),
         "notes": pairs.notes,
     }
     return Record.model_validate(content)

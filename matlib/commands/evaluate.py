@@ -15,8 +15,9 @@ from matlib.commands.batches import told_apart
 from matlib.commands.models import SMALL, open_any
 from matlib.commands.options import EvaluateOptions
 from matlib.evaluation.robustness import Evaluation, evaluate
-from matlib.evaluation.suite import ATTACKS
+from matlib.evaluation.suite import ATTACKS, Key
 from matlib.files import write_durably
+from matlib.models.dual_encoder import DualEncoder, as_fusion
 from matlib.models.encoder import VisionLanguageModel
 from matlib.progress import Progress
 from matlib.study.arithmetic import arithmetic
@@ -119,8 +120,14 @@ def _spec(
         "data": study.source.identity(),
         "device": arithmetic(study.device),
     }
-    moves = tuple(attack for attack in study.main_protocol("test").attacks if attack in ATTACKS)
+    moves = tuple(dict.fromkeys(row for row, _ in _rows(study, encoder) if row in ATTACKS))
     return ArtefactSpec(KIND, name, SEED, config, inputs, "evaluate", moves)
+
+
+def _rows(study: Study, encoder: DualEncoder) -> list[Key]:
+    """(attack, threat) of what the suite does to a model."""
+    how = study.main_protocol("test")
+    return study.suite(how).rows(how.threats, of_fusion=as_fusion(encoder) is not None)
 
 
 def _source_identity(options: EvaluateOptions, study: Study) -> str:
@@ -141,7 +148,7 @@ def _judge(options: EvaluateOptions, study: Study, encoder: VisionLanguageModel)
     how = study.main_protocol("test")
     tables = study.tables(how.gallery, how.threats)
     suite = study.suite(how)
-    with Progress(f"attack {options.name}", len(suite.rows(how.threats))) as progress:
+    with Progress(f"attack {options.name}", len(_rows(study, source or encoder))) as progress:
         return evaluate(
             encoder, study.pairs(how.gallery), tables, suite, seed=SEED,
             on_attack=lambda attack: progress.advance(1, attack), source=source,

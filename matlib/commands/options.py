@@ -223,6 +223,13 @@ class EvaluateOptions(ThreatOptions):
     images: Annotated[Path | None, _IMAGES] = None
     captions: Annotated[Path | None, _CAPTIONS] = None
     split: _Split = "test"
+    rerank: Annotated[
+        int,
+        Option(
+            parser=at_least(0),
+            help="fusion models: candidates of each query that are read together; 0: none",
+        ),
+    ] = 16
     relevance: Annotated[
         Literal["own", "eccv"],
         Option(
@@ -278,6 +285,7 @@ class EvaluateOptions(ThreatOptions):
 
 _OF_FOLDER = {
     "split",
+    "rerank",
     "relevance",
     "out",
     "zoo",

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from matlib.data.manifest import Count, Sha256
 from matlib.data.strict import read_json
+from matlib.evaluation.reranking import RERANKED
 from matlib.evaluation.statistics import in_percent
 
 RecallName = Literal["TR@1", "IR@1", "mean"]
@@ -79,7 +80,10 @@ class JudgedPairs(_Strict):
 
 
 class JudgedUnder(_Strict):
-    """Under what; `words` says by content where they come from."""
+    """Under what; `words` says by content where they come from.
+
+    `attacks` were asked for: those on the fusion are rows of fusion models alone, as is `rerank`.
+    """
 
     eps_255: float = Field(ge=0)
     n_steps: Count
@@ -89,6 +93,7 @@ class JudgedUnder(_Strict):
     conventions: Literal["matlib", "released"]
     seed: Count
     attacks: tuple[str, ...]
+    rerank: Count = RERANKED
 
     def __str__(self) -> str:
         step = "" if self.step_255 is None else f" of {self.step_255:g}/255"

@@ -22,7 +22,6 @@ from matlib.attacks.balls import to_8bit
 from matlib.attacks.edits import CandidateTable, check_table
 from matlib.attacks.gallery import Gallery, TextAttack, embed_images
 from matlib.attacks.multimodal import pgd_attack
-from matlib.attacks.pgd import PGD
 from matlib.attacks.scoring import embed_texts
 from matlib.attacks.word_substitution import PreparedSubstitution
 from matlib.data.pairs import ImageTextPairs
@@ -121,7 +120,7 @@ def evaluate(
     judge = Evaluator(encoder, gallery_of(pairs), suite, gallery, quantise_8bit)
     attacks = Attacks(source or encoder, judge.gallery, tables, suite, seed, parts)
     found = judge.found
-    for attack, threat in suite.rows(tables):
+    for attack, threat in suite.rows(tables, of_fusion=as_fusion(attacks.encoder) is not None):
         pixels, captions, report = attacks.run(attack, threat)
         judge.record((attack, threat), pixels, captions)
         found.n_vanished[attack, threat] = report.n_images_vanished
@@ -178,11 +177,12 @@ class Attacks:
         """Adversarial images and captions, None for what is not attacked; vanished gradients.
 
         Raises:
-            ValueError: an unknown attack.
+            ValueError: an unknown attack, or one that this model has nothing for.
         """
         if attack == CLEAN:
             return None, None, AttackReport()
         chosen = ATTACKS.choose(attack)
+        chosen.check_meets(self.encoder)
         if not chosen.moves_words:
             met = self._met("", [], self.suite.text)
             return *chosen.move(met), met.report
@@ -311,24 +311,25 @@ class Evaluator:
 def strength_curve(
     encoder: DualEncoder,
     pairs: ImageTextPairs,
-    image: PGD,
+    suite: Suite,
     eps_255: tuple[float, ...],
     *,
     seed: int,
 ) -> dict[float, Outcomes]:
-    """Outcomes under PGD for several budgets, with the step scaled to each.
+    """Outcomes under the suite's PGD for several budgets, with the step scaled to each.
 
     A larger budget allows what a smaller one found, and keeps it where it leaves less recall.
     (Whether PGD itself gains by a larger budget is asked by the sanity battery.)
     """
-    gallery = gallery_of(pairs)
-    text = embed_texts(encoder, gallery.captions)
+    gallery, key = gallery_of(pairs), ("pgd", "")
+    judge = Evaluator(encoder, gallery, suite)
     found: dict[float, Outcomes] = {}
     least = 1.0
     for eps in sorted(eps_255):
-        attack = replace(image, eps_255=eps, step_255=None)
+        attack = replace(suite.image, eps_255=eps, step_255=None)
         moved = pgd_attack(encoder, gallery, attack, generator=torch.Generator().manual_seed(seed))
-        own = retrieve(embed_images(encoder, moved), text, gallery.relevant)
+        judge.record(key, moved, None)
+        own = judge.found.outcomes[key]
         if found and primary_endpoint(own) > least:
             own = found[max(found)]
         found[eps], least = own, primary_endpoint(own)
@@ -365,7 +366,7 @@ def transfer_from(
     gallery, ranks_only = gallery_of(pairs), replace(suite, n_shown=0)
     judges = {name: Evaluator(target, gallery, ranks_only) for name, target in targets.items()}
     attacks = Attacks(source, gallery, tables, suite, seed, parts)
-    for attack, threat in suite.rows(tables):
+    for attack, threat in suite.rows(tables, of_fusion=as_fusion(source) is not None):
         pixels, captions, _ = attacks.run(attack, threat)
         for judge in judges.values():
             judge.record((attack, threat), pixels, captions)
@@ -379,7 +380,8 @@ WORST = "worst"
 
 def key_of(attack: str, threat: str) -> Key:
     """Under which an attack stands in the outcomes of a suite, where `threat` is that of words."""
-    return attack, "" if attack in ("clean", "pgd") else threat
+    moves_no_words = attack == CLEAN or (attack in ATTACKS and not ATTACKS[attack].moves_words)
+    return attack, "" if moves_no_words else threat
 
 
 def worst_under(

@@ -14,6 +14,7 @@ from matlib.attacks.ascent import AttackReport, ImageAttack, ScaleViews
 from matlib.attacks.attacked_gallery import Attacked, least_recall
 from matlib.attacks.diversified import dra
 from matlib.attacks.edits import CandidateTable
+from matlib.attacks.fused import fused_co_attack, unmatched
 from matlib.attacks.gallery import Gallery, TextAttack, prepared
 from matlib.attacks.gallery_images import JointAscent
 from matlib.attacks.margins import AimedAt
@@ -23,7 +24,7 @@ from matlib.attacks.whole_gallery import aimed_at_rest, gallery_attack, words_at
 from matlib.attacks.word_substitution import WordSubstitution
 from matlib.choices import UNNAMED, Choices, Shown
 from matlib.evaluation.reranking import RERANKED
-from matlib.models.dual_encoder import DualEncoder
+from matlib.models.dual_encoder import DualEncoder, FusionEncoder, as_fusion
 
 Key = tuple[str, str]
 """(attack, text threat); the threat is "" where no text is attacked."""
@@ -54,9 +55,11 @@ class Suite:
     `co-attack`, `sga`, `joint` (contrastive loss on both sides with an exhaustive text search).
     Rows of the gallery attacker, who chooses all images and all words together: `words` (text
     alone), `gallery`, and `gallery-tr`, `gallery-ir` and `gallery-rest`, each aimed at the queries
-    that no gallery before it made fail (`matlib.attacks.whole_gallery`). And `worst`
-    (`matlib.evaluation.robustness`: per query the minimum over all of these, a pessimistic
-    bound). On request `dra`, and `apgd` (`joint` with APGD at three times the steps).
+    that no gallery before it made fail (`matlib.attacks.whole_gallery`). Rows of a model that
+    reads image and text together: `match` (image alone, away from matching its own captions) and
+    `fused` (Co-Attack on the fused representation). And `worst` (`matlib.evaluation.robustness`:
+    per query the minimum over all of these, a pessimistic bound). On request `dra`, and `apgd`
+    (`joint` with APGD at three times the steps).
 
     A defence's own training loss is among them: `pgd` ascends TeCoA's and PMG-AFT's (captions
     as classes), `bert` MMCoA's on text, `joint` that of contrastive training on both sides, each
@@ -99,9 +102,17 @@ class Suite:
         if unknown:
             raise ValueError(f"unknown attacks {sorted(unknown)}; known: {', '.join(known)}")
 
-    def rows(self, threats: Iterable[str]) -> list[Key]:
-        """(attack, threat) of every attack to be run; `worst` follows from them."""
-        asked = [each for name, each in ATTACKS.items() if self._asks_for(name)]
+    def rows(self, threats: Iterable[str], *, of_fusion: bool = False) -> list[Key]:
+        """(attack, threat) of every attack to be run; `worst` follows from them.
+
+        Args:
+            of_fusion: on a model that reads image and text together; the attacks on what it makes
+                of them are no rows of others.
+        """
+        asked = [
+            each for name, each in ATTACKS.items()
+            if self._asks_for(name) and (of_fusion or not each.of_fusion)
+        ]  # fmt: skip
         clean = [(CLEAN, "")] if CLEAN in self.attacks else []
         alone = [(each.name, "") for each in asked if not each.moves_words]
         return [*clean, *alone] + [
@@ -338,6 +349,21 @@ def _at_rest(s: Situation, target: AimedAt, *moves: Move) -> Moved:
     )  # fmt: skip
 
 
+def _match(s: Situation) -> Moved:
+    return unmatched(_reader(s), s.gallery, s.suite.image, **s.drawn), None
+
+
+def _fused(s: Situation) -> Moved:
+    _, *words = s.target
+    return fused_co_attack(_reader(s), *words, s.suite.image, s.suite.text, **s.drawn)
+
+
+def _reader(s: Situation) -> FusionEncoder:
+    found = as_fusion(s.encoder)
+    assert found is not None, "`check_meets` lets no other model through"
+    return found
+
+
 def _own(s: Situation) -> Moved:
     assert s.suite.own is not None, "a row of the suites that have one"
     return s.suite.own(*s.target, s.suite.image, s.suite.text, s.generator(), s.report)
@@ -355,6 +381,8 @@ class Attack:
         on_request: whether it is a row only of the suites that name it.
         at_rest: whether it gives up the queries that fail elsewhere, so that what it leaves of
             recall says nothing by itself.
+        of_fusion: whether it attacks what a model makes of image and text together, so that it
+            is a row of models that read them so.
         shown: in figures.
     """
 
@@ -364,6 +392,7 @@ class Attack:
     cost: Literal["fast", "slow"] = "fast"
     on_request: bool = False
     at_rest: bool = False
+    of_fusion: bool = False
     shown: Shown = UNNAMED
 
     def least(self, s: Situation) -> Moved:
@@ -375,6 +404,19 @@ class Attack:
             return self.move(s)
         fewer = [each.shared(self.least, each.threat)[0] for each in s.smaller]
         return s.least([self.move(s), *fewer])
+
+    def check_meets(self, encoder: DualEncoder) -> None:
+        """Refuse a model that has not what is attacked.
+
+        Raises:
+            ValueError: an attack on the fusion, and a model that has none.
+        """
+        if self.of_fusion and as_fusion(encoder) is None:
+            raise ValueError(
+                f"{self.name} attacks what a model makes of image and text together, as BLIP and "
+                f"ALBEF do; {type(encoder).__name__} reads them apart: choose among "
+                + ", ".join(name for name, each in ATTACKS.items() if not each.of_fusion)
+            )
 
     @property
     def moves_images(self) -> bool:
@@ -409,6 +451,8 @@ ATTACKS: Choices[Attack] = Choices.named(
            shown=Shown("whole gallery, captions left")),
     Attack("gallery-rest", "both", _rest, "slow", at_rest=True,
            shown=Shown("whole gallery, all left")),
+    Attack("match", "image", _match, of_fusion=True, shown=Shown("image, matching")),
+    Attack("fused", "both", _fused, "slow", of_fusion=True, shown=Shown("both, fused")),
     Attack("dra", "both", _dra, on_request=True, shown=Shown("both, DRA")),
     Attack("apgd", "both", _apgd, "slow", on_request=True, shown=Shown("both, by APGD")),
     Attack("own", "both", _own, "slow", on_request=True, shown=Shown("its own training loss")),

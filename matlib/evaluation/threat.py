@@ -20,6 +20,7 @@ from matlib.attacks.edits import (
 from matlib.attacks.pgd import PGD
 from matlib.attacks.word_substitution import WordSubstitution
 from matlib.data.pairs import ImageTextPairs
+from matlib.evaluation.reranking import RERANKED
 from matlib.evaluation.retrieval import DIRECTIONS, Outcomes
 from matlib.evaluation.robustness import WORST, evaluate, worst_under
 from matlib.evaluation.statistics import primary_difference, recall_estimate
@@ -30,6 +31,11 @@ from matlib.models.masked_lm import MaskedLM
 
 ROWS = (CLEAN, "pgd", "bert", "words", "sep", "co-attack", "sga", "gallery")
 """The attacks of a benchmark; `worst` follows from them."""
+
+FUSION_ROWS = ("match", "fused")
+"""Further ones, where the model reads image and text together."""
+
+ASKED = (*ROWS, *FUSION_ROWS)
 
 THREAT = "words"
 """The one text threat: the user's own edits."""
@@ -52,6 +58,7 @@ class Threat:
             name on the hub, or the edits of every caption of the gallery in its order
             (`matlib.attacks.Edit`). None: captions are not attacked.
         k: replacements per word that are taken from synonyms or from a masked LM.
+        rerank: candidates of each query that a fusion model orders by `match` (see `Suite`).
         released: conventions of the field's code, to compare with published numbers (see
             `Suite`, `normalise_caption`, and `MaskedLM.candidates`).
     """
@@ -64,9 +71,10 @@ class Threat:
         "bert-base-uncased"
     )
     k: int = 10
+    rerank: int = RERANKED
     released: bool = False
 
-    def suite(self, attacks: Sequence[str] = ROWS) -> Suite:
+    def suite(self, attacks: Sequence[str] = ASKED) -> Suite:
         """The attacks in this budget.
 
         Raises:
@@ -74,7 +82,9 @@ class Threat:
         """
         image = PGD(self.eps_255, self.n_steps, self.step_255)
         text = WordSubstitution(self.n_words)
-        return Suite(image, text, attacks=tuple(attacks), released=self.released)
+        return Suite(
+            image, text, attacks=tuple(attacks), rerank=self.rerank, released=self.released
+        )
 
     def edits(self, captions: Sequence[str], device: str = "cpu") -> CandidateTable:
         """What each caption may become.
@@ -107,7 +117,7 @@ def benchmark(
     pairs: ImageTextPairs,
     threat: Threat | None = None,
     *,
-    attacks: Sequence[str] = ROWS,
+    attacks: Sequence[str] = ASKED,
     seed: int = 0,
     n_boot: int = 2000,
     on_attack: Callable[[str], None] | None = None,
@@ -119,7 +129,7 @@ def benchmark(
         pairs: the gallery, its images of the model's size.
         threat: `Threat()` by default, whose words are those of a masked LM of the hub.
         attacks: names of `ATTACKS`, and `clean`; those that change words are left out where the
-            threat has none.
+            threat has none, and those on the fusion where the model has none.
         seed: of the attacks' draws.
         n_boot: samples of the bootstrap.
         on_attack: called with the name of each attack when it is done, such as

@@ -52,7 +52,7 @@ def _stored(out: Path, pair: dict[str, Any]) -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.parametrize("form", ["png", "float"])
-@pytest.mark.parametrize("attack", ATTACK_NAMES)
+@pytest.mark.parametrize("attack", [a for a in ATTACK_NAMES if not ATTACKS[a].of_fusion])
 def test_every_attack_stays_in_its_budget(toy: Toy, tmp_path: Path, attack: str, form: Any) -> None:
     summary = run_attack(toy.options(tmp_path / "out", attack, format=form))
     found = _read(tmp_path / "out")
@@ -160,6 +160,7 @@ def test_the_seed_decides_the_result(toy: Toy, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"attack": "fused"}, "attacks what a model makes of image and text together.*: .*sga"),
         ({"attack": "fgsm"}, "unknown attacks .*'fgsm'.*; known: "),
         ({"eps_255": 2 / 255}, "already divided by 255"),
         ({"eps_255": 500}, "1/255 of the pixel range"),

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from transformers import BertConfig, BertModel
 
 from matlib import models
-from matlib.attacks import PGD, WordSubstitution, fused_co_attack
+from matlib.attacks import PGD, WordSubstitution, fused_co_attack, unmatched
 from matlib.defences import DEFENCES, InnerAttack
-from matlib.evaluation import Suite, evaluate
+from matlib.evaluation import Suite, Threat, evaluate
 from matlib.evaluation.reranking import reranked
+from matlib.evaluation.robustness import Attacks, gallery_of
 from matlib.models.dual_encoder import FusionEncoder, parameters_of
 from matlib.models.fusion import FusionModel
 from matlib.models.small import SmallModel, build_small, save_small
@@ -23,7 +24,7 @@ from matlib.training import Schedule, train
 from tests.evaluation.test_benchmark import toy_pairs
 from tests.models import albef_file, pretend_hub
 from tests.models.named import same
-from tests.toys import random_edits, random_pixels, toy_gallery
+from tests.toys import random_edits, random_pixels, tiny_encoder, toy_gallery
 from tests.training.toy_runs import toy_candidates, toy_data
 
 TEXTS = ["a red star", "a dog runs on grass", "blue"]
@@ -185,6 +186,35 @@ def test_the_suite_judges_what_reranking_finds(fusion: FusionModel) -> None:
     expected = reranked(fusion, gallery, pairs.captions, similarity, pairs.relevance(), 4)  # type: ignore[arg-type]
     assert torch.equal(by[4].outcomes["clean", ""].tr_rank, expected.tr_rank)
     assert not torch.equal(by[0].outcomes["clean", ""].tr_rank, expected.tr_rank)
+
+
+def test_the_fusion_is_attacked_where_a_model_has_one(fusion: FusionModel) -> None:
+    pairs, budget = toy_pairs(), PGD(8, 2)
+    tables = {"t": random_edits(list(pairs.captions))}
+    own = Suite(budget, attacks=("clean", "pgd", "match", "fused"), rerank=4)
+    rows = {("clean", ""), ("pgd", ""), ("match", ""), ("fused", "t")}
+    assert {*own.rows(tables, of_fusion=True)} == rows
+    assert {*own.rows(tables)} == {("clean", ""), ("pgd", "")}
+    found = evaluate(fusion, pairs, tables, own, seed=0).outcomes
+    assert {*found} == {*rows, ("worst", "t")}
+    assert torch.equal(found["worst", "t"].ir_rank,
+                       torch.stack([found[key].ir_rank for key in rows]).amax(0))  # fmt: skip
+    apart = evaluate(tiny_encoder(), pairs, tables, own, seed=0).outcomes
+    assert {*apart} == {("clean", ""), ("pgd", ""), ("worst", "t")}
+    with pytest.raises(ValueError, match=r"fused attacks .* reads them apart: .*pgd"):
+        Attacks(tiny_encoder(), gallery_of(pairs), tables, own, 0).run("fused", "t")
+    assert Threat(rerank=4).suite().rerank == 4
+
+
+def test_an_image_moves_away_from_matching_its_own_captions(fusion: FusionModel) -> None:
+    gallery = toy_gallery([1, 2, 1])
+    moved = unmatched(fusion, gallery, PGD(8, 3), generator=torch.Generator())  # type: ignore[arg-type]
+    assert bool(((moved - gallery.pixels).abs() <= 8 / 255 + 1e-6).all())
+    with torch.no_grad():
+        before, after = (fusion.match(pixels[gallery.own], list(gallery.captions))
+                         for pixels in (gallery.pixels, moved))  # fmt: skip
+    gained = torch.zeros(3).index_add(0, gallery.own, before - after)
+    assert bool((gained > 0).all())
 
 
 def test_mat_trains_the_contrastive_and_the_matching_loss(fusion: FusionModel) -> None:

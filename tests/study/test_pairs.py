@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from matlib.analysis.experiment import DIALS
-from matlib.evaluation.retrieval import Outcomes, worst_of
-from matlib.evaluation.robustness import key_of
+from matlib.evaluation.retrieval import Outcomes
+from matlib.evaluation.robustness import worst_under
 from matlib.evaluation.statistics import Estimate, primary_endpoint
 from matlib.evaluation.suite import Key
 from matlib.study.made.measures import coordinates
@@ -136,7 +136,7 @@ def test_gains_of_the_experiment_are_under_the_same_attacks_as_the_reference(stu
               and [getattr(r.dials, d) for d in DIALS] == [row[d] for d in DIALS]]  # fmt: skip
     own = study.outcomes(name, 0, inside(e))["worst", e.primary_threat]
     reference = study.outcomes("mat", 0, pairs(e))
-    same = worst_of([reference[key_of(a, e.primary_threat)] for a in INSIDE_ATTACKS])
+    same = worst_under(reference, e.primary_threat, INSIDE_ATTACKS)
     expected = primary_endpoint(own) - primary_endpoint(same)
     assert row["gain"] == pytest.approx(expected)
     true = table.set_index(list(DIALS))["true_fraction"]

@@ -21,7 +21,13 @@ from matlib.study.context import Context, Node
 from matlib.study.identity.makers import makes
 from matlib.study.made.candidates import tables
 from matlib.study.made.models import model, open_model
-from matlib.study.made.protocols import EvaluationProtocol, make_suite, moves_of, protocol_config
+from matlib.study.made.protocols import (
+    EvaluationProtocol,
+    judged_rows,
+    make_suite,
+    moves_of,
+    protocol_config,
+)
 from matlib.study.store.store import Artefact
 
 RANKS, _CAPTIONS, SHOWN, CURVE = "ranks.csv", "captions.json", "shown.safetensors", "curve.csv"
@@ -143,7 +149,7 @@ def evaluated(
     def make(folder: Path) -> dict[str, Any]:
         encoder, pairs = open_model(study, name, seed), study.pairs(how.gallery)
         suite = make_suite(profile.evaluation, how)
-        total = len(suite.rows(how.threats))
+        total = len(judged_rows(profile.evaluation, how, profile.model))
         with Progress(f"attack {name} s{seed} ({how.gallery})", total) as progress:
             found = evaluate(
                 encoder, pairs, study.get(words), suite, seed=0,
@@ -153,7 +159,7 @@ def evaluated(
         save_evaluation(found, folder)
         if how.with_curve:
             eps = profile.evaluation.curve_eps_255
-            save_curve(strength_curve(encoder, pairs, suite.image, eps, seed=0), folder)
+            save_curve(strength_curve(encoder, pairs, suite, eps, seed=0), folder)
         vanished = {"/".join(key): n for key, n in found.n_vanished.items() if n}
         return {
             "n_embedded": found.n_embedded,
@@ -169,5 +175,12 @@ def evaluated(
     }
     config = {**protocol_config(profile.evaluation, how), "model": profile.model.model_dump()}
     return study.node(
-        "judged", name, seed, config, inputs, make, load_evaluation, chosen=moves_of(how)
+        "judged",
+        name,
+        seed,
+        config,
+        inputs,
+        make,
+        load_evaluation,
+        chosen=moves_of(how, profile.model),
     )

@@ -8,14 +8,17 @@ from typing import Any, Literal
 from matlib.attacks.ascent import ScaleViews
 from matlib.attacks.pgd import PGD
 from matlib.attacks.word_substitution import WordSubstitution
-from matlib.evaluation.suite import ATTACKS, Suite, default_rows
-from matlib.study.profile.parts import EvaluationConfig
+from matlib.evaluation.suite import ATTACKS, Key, Suite, default_rows
+from matlib.study.profile.parts import EvaluationConfig, Model
 
 GalleryName = Literal["test", "val", "train-1", "test-1"]
 """`test` and `val` with all captions; `train-1` and `test-1` with one caption per image and
 the same number of images, to compare training with held-out pairs."""
 
-INSIDE_ATTACKS = ("clean", "pgd", "bert", "words", "sga", "joint", "gallery")
+INSIDE_ATTACKS = (
+    "clean", "pgd", "bert", "words", "sga", "joint", "gallery", "match", "fused",
+)  # fmt: skip
+"""In short; the last two where the model reads image and text together."""
 
 PAIRS_ATTACKS = ("clean", "pgd", "bert", "words", "co-attack", "sga", "joint", "gallery")
 """What techniques of augmentation are compared under: the paper's four attacks, `joint`, and the
@@ -117,9 +120,23 @@ def protocol_config(e: EvaluationConfig, how: EvaluationProtocol) -> dict[str, A
     return {**asdict(how), "budget": e.model_dump(exclude=set(NOT_IN_THE_ATTACKS))}
 
 
-def moves_of(how: EvaluationProtocol) -> tuple[str, ...]:
-    """The attacks of a protocol that have an entry in the table of attacks."""
-    return tuple(attack for attack in how.attacks if attack in ATTACKS)
+def reads_together(model: Model) -> bool:
+    """Whether a profile's model is a fusion model."""
+    return model.family != "clip"
+
+
+def moves_of(how: EvaluationProtocol, *models: Model) -> tuple[str, ...]:
+    """The attacks of a protocol that have an entry in the table of attacks, and meet a model."""
+    of_fusion = any(map(reads_together, models))
+    return tuple(
+        attack for attack in how.attacks
+        if attack in ATTACKS and (of_fusion or not ATTACKS[attack].of_fusion)
+    )  # fmt: skip
+
+
+def judged_rows(e: EvaluationConfig, how: EvaluationProtocol, model: Model) -> list[Key]:
+    """(attack, threat) of everything that a protocol does to a profile's model."""
+    return make_suite(e, how).rows(how.threats, of_fusion=reads_together(model))
 
 
 def make_suite(e: EvaluationConfig, how: EvaluationProtocol) -> Suite:
@@ -132,5 +149,6 @@ def make_suite(e: EvaluationConfig, how: EvaluationProtocol) -> Suite:
         how.attacks,
         n_restarts=e.n_restarts,
         slow_under=e.slow_under,
+        rerank=e.rerank,
         released=e.conventions == "released",
     )

@@ -19,6 +19,7 @@ from matlib.attacks.ascent import ScaleViews
 from matlib.attacks.balls import check_eps
 from matlib.augmentations.table import Data
 from matlib.data.images import Fit, Interpolation
+from matlib.evaluation.reranking import RERANKED
 from matlib.models.masked_lm_training import MaskedLMConfig
 from matlib.models.packaged import TEXT_PACKAGE
 from matlib.models.settings import model_config
@@ -354,6 +355,11 @@ class EvaluationConfig(Budget):
         default=2.0, description="C1: image budget at which PGD alone leaves 30-60 % of recall"
     )
     curve_eps_255: Annotated[tuple[float, ...], Distinct] = ()
+    rerank: int = Field(
+        default=RERANKED, ge=0, le=100_000,
+        description="fusion models: candidates of each query that are read together with it (the "
+        "literature: 128 on Flickr30k, 256 on COCO); 0: embeddings alone",
+    )  # fmt: skip
     conventions: Literal["matlib", "released"] = Field(
         default="matlib", description="released: as in the field's code, for published numbers"
     )

@@ -168,7 +168,7 @@ def judging(
         evaluate(encoder, pairs, tables, suite, seed=0)
         if how.with_curve:
             eps = profile.evaluation.curve_eps_255
-            strength_curve(encoder, pairs, suite.image, eps, seed=0)
+            strength_curve(encoder, pairs, suite, eps, seed=0)
     return time.perf_counter() - began, {kind: rows[kind] / n for kind in KINDS}
 
 

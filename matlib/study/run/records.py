@@ -294,8 +294,7 @@ def _evaluated_files(
     study: Study, name: str, how: EvaluationProtocol
 ) -> dict[str, tuple[str, ...]]:
     """The tables of one judged model -> the attacks in each."""
-    suite = study.suite(how)
-    rows = suite.rows(how.threats)
+    rows = protocols.judged_rows(study.profile.evaluation, how, study.profile.model)
     rows += [("worst", threat) for threat in how.threats]
     files = {RANKS: tuple("/".join(key) for key in rows)}
     if how.with_curve:
