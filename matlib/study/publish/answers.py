@@ -7,6 +7,8 @@ both sides; recall is the mean of TR@1 and IR@1.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
@@ -15,6 +17,7 @@ from matlib.analysis.figures.sentences import percent
 from matlib.analysis.figures.style import label_of
 from matlib.study.profile.rows import ON_TRUE_WORDS
 from matlib.study.tables.findings import Ledger
+from matlib.study.tables.other_tasks import RANKED_BY
 
 BASE, MAT, MAT_TRUE, MAT_PLUS = "base", "mat", f"mat{ON_TRUE_WORDS}", "mat+"
 LITERATURE = ("image-at", "tecoa", "fare", "pmg-aft", "mmcoa", "leaf", "fare+leaf")
@@ -66,10 +69,11 @@ def threat_answer(table: pd.DataFrame, threat: str) -> str:
 def defences_answer(table: pd.DataFrame, threat: str) -> str:
     """Notebook 20: MAT, the best row, and no defence."""
     worst = _best_first(table, threat)
-    shown = [row for row in (MAT, str(worst.index[0])) if row in worst and row != BASE]
+    shown = [row for row in (MAT, *worst.index[:1]) if row in worst and row != BASE]
     told = [f"{label_of(row)} {left(table, row, 'worst', threat)}" for row in dict.fromkeys(shown)]
     base = left(table, BASE, "worst", threat)
-    return f"Under the worst attack the undefended model keeps {base}; {', '.join(told)}."
+    others = ", ".join(told) or "no defence was judged"
+    return f"Under the worst attack the undefended model keeps {base}; {others}."
 
 
 def beside_rivals(table: pd.DataFrame, threat: str, claims: Ledger) -> str:
@@ -114,7 +118,7 @@ def pairs_answer(table: pd.DataFrame, threat: str, claims: Ledger) -> str:
 
 def inside_answer(table: pd.DataFrame) -> str:
     """Notebook 25, of the differences of MAT's variations."""
-    worst = table[table["attack"] == "worst"]
+    worst = table[table["attack"] == "worst"] if len(table) else table
     if worst.empty:
         return "No variation of MAT is at hand."
     gains, costs = (worst["difference_low"] > 0).sum(), (worst["difference_high"] < 0).sum()
@@ -139,6 +143,8 @@ def diversity_answer(diverse: pd.DataFrame) -> str:
 
 def _from_to(found: pd.DataFrame, what: str) -> str:
     ordered = found[found["technique"] != "none"].sort_values("value")
+    if ordered.empty:
+        return f"{what} was not measured."
     ends = [
         f"{each.value:.2f} ({label_of(each.technique, 'technique')})"
         for each in (ordered.iloc[0], ordered.iloc[-1])
@@ -204,13 +210,36 @@ def claims_answer(claims: Ledger) -> str:
     return f"Of {len(claims)} claims: {'; '.join(told)}."
 
 
+def tasks_answer(table: pd.DataFrame) -> str:
+    """Notebook 95: what the worst attack leaves of each task, undefended and at best."""
+    told = []
+    for task, measure in RANKED_BY.items() if len(table) else ():
+        of_task = (table["task"] == task) & (table["measure"] == measure)
+        worst = table[of_task & (table["attack"] == "worst")].set_index("row")["value"]
+        if BASE in worst:
+            best = str(worst.idxmax())
+            more = f", {label_of(best)} {percent(worst[best])}" if best != BASE else ", the most"
+            told.append(f"{percent(worst[BASE])} of {task} ({measure}){more}")
+    if not told:
+        return "No row of this study is judged by other tasks."
+    return f"Under the worst attack the undefended model keeps {'; '.join(told)}."
+
+
 def verdict_of(claims: Ledger, name: str) -> str:
-    """A claim's verdict with its contrast: `inconclusive (C2, mat - tecoa: +1.1 [-0.1, 2.2])`."""
-    [claim] = [claim for claim in claims if claim["id"] == name]
-    if claim["estimate"] is None:
-        return f"{claim['verdict']} ({name})"
-    value, low, high = (100 * claim[key] for key in ("estimate", "ci_low", "ci_high"))
+    """A claim's verdict with its contrast: `inconclusive (C2, mat - tecoa: +1.1 [-0.1, 2.2])`.
+
+    Of a claim that has several parts, each of them that was tested.
+    """
+    parts = [claim for claim in claims if claim["id"] == name]
+    tested = [_with_contrast(claim) for claim in parts if claim["estimate"] is not None]
+    return "; ".join(tested) or f"not yet tested ({name})"
+
+
+def _with_contrast(claim: Mapping[str, Any]) -> str:
+    low, high = claim["ci_low"], claim["ci_high"]
+    limits = f"≥ {100 * low:.1f}" if high is None else f"{100 * low:.1f}, {100 * high:.1f}"
+    part = f" {claim['part']}" if claim.get("part") else ""
     return (
-        f"{claim['verdict']} ({name}, {claim['contrast']}: {value:+.1f} points "
-        f"[{low:.1f}, {high:.1f}])"
+        f"{claim['verdict']} ({claim['id']}{part}, {claim['contrast']}: "
+        f"{100 * claim['estimate']:+.1f} points [{limits}])"
     )
