@@ -354,8 +354,8 @@ def _match(s: Situation) -> Moved:
 
 
 def _fused(s: Situation) -> Moved:
-    _, *words = s.target
-    return fused_co_attack(_reader(s), *words, s.suite.image, s.suite.text, **s.drawn)
+    _, gallery, table = s.target
+    return fused_co_attack(_reader(s), gallery, table, s.suite.image, s.suite.text, **s.drawn)
 
 
 def _reader(s: Situation) -> FusionEncoder:
