@@ -216,6 +216,17 @@ def _evaluate_beside_study(options: of.EvaluateOptions) -> None:
     print(f"wrote {run_evaluate(options)}")
 
 
+@app.command("ground", help="judge any model's grounding of RefCOCO's phrases under attack")
+@of.takes(of.GroundOptions)
+def _ground(options: of.GroundOptions) -> None:
+    from matlib.commands.ground import ground_text, run_ground
+
+    options.refuse_two_sources()
+    print(ground_text(run_ground(options)))
+    if options.out is not None:
+        print(f"wrote {options.out}")
+
+
 @app.command("board", help="one table of what `evaluate --out` wrote of several models")
 def _board(
     folder: Annotated[Path, Argument(help="folder of the JSON files")],

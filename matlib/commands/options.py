@@ -283,6 +283,27 @@ class EvaluateOptions(ThreatOptions):
                 raise typer.BadParameter(f"argument {option}: not allowed with {form}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class GroundOptions(ThreatOptions):
+    """Which model looks for the things of which phrases.
+
+    Phrases are attacked where a source of words is given. On model and weights see `open_model`,
+    on data `read_refcoco`.
+    """
+
+    model: ModelName
+    checkpoint: Annotated[str, Option(help="file, or a tag; not of a folder or hf-hub: name")] = ""
+    rest: Annotated[
+        str, Option("--pretrained", metavar="TAG|FILE", help="weights that the checkpoint lacks")
+    ] = ""
+    refs: Annotated[Path, Option(help="folder of RefCOCO: refs(unc).json and instances.json")]
+    images: Annotated[Path, Option(help="folder of COCO's images of 2014")]
+    split: Annotated[str, Option(help="val, testA, testB")] = "val"
+    split_by: Annotated[str, Option(help="who split it: unc, google or umd")] = "unc"
+    limit: ImageLimit = None
+    out: Annotated[Path | None, Option(help="CSV file of the table")] = None
+
+
 _OF_FOLDER = {
     "split",
     "rerank",

@@ -28,5 +28,10 @@ from .pairs import (
     Originals as Originals,
     VariantImages as VariantImages,
 )
+from .referring import (
+    Referring as Referring,
+    ReferringImages as ReferringImages,
+    read_refcoco as read_refcoco,
+)
 from .strict import UnreadableError as UnreadableError
 from .wordnet import WordNet as WordNet, open_wordnet as open_wordnet

@@ -7,7 +7,6 @@ from .captioning import (
 )
 from .crossed import crossed_estimate as crossed_estimate
 from .grounding import (
-    Referring as Referring,
     ground_under_attack as ground_under_attack,
     grounding_scores as grounding_scores,
 )

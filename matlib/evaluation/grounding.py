@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +26,9 @@ from matlib.attacks.edits import Table, apply_edit
 from matlib.attacks.objectives import ImageObjective, away_from_captions
 from matlib.attacks.scored import ascend_score
 from matlib.attacks.scoring import embed_texts, images_per_forward
-from matlib.models.dual_encoder import DualEncoder
-from matlib.models.positions import heat_of_tower
+from matlib.data.referring import Referring
+from matlib.models.dual_encoder import DualEncoder, as_fusion
+from matlib.models.positions import heat_of_fusion, heat_of_tower
 
 GROUNDING_ATTACKS = ("clean", "embeddings", "image", "phrase", "both")
 """No attack; the image's embedding moved away from the phrase's; the heat map attacked through the
@@ -41,36 +42,6 @@ class Heat(Protocol):
         self, encoder: DualEncoder, pixels: Tensor, phrases: Sequence[str], *,
         differentiable: bool = False,
     ) -> Tensor: ...  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Referring:
-    """Phrases, each of one thing in an image.
-
-    Attributes:
-        phrases: P strings.
-        image_of: int64 (P,), the image of each.
-        boxes: float (P, 4), the thing's box: left, top, right, bottom in fractions of the sides.
-        candidates: per image float (K, 4), boxes that a thing may have, the true ones among
-            them (of all things that are known in it).
-    """
-
-    phrases: tuple[str, ...]
-    image_of: Tensor
-    boxes: Tensor
-    candidates: tuple[Tensor, ...]
-
-    def __post_init__(self) -> None:
-        n, box = len(self.phrases), self.boxes
-        if box.shape != (n, 4) or self.image_of.shape != (n,):
-            raise ValueError(
-                f"{n} phrases need boxes ({n}, 4) and images ({n},); got {tuple(box.shape)} and "
-                f"{tuple(self.image_of.shape)}"
-            )
-        if not bool(((box >= 0) & (box <= 1)).all() and (box[:, :2] < box[:, 2:]).all()):
-            raise ValueError(
-                "boxes are left, top, right, bottom in fractions of the image's sides (0 to 1)"
-            )
 
 
 @dataclass(frozen=True)
@@ -97,7 +68,7 @@ def ground_under_attack(
     attack: ImageAttack,
     words: Table | None = None,
     *,
-    heat: Heat = heat_of_tower,
+    heat: Heat | None = None,
     seed: int = 0,
 ) -> Grounded:
     """Ground every phrase in its clean image and in attacked ones.
@@ -107,9 +78,11 @@ def ground_under_attack(
         pixels: float (N, 3, H, W) in [0, 1].
         attack: `PGD` or `APGD`, with its budget.
         words: per phrase the allowed edits of one word; without them phrases stay as they are.
-        heat: which map is judged, and attacked.
+        heat: which map is judged, and attacked; that of the cross-attention by default where a
+            model has one, else that of the image tower.
         seed: of the attacks' draws.
     """
+    heat = heat or heat_of(encoder)
     found, phrases = Grounded(), list(referring.phrases)
     clean = pixels.to(encoder.device)[referring.image_of.to(encoder.device)]  # (P, 3, H, W)
     text = embed_texts(encoder, phrases)
@@ -140,6 +113,11 @@ def ground_under_attack(
         judge("phrase", clean, asked)
         judge("both", ascend(asked), asked)
     return found
+
+
+def heat_of(encoder: DualEncoder) -> Heat:
+    """The map of a model's kind."""
+    return heat_of_tower if as_fusion(encoder) is None else cast(Heat, heat_of_fusion)
 
 
 def _away_from(text: Tensor, rows: Tensor) -> ImageObjective:
@@ -205,6 +183,18 @@ def cells_in(boxes: Tensor, h: int, w: int) -> Tensor:
     own_x = ((left + right) / 2 * w).long().clamp(max=w - 1) == torch.arange(w)
     own_y = ((top + bottom) / 2 * h).long().clamp(max=h - 1) == torch.arange(h)
     return (inside_y | own_y)[:, :, None] & (inside_x | own_x)[:, None, :]
+
+
+def worst_scores(found: Grounded) -> dict[str, Tensor]:
+    """Measure -> (P,): per phrase the least of all attacks."""
+    every = list(found.scores.values())
+    return {m: torch.stack([each[m] for each in every]).amin(0) for m in every[0]}
+
+
+def per_image(values: Tensor, image_of: Tensor) -> Tensor:
+    """(P,) -> (N,): the mean over the phrases of each image."""
+    sums = torch.zeros(int(image_of.max()) + 1).index_add_(0, image_of, values.float())
+    return sums / image_of.bincount()
 
 
 _FINE = 64  # positions per side of a map that boxes are read from

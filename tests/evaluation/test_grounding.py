@@ -7,8 +7,8 @@ import torch
 
 from matlib.attacks.edits import Edit
 from matlib.attacks.pgd import PGD
+from matlib.data.referring import Referring
 from matlib.evaluation.grounding import (
-    Referring,
     cells_in,
     ground_under_attack,
     grounding_scores,

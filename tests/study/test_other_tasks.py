@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from matlib.evaluation.grounding import per_image
 from matlib.study.made.other_tasks import OTHER_TASKS, phrase_edits, phrases_of
 from matlib.study.profile.profile import Profile, load_profile
 from matlib.study.profile.rows import Run
@@ -117,7 +118,5 @@ def test_photographs_and_unknown_rows_are_refused_with_the_reason(tmp_path: Path
 
 
 def test_values_of_an_image_are_means_over_its_phrases() -> None:
-    from matlib.study.made.other_tasks import _per_image
-
-    found = _per_image(torch.tensor([1.0, 0.0, 1.0]), torch.tensor([0, 0, 1]))
+    found = per_image(torch.tensor([1.0, 0.0, 1.0]), torch.tensor([0, 0, 1]))
     assert found.tolist() == [0.5, 1.0]

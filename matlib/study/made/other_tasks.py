@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from matlib.attacks.edits import Table
+from matlib.data.referring import Referring
 from matlib.evaluation.captioning import caption_scores, caption_under_attack
-from matlib.evaluation.grounding import Referring, ground_under_attack
+from matlib.evaluation.grounding import ground_under_attack, per_image, worst_scores
 from matlib.evaluation.robustness import WORST
 from matlib.models.captioner import CaptionerConfig, TowerCaptioner, train_tower_captioner
 from matlib.progress import Progress
@@ -160,7 +161,7 @@ def captioning(study: Context, name: str, seed: int) -> Node[Scores]:
 
 @makes("grounding")
 def grounding(study: Context, name: str, seed: int) -> Node[Scores]:
-    """Where a row's image tower looks for the things of the test gallery, clean and attacked."""
+    """Where a row looks for the things of the test gallery, clean and attacked."""
     words, threat = phrase_edits(study), study.profile.evaluation.primary_threat
 
     def make(folder: Path) -> None:
@@ -170,11 +171,9 @@ def grounding(study: Context, name: str, seed: int) -> Node[Scores]:
         found = ground_under_attack(
             encoder, pairs.pixels(), referring, attack, study.get(words)[threat]
         )
-        every = list(found.scores.values())
-        worst = {m: torch.stack([s[m] for s in every]).amin(0) for m in every[0]}
         scores = {
-            attack: {m: _per_image(values, referring.image_of) for m, values in own.items()}
-            for attack, own in {**found.scores, WORST: worst}.items()
+            attack: {m: per_image(values, referring.image_of) for m, values in own.items()}
+            for attack, own in {**found.scores, WORST: worst_scores(found)}.items()
         }
         first = [int((referring.image_of == i).nonzero()[0]) for i in range(N_SHOWN)]
         shown = {f"pixels/{attack}": each[first] for attack, each in found.pixels.items()}
@@ -203,12 +202,6 @@ def _about(study: Context) -> dict[str, Any]:
 
 def _shifted(texts: list[str]) -> list[str]:
     return texts[1:] + texts[:1]
-
-
-def _per_image(values: Tensor, image_of: Tensor) -> Tensor:
-    """(P,) -> (N,): the mean over the phrases of each image."""
-    sums = torch.zeros(int(image_of.max()) + 1).index_add_(0, image_of, values.float())
-    return sums / image_of.bincount()
 
 
 def _save(
