@@ -11,6 +11,7 @@ from typer import Argument, Option
 
 from matlib.commands import options as of
 from matlib.launcher import forget_empty, n_processes, share_of_array
+from matlib.memory import keep_freed_memory
 from matlib.progress import speak_utf8
 
 # What a command imports waits until it is run: `--help` needs neither torch nor pandas.
@@ -33,6 +34,7 @@ SHARD_HELP = "i/n: train and judge every n-th row only; in an array of Slurm or 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 on success, 1 with one clear line on a known fault, 2 on bad usage."""
     speak_utf8()
+    keep_freed_memory()
     forget_empty()
     try:
         app(arguments)

@@ -28,6 +28,7 @@ import torch
 from filelock import FileLock, Timeout
 from joblib.externals.loky import get_reusable_executor
 
+from matlib.memory import keep_freed_memory
 from matlib.progress import speak_utf8
 from matlib.study.context import Node, in_order
 from matlib.study.made.base import base
@@ -390,6 +391,7 @@ def _open(
     """Begin a worker; CUDA is not yet touched, so it sees the GPU that it is told here."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that waits ends the workers
     speak_utf8()
+    keep_freed_memory()
     torch.set_num_threads(1)
     os.environ.update(worker_environment(_take_slot(slots, workers), workers, gpus))
     study = Study(profile, results, data)
