@@ -13,6 +13,7 @@ from matlib.study.profile.rows import Intervention, Run
 from matlib.training.schedule import Schedule
 
 SMOKE = yaml.safe_load((PROFILES / "smoke.yaml").read_text())
+PHOTOGRAPHS = {**SMOKE["dataset"], "name": "flickr8k"}
 
 
 def with_part(part: str, /, **changes: object) -> dict[str, object]:
@@ -56,10 +57,10 @@ def test_unknown_profile_names_the_known_ones() -> None:
         ({"transfer_rows": ["mta"]}, r"rows that `runs` has not: \['mta'\]"),
         ({"architectures": {"Bad/Name": {}}}, "architectures.Bad/Name"),
         (
-            {"dataset": {**SMOKE["dataset"], "name": "flickr8k"}, "intervention": None},
+            {"dataset": PHOTOGRAPHS, "intervention": None, "other_tasks": None},
             "needs the truth",
         ),
-        ({"dataset": {**SMOKE["dataset"], "name": "flickr8k"}}, "dialled cannot be made from"),
+        ({"dataset": PHOTOGRAPHS, "other_tasks": None}, "dialled cannot be made from"),
         ({"reference": "mat+"}, "`reference` names the row of `techniques`"),
         ({"techniques": [{"defence": "mat"}, {"defence": "mat", "lr": 0.1}]}, "two different rows"),
         ({"techniques": [{"defence": "mat", "n_train": 99}]}, "n_train is more than"),
@@ -114,7 +115,10 @@ def test_unknown_profile_names_the_known_ones() -> None:
         (with_part("base", n_steps=10**30), "base.n_steps: .*less than"),
         (with_part("base", mixed_precision=False), 'write a word such as "no" with quotes'),
         ({"name": "../../x"}, "name: String should match pattern"),
-        ({"runs": [{"defence": "mat"}] * 2, "transfer_rows": []}, "runs has a row twice: mat"),
+        (
+            {"runs": [{"defence": "mat"}] * 2, "transfer_rows": [], "other_tasks": None},
+            "runs has a row twice: mat",
+        ),
         ({"architectures": {"a": {"image_tower": "convnet", "head_width": 3}}}, "architectures.a"),
     ],
 )

@@ -17,6 +17,7 @@ from matlib.attacks.balls import to_8bit
 from matlib.attacks.characters import CharacterEdits, Charmer, n_dictionary_words
 from matlib.attacks.diversified import DiversifiedPGD, dra
 from matlib.attacks.multimodal import co_attack
+from matlib.attacks.noise import noise_of
 from matlib.attacks.pgd import PGD
 from matlib.attacks.word_substitution import WordSubstitution
 from matlib.defences.inner_attack import InnerAttack
@@ -109,10 +110,11 @@ def test_released_views_are_those_of_the_pinned_torchvision(side: int) -> None:
     """`Resize` of a tensor without antialiasing, clamped after the way there alone."""
     pixels = torch.rand(2, 3, side, side, generator=generator()).round()  # overshoots most
     scales, g = (0.5, 0.75, 1.25, 1.5), generator(1)
+    streams = noise_of(g, pixels)
     found = ScaleViews(scales, released=True)(pixels, generator(1))
     assert torch.equal(found[0], pixels)
     for view, scale in zip(found[1:], scales, strict=True):
-        noisy = pixels + 0.05 * torch.randn(pixels.shape, generator=g)
+        noisy = pixels + 0.05 * streams.normal(pixels)
         cubic: Any = {"interpolation": InterpolationMode.BICUBIC, "antialias": False}
         small = resize(noisy, [int(scale * side)] * 2, **cubic).clamp(0, 1)
         assert torch.equal(view, resize(small, [side, side], **cubic))

@@ -31,8 +31,9 @@ def pairs_profile(name: str = "pairs") -> Profile:
     """The smoke profile without its defences."""
     plain = load_profile("smoke").model_dump()
     plain.update(
-        name=name, runs=(), inside=(), architectures={}, transfer_rows=(), techniques=TECHNIQUES,
-        sweeps=SWEEPS, intervention=Intervention(levels=(0, 1), modalities=("text",), seeds=(0,)),
+        name=name, runs=(), inside=(), architectures={}, transfer_rows=(), other_tasks=None,
+        techniques=TECHNIQUES, sweeps=SWEEPS,
+        intervention=Intervention(levels=(0, 1), modalities=("text",), seeds=(0,)),
     )  # fmt: skip
     plain["evaluation"]["curve_eps_255"] = ()
     plain["finetune"]["n_steps"] = 2

@@ -22,7 +22,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smoke profile with one defence, as a user's own YAML file."""
     profile = load_profile("smoke").model_dump(mode="json")
     profile |= {"name": "own", "runs": [{"defence": "mat"}], "transfer_rows": ["mat"]}
-    profile |= {"techniques": [], "sweeps": [], "intervention": None}
+    profile |= {"techniques": [], "sweeps": [], "intervention": None, "other_tasks": None}
     path = tmp_path_factory.mktemp("profiles") / "own.yaml"
     path.write_text(yaml.safe_dump(profile))
     return path

@@ -133,6 +133,7 @@ def plan(
     at_once = n_workers(profile, workers)
     rows = all_rows(profile)
     n_models = len(rows.main) + len(rows.inside) + len(rows.elsewhere) + len(rows.of_pairs)
+    n_models *= 1 + len(profile.worlds)  # every world has the same rows
     say(
         f"{profile.name}: {n_models} models to train and judge on {device_name}, {at_once} at a "
         "time; what they cost is probed"
