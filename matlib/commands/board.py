@@ -14,7 +14,7 @@ from matlib.commands.record import Record, read_record
 from matlib.files import write_durably
 
 CSV, PAGE = "board.csv", "board.html"
-ABSENT = "–"
+NO_ROW = "–"
 """An attack that a model has nothing for."""
 
 _TOLD_APART = ("attacks", "eps_255", "n_words", "words")
@@ -61,7 +61,7 @@ def run_board(folder: Path) -> str:
 
 
 def _as_text(records: Mapping[str, Record]) -> str:
-    table = _shown(records).to_string(na_rep=ABSENT)
+    table = _shown(records).to_string(na_rep=NO_ROW)
     return "\n".join([_heading(records), _settings(records), table, *_notes(records)])
 
 
@@ -138,7 +138,7 @@ def _numbers(recalls: Iterable[tuple[str, Any]]) -> dict[str, float]:
 def _page(tables: Sequence[Mapping[str, Record]]) -> str:
     parts = [
         f"<h2>{html.escape(_heading(records))}</h2>\n<p>{html.escape(_settings(records))}</p>\n"
-        f'<div class="wide">{_shown(records).to_html(border=0, na_rep=ABSENT)}</div>\n'
+        f'<div class="wide">{_shown(records).to_html(border=0, na_rep=NO_ROW)}</div>\n'
         + "".join(f"<p>{html.escape(note)}</p>\n" for note in _notes(records))
         for records in tables
     ]

@@ -23,6 +23,7 @@ _BLOCKS = (
     "visual.trunk.blocks",  # timm in open_clip
     "vision_model.encoder.layers",  # transformers: CLIP, SigLIP
     "vision_model.encoder.layer",  # transformers: BLIP
+    "visual_encoder.blocks",  # ALBEF
 )
 _MAP = "visual.layer4"  # CLIP's ResNets
 

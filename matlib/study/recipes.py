@@ -147,7 +147,13 @@ def profile_of_architecture(profile: Profile, name: str) -> Profile:
         known = ", ".join(profile.architectures) or "none"
         raise ValueError(f"profile {profile.name} has no architecture {name!r}; it has: {known}")
     runs = tuple(run for run in profile.runs if run.row in profile.transfer_rows)
-    changes = {"model": profile.architectures[name], "runs": runs, "other_tasks": None}
+    options = profile.other_tasks
+    if options is not None:
+        rows = tuple(row for row in options.rows if row in profile.transfer_rows)
+        is_judged = name in options.architectures
+        changed = {"rows": rows, "architectures": ()}
+        options = options.model_copy(update=changed) if is_judged else None
+    changes = {"model": profile.architectures[name], "runs": runs, "other_tasks": options}
     others = {"inside": (), "techniques": (), "sweeps": (), "intervention": None}
     return profile.model_copy(update={**changes, **others, "architectures": {}, "worlds": ()})
 

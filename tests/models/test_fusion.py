@@ -12,12 +12,15 @@ from transformers import BertConfig, BertModel
 
 from matlib import models
 from matlib.attacks import PGD, WordSubstitution, fused_co_attack, unmatched
+from matlib.data.referring import Referring
 from matlib.defences import DEFENCES, InnerAttack
 from matlib.evaluation import Suite, Threat, evaluate
+from matlib.evaluation.grounding import ground_under_attack, heat_of, outside_margin
 from matlib.evaluation.reranking import reranked
 from matlib.evaluation.robustness import Attacks, gallery_of
 from matlib.models.dual_encoder import FusionEncoder, parameters_of
 from matlib.models.fusion import FusionModel
+from matlib.models.positions import heat_of_fusion, heat_of_tower, seen
 from matlib.models.small import SmallModel, build_small, save_small
 from matlib.study.profile.profile import load_profile
 from matlib.training import Schedule, train
@@ -215,6 +218,26 @@ def test_an_image_moves_away_from_matching_its_own_captions(fusion: FusionModel)
                          for pixels in (gallery.pixels, moved))  # fmt: skip
     gained = torch.zeros(3).index_add(0, gallery.own, before - after)
     assert bool((gained > 0).all())
+
+
+def test_a_phrase_is_looked_for_by_the_cross_attention_and_the_map_attacked(
+    fusion: FusionModel,
+) -> None:
+    assert heat_of(fusion) is heat_of_fusion and heat_of(tiny_encoder()) is heat_of_tower
+    pixels = PIXELS.clone().requires_grad_()
+    heat = heat_of_fusion(fusion, pixels, TEXTS, differentiable=True)  # type: ignore[arg-type]
+    plain = heat_of_fusion(fusion, PIXELS, TEXTS)  # type: ignore[arg-type]
+    assert heat.shape == (3, 2, 2) and bool((heat >= 0).all()) and not plain.requires_grad
+    torch.testing.assert_close(heat.detach(), plain, atol=1e-5, rtol=1e-4)
+    [slope] = torch.autograd.grad(heat[1].sum(), pixels)
+    assert bool(slope[1].abs().sum() > 0) and not slope[[0, 2]].any()  # of its own image alone
+    boxes = torch.tensor([[0.0, 0.0, 0.5, 0.5]] * 3)
+    asked = Referring(tuple(TEXTS), torch.arange(3), boxes, tuple(boxes[:, None]))
+    found = ground_under_attack(fusion, PIXELS, asked, PGD(8, 4))
+    margin = {name: outside_margin(each, boxes) for name, each in found.heat.items()}
+    assert bool((margin["image"] >= margin["clean"] - 1e-6).all())
+    assert bool((margin["image"] > margin["clean"]).any())
+    assert seen(fusion, PIXELS).at.shape[:2] == (3, 4)  # what a captioner on its tower reads
 
 
 def test_mat_trains_the_contrastive_and_the_matching_loss(fusion: FusionModel) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 import subprocess
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from matlib.data.strict import read_yaml
 from matlib.evaluation.crossed import SCORES
+from matlib.models.small import Family
 from matlib.study.profile.profile import Profile, load_profile, profile_names
 from matlib.study.publish.design import design_markdown, design_of, history_markdown
 from matlib.study.store.provenance import PACKAGE_ROOT
@@ -47,6 +48,8 @@ def test_the_report_has_several_worlds_every_rival_every_threat_and_every_size()
     assert sizes == {300, 500, 1000, 2000}
     models = REPORT["report-models"]
     assert len(models.architectures) + 1 >= MIN_ARCHITECTURES
+    families = {models.model.family, *(each.family for each in models.architectures.values())}
+    assert families == {*get_args(Family)}
     assert set(models.transfer_rows) == {run.row for run in models.runs}
 
 

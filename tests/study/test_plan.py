@@ -21,9 +21,11 @@ from matlib.study.run.probe import (
     COUNTING,
     KINDS,
     Timed,
+    captioning,
     counted,
     counting_encoder,
     edits_for,
+    grounding,
     judging,
     made_pairs,
     sanity_rows,
@@ -135,6 +137,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         module, "training_steps", lambda *_: (Timed(2.0, 0.1), dict.fromkeys(KINDS, 1.0))
     )
     monkeypatch.setattr(module, "judging", lambda *_: (1.0, dict.fromkeys(KINDS, 2.0)))
+    monkeypatch.setattr(module, "captioning", lambda *_: (Timed(0.5, 0.1), 3.0))
+    monkeypatch.setattr(module, "grounding", lambda *_: 2.0)
     monkeypatch.setattr(module, "sanity_rows", lambda *_: dict.fromkeys(KINDS, 2.0))
 
 
@@ -161,6 +165,23 @@ def test_every_profile_can_be_planned_without_its_data(name: str, tmp_path: Path
         phases += [profile.base] * n_bases if profile.base else []
         pairs = sum(phase.n_steps * phase.batch_size for phase in phases)
         assert found.training_rows == (dict.fromkeys(KINDS, float(pairs)) if pairs else {})
+
+
+@pytest.mark.usefixtures("quick")
+def test_captioning_and_grounding_are_in_the_hours(tmp_path: Path) -> None:
+    options, n_test = SMOKE.other_tasks, SMOKE.dataset.n_test
+    assert options is not None
+    n_models = 1 + len(options.rows)  # one seed, and the base
+    found = plan(SMOKE, tmp_path).seconds
+    assert found["captioning"] == n_models * (options.captioner_steps * 0.5 + n_test * 3)
+    assert found["grounding"] == n_models * n_test * 2
+    without = plan(SMOKE.model_copy(update={"other_tasks": None}), tmp_path).seconds
+    assert "captioning" not in without and "grounding" not in without
+
+
+def test_a_step_of_a_writer_and_an_image_of_each_task_are_timed() -> None:
+    step, image = captioning(counting_encoder(), SMOKE, 2)
+    assert step.seconds > 0 and image > 0 and grounding(counting_encoder(), SMOKE, 2) > 0
 
 
 @pytest.mark.usefixtures("quick")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import matplotlib.pyplot as plt
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ from matlib.analysis.figures.style import DPI, GREEN, WIDTH, label_of, styled
 
 GAP = 6  # pixels between tiles
 LINE = 20  # pixels per line of text
+TEXT_LINES = 6  # of a text below a picture
 _TOP = 6  # pixels above the first thing
 
 
@@ -166,7 +168,9 @@ def task_strip(lines: Mapping[str, Sequence[TaskPicture]]) -> Figure:
     step = (WIDTH * DPI - margin) // n
     first = next(iter(lines.values()))[0].pixels
     side = tile_side(first[None], min(step - 2 * GAP, 160))
-    wrapped = {k: [textwrap.wrap(p.text, step // 8) for p in each] for k, each in lines.items()}
+    # a writer that has not learnt to stop goes on for as long as it may
+    lined = partial(textwrap.wrap, width=step // 8, max_lines=TEXT_LINES, placeholder=" …")
+    wrapped = {label: [lined(each.text) for each in own] for label, own in lines.items()}
     block = side + LINE * max(len(own) for each in wrapped.values() for own in each) + 2 * GAP
     page = _Page(len(lines) * block)
     for i, (label, pictures) in enumerate(lines.items()):

@@ -95,14 +95,19 @@ def phrase_edits(study: Context) -> Node[dict[str, Table]]:
     return study.node("candidates", "phrases", 0, config, inputs, make, tables_in, maker="phrases")
 
 
+def captioner_config(options: OtherTasks) -> CaptionerConfig:
+    """The writer of a profile and its training."""
+    return CaptionerConfig(
+        options.captioner_width, 1, max(1, options.captioner_width // 32),
+        n_steps=options.captioner_steps, batch_size=options.captioner_batch, lr=4e-3,
+    )  # fmt: skip
+
+
 @makes("tower-captioner")
 def tower_captioner(study: Context, name: str, seed: int) -> Node[TowerCaptioner]:
     """A writer on the frozen image tower of a row, trained on the pre-training pairs."""
     options = _options(study)
-    config = CaptionerConfig(
-        options.captioner_width, 1, max(1, options.captioner_width // 32),
-        n_steps=options.captioner_steps, batch_size=options.captioner_batch, lr=4e-3,
-    )  # fmt: skip
+    config = captioner_config(options)
 
     def make(folder: Path) -> dict[str, Any]:
         losses: list[float] = []

@@ -123,6 +123,12 @@ class Profile(Part):
                     f"{key} names rows that `runs` has not: {sorted(unknown)}; "
                     f"it has: {', '.join(run.row for run in self.runs)}"
                 )
+        elsewhere = self.other_tasks.architectures if self.other_tasks else ()
+        if unknown := set(elsewhere) - {*self.architectures}:
+            raise ValueError(
+                f"other_tasks.architectures names {sorted(unknown)}; `architectures` has: "
+                + (", ".join(self.architectures) or "none")
+            )
         if self.other_tasks and self.dataset.name != "scenes":
             raise ValueError(
                 "other_tasks need boxes and the truth of captions, which only scenes has; for "

@@ -264,6 +264,11 @@ class OtherTasks(Part):
     rows: Annotated[tuple[str, ...], Distinct] = Field(
         description="names of rows of `runs` that are judged by them, beside the base"
     )
+    architectures: Annotated[tuple[str, ...], Distinct] = Field(
+        default=(),
+        description="further architectures whose base and rows are judged by them too, of `rows` "
+        "those that are in `transfer_rows`",
+    )
     captioner_steps: Steps = Field(default=1500, description="of the writer on each frozen tower")
     captioner_width: int = Field(default=96, ge=8, le=4096)
     captioner_batch: int = Field(default=64, ge=1, le=100_000)

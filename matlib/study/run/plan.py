@@ -32,8 +32,10 @@ from matlib.study.run.probe import (
     KINDS,
     Timed,
     activation_bytes,
+    captioning,
     captions_per_image,
     counting_encoder,
+    grounding,
     judging,
     pass_seconds,
     sanity_rows,
@@ -211,6 +213,11 @@ def _judging(found: Plan, costs: Costs, task: Task) -> Spent:
     """The images that a task judges, by what for."""
     profile, spent = costs.profile, Spent()
     data, e = profile.dataset, profile.evaluation
+    if task.what in ("captioning", "grounding"):
+        step, image = costs.other_task(task.what)
+        options = profile.other_tasks
+        n_steps = options.captioner_steps if options and task.what == "captioning" else 0
+        return [(task.what, step, float(n_steps)), (task.what, image, float(data.n_test))]
     if task.what == "sanity":
         image, rows = costs.sanity()
         n = min(profile.analysis_images, data.n_test)
@@ -340,6 +347,7 @@ class Costs:
         self._steps: dict[tuple[object, ...], tuple[Timed, dict[str, float]]] = {}
         self._evaluated: dict[EvaluationProtocol, tuple[Timed, dict[str, float]]] = {}
         self._sanity: tuple[Timed, dict[str, float]] | None = None
+        self._others: dict[str, tuple[Timed, Timed]] = {}
         self._ratio: Timed | None = None
         self._left = {"steps": STEP_SECONDS, "attacks": JUDGE_SECONDS}
 
@@ -436,6 +444,20 @@ class Costs:
             seconds = rate * _seconds(rows, self.judge_passes)
             self._sanity = Timed(seconds, judged.spread), rows
         return self._sanity
+
+    def other_task(self, what: str) -> tuple[Timed, Timed]:
+        """Seconds of a step of the writer's training (0 for grounding), and of one image."""
+        if what not in self._others:
+            n = min(4, self.profile.dataset.n_test)
+            self._say(f"timing {what} on {n} images")
+            if what == "captioning":
+                found = [captioning(self.encoder, self.profile, n) for _ in range(2)]
+                step, image = found[1][0], Timed.of([seconds for _, seconds in found])
+            else:
+                step = Timed(0.0, 0.0)
+                image = Timed.of([grounding(self.encoder, self.profile, n) for _ in range(2)])
+            self._others[what] = step, image
+        return self._others[what]
 
 
 SANITY_IMAGES = 8

@@ -11,7 +11,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from statistics import median
 
 import torch
@@ -21,14 +22,19 @@ from matlib.attacks.edits import Edit, content_words
 from matlib.attacks.pgd import PGD
 from matlib.attacks.word_substitution import WordSubstitution
 from matlib.data.pairs import ImageTensor, ImageTextPairs, OneToMany
+from matlib.data.referring import Referring
+from matlib.evaluation.captioning import caption_under_attack
+from matlib.evaluation.grounding import ground_under_attack
 from matlib.evaluation.robustness import evaluate, strength_curve
 from matlib.evaluation.sanity_checks import sanity
+from matlib.models.captioner import train_tower_captioner
 from matlib.models.dual_encoder import frozen
 from matlib.models.encoder import VisionLanguageModel
 from matlib.models.small import SmallModel, build_small
 from matlib.scenes.lexicon import FUNCTION_WORDS
 from matlib.scenes.world import World
 from matlib.study.made.models import inner_attack
+from matlib.study.made.other_tasks import captioner_config
 from matlib.study.made.protocols import EvaluationProtocol, make_suite
 from matlib.study.profile.profile import Profile
 from matlib.study.profile.rows import Run
@@ -39,6 +45,12 @@ from matlib.training.schedule import Precision, Schedule
 
 KINDS = ("image_forward", "image_attack", "image_train", "text_forward", "text_train")
 """Rows that pass a tower: without gradient, with one to the pixels, with one to the weights."""
+
+PHRASES_PER_IMAGE = 2
+"""Things of a scene: two or three."""
+
+WRITER_STEPS = 4
+"""Of a writer on a frozen tower; the first of them does not count."""
 
 TRUE_SHARE = 0.15
 """Share of the words offered that keep a caption true: 4.4 of 30 in the demo's tables."""
@@ -185,6 +197,42 @@ def sanity_rows(encoder: VisionLanguageModel, profile: Profile, n: int) -> dict[
             n_restarts=e.n_restarts, train=pairs, n_boot=10,
         )  # fmt: skip
     return {kind: rows[kind] / n for kind in KINDS}
+
+
+def captioning(encoder: VisionLanguageModel, profile: Profile, n: int) -> tuple[Timed, float]:
+    """A writer's training on made images, and `n` of them captioned, clean and attacked.
+
+    Returns:
+        seconds of one step, and of one image.
+    """
+    assert profile.other_tasks is not None
+    pairs, moments = made_pairs(n, 1, encoder.image_size), [time.perf_counter()]
+    config = replace(captioner_config(profile.other_tasks), n_steps=WRITER_STEPS)
+    writer = train_tower_captioner(
+        encoder, OneToMany.from_pairs(pairs), config, 0,
+        lambda *_: moments.append(time.perf_counter()),
+    )  # fmt: skip
+    steps = [after - before for before, after in pairwise(moments[1:])]
+    image, began = _image_attack(profile), time.perf_counter()
+    caption_under_attack(writer, pairs.pixels().to(encoder.device), image, encoder=encoder)
+    return Timed.of(steps), (time.perf_counter() - began) / n
+
+
+def grounding(encoder: VisionLanguageModel, profile: Profile, n: int) -> float:
+    """Seconds of one of `n` made images, its phrases grounded, clean and attacked."""
+    pairs, threat = made_pairs(n, 1, encoder.image_size), profile.evaluation.primary_threat
+    each = torch.arange(n).repeat_interleave(PHRASES_PER_IMAGE)
+    box = torch.tensor([0.25, 0.25, 0.75, 0.75])
+    phrases = ("a red star",) * len(each)
+    asked = Referring(phrases, each, box.expand(len(each), 4), (box[None],) * n)
+    words, began = edits_for(phrases, profile, (threat,)), time.perf_counter()
+    ground_under_attack(encoder, pairs.pixels(), asked, _image_attack(profile), words)
+    return (time.perf_counter() - began) / n
+
+
+def _image_attack(profile: Profile) -> PGD:
+    e = profile.evaluation
+    return PGD(e.eps_255, e.pgd_steps, e.step_255)
 
 
 def captions_per_image(profile: Profile) -> int:

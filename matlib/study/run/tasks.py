@@ -177,7 +177,13 @@ def tasks_of(profile: Profile, rows: Rows) -> list[Task]:
         if row[0] != "base" and attacks_anything(run_named(profile, row[0]))
     ]
     undefended = undefended_rows(profile)
-    others = {"base", *profile.other_tasks.rows} if profile.other_tasks else set()
+    options = profile.other_tasks
+    others = {"base", *options.rows} if options else set()
+    elsewhere = [
+        (shape, name, seed)
+        for shape, name, seed in rows.elsewhere
+        if options and shape in options.architectures and name in others
+    ]
     shapes = dict.fromkeys(architecture for architecture, _, _ in rows.elsewhere)
     found = [
         Task("base"),
@@ -197,6 +203,8 @@ def tasks_of(profile: Profile, rows: Rows) -> list[Task]:
         *(Task("unimodal", *row) for row in rows.main if row in undefended),
         *(Task("captioning", *row) for row in rows.main if row[0] in others),
         *(Task("grounding", *row) for row in rows.main if row[0] in others),
+        *(Task("captioning", name, seed, shape) for shape, name, seed in elsewhere),
+        *(Task("grounding", name, seed, shape) for shape, name, seed in elsewhere),
         *(
             Task("transfer", each.row, 0 if each.row == "base" else first, each.architecture)
             for each in rows.sources

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -25,7 +24,9 @@ from matlib.study.study import Study
 from matlib.study.tables.contrasts import Contrast, contrast, is_at_floor
 from matlib.study.tables.recalls import in_short, shown
 
-OTHER_TASK_COLUMNS = ("task", "row", "attack", "measure", "value", "low", "high", "n_seeds")
+OTHER_TASK_COLUMNS = (
+    "architecture", "task", "row", "attack", "measure", "value", "low", "high", "n_seeds",
+)  # fmt: skip
 
 RANKED_BY = {"captioning": "truth", "grounding": "pointing"}
 """The measure of each task by which C8b ranks techniques."""
@@ -52,21 +53,35 @@ def other_tasks_table(study: Study) -> pd.DataFrame:
     """Every measure of both tasks under every attack, of the base and the rows that are judged.
 
     Returns:
-        `OTHER_TASK_COLUMNS`; shares of 1 (`similarity` is a cosine), with 95 % intervals over
-        seeds and images, or over images where there are fewer than three seeds. Empty where the
-        profile has no other tasks.
+        `OTHER_TASK_COLUMNS`; architecture "" is the study's own model; shares of 1
+        (`similarity` is a cosine), with 95 % intervals over seeds and images, or over images
+        where there are fewer than three seeds. Empty where the profile has no other tasks.
     """
     options, rows = study.profile.other_tasks, []
-    for task, row in product(OTHER_TASKS, ("base", *options.rows) if options else ()):
-        first = study.get(
-            OTHER_TASKS[task](study, row, 0 if row == "base" else study.profile.seeds[0])
-        )
+    if options is None:
+        return pd.DataFrame(columns=list(OTHER_TASK_COLUMNS))
+    every = [(name, task, row) for name in ("", *options.architectures) for task in OTHER_TASKS
+             for row in ("base", *_judged(study.of_architecture(name)))]  # fmt: skip
+    for architecture, task, row in every:
+        here = study.of_architecture(architecture)
+        first = here.get(OTHER_TASKS[task](here, row, _first_seed(here, row)))
         for attack, measures in first.items():
             for measure in measures:
-                found = _estimate(study, _values(study, task, row, attack, measure))
-                about = {"task": task, "row": row, "attack": attack, "measure": measure}
+                found = _estimate(here, _values(here, task, row, attack, measure))
+                about = {
+                    "architecture": architecture,
+                    "task": task,
+                    "row": row,
+                    "attack": attack,
+                    "measure": measure,
+                }
                 rows.append({**about, **shown(found)})
     return pd.DataFrame(rows, columns=list(OTHER_TASK_COLUMNS))
+
+
+def _judged(study: Study) -> tuple[str, ...]:
+    options = study.profile.other_tasks
+    return options.rows if options else ()
 
 
 def transfer_to_tasks(study: Study) -> list[Contrast]:
