@@ -8,6 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from matlib.study.made.substitutions import (
+    PER_THREAT,
+    SUBSTITUTIONS_FILE,
+    false_shares,
+    read_substitutions,
+)
 from matlib.study.profile.profile import load_profile
 from matlib.study.store.shared_json import read_shared
 from matlib.study.tables.results import ROBUSTNESS_COLUMNS
@@ -119,6 +125,16 @@ def test_bench_compares_equal_outputs() -> None:
     assert found["sga_image_speedup_released_order"] > 1  # one forward of all views, as SGA does
     assert found["host_synchronisations_per_step"]["pgd"] == 0
     assert found["machine"]["n_cores"] >= 1
+
+
+def test_labelled_changes_are_sixty_per_threat_and_docs_tell_their_shares() -> None:
+    drawn = read_substitutions(PUBLISHED / "photos" / SUBSTITUTIONS_FILE)
+    threats = load_profile("photos").evaluation.threats
+    assert drawn["threat"].value_counts().to_dict() == dict.fromkeys(threats, PER_THREAT)
+    assert (drawn["caption"] != drawn["changed"]).all() and drawn["label"].ne("").all()
+    docs = (PUBLISHED.parent / "docs" / "data_and_gpus.md").read_text()
+    for row in false_shares(drawn).itertuples():
+        assert f"| `{row.threat}` | {row.n_false} of {row.n} | {row.n_unclear} |" in docs
 
 
 NOT_TUNED = {"advflyp", "mava", "image-at+random-valid", "mmcoa-valid", "fare+leaf-valid"}
