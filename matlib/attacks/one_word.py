@@ -24,19 +24,29 @@ class OneWord:
     """All edits of all captions, embedded.
 
     Attributes:
-        clean: (M, D) unit embeddings of the captions.
-        edited: (E, D), of the captions with one edit each.
-        owner: int64 (E,), the caption of each edit.
+        features: (E + M, D) unit embeddings: of the captions with one edit each, then unedited.
+        owner: int64 (E + M,), the caption of each row.
         word: int64 (E,), the attackable word that each changes; words of a caption are numbered
             in a row, in their order.
         word_owner: int64 (W,), the caption of each word.
+        tokens: int64 (E + M, T), of texts that need not be read to be embedded; else (0, 0).
     """
 
-    clean: Tensor
-    edited: Tensor
+    features: Tensor
     owner: Tensor
     word: Tensor
     word_owner: Tensor
+    tokens: Tensor
+
+    @property
+    def edited(self) -> Tensor:
+        """(E, D) unit embeddings of the captions with one edit each."""
+        return self.features[: len(self.word)]
+
+    @property
+    def clean(self) -> Tensor:
+        """(M, D) unit embeddings of the captions."""
+        return self.features[len(self.word) :]
 
     @classmethod
     def of(
@@ -45,49 +55,45 @@ class OneWord:
         owner: Tensor,
         word: Tensor,
         word_owner: Sequence[int],
+        tokens: Tensor,
     ) -> OneWord:
         """From parts (numbers, embeddings): E edits by their numbers, then the captions.
 
         Args:
-            owner, word, word_owner: on the CPU; all numbers travel in one copy.
+            owner: int64 (E,), like the other numbers on the CPU: they all travel in one copy.
         """
-        order = torch.cat([numbers for numbers, _ in embedded]).argsort()
-        parts = order, owner, word, torch.tensor(word_owner, dtype=torch.long)
+        order = torch.cat([numbers for numbers, _ in embedded]).argsort()  # (E + M,)
+        owners = torch.cat([owner, torch.arange(len(order) - len(owner))])
+        words = torch.tensor(word_owner, dtype=torch.long)
+        parts = order, owners, word, words, tokens.flatten()
         features = torch.cat([features for _, features in embedded])  # (E + M, D)
         sent = torch.cat(parts).to(features.device).split([len(part) for part in parts])
-        found = features[sent[0]]
-        return cls(found[len(owner) :], found[: len(owner)], *sent[1:])
+        return cls(features[sent[0]], *sent[1:4], sent[4].view(tokens.shape))
 
     def best(self, score: TextObjective, importance: Tensor | None = None) -> Tensor:
-        """int64 (M,): the edit that is taken for each caption; -1 where none beats its clean self.
+        """int64 (M,): the row that each caption becomes; its own where no edit beats it.
 
         Args:
             score: to ascend.
             importance: (W,): of the words with an edit that is better than none, the most
                 important one is changed. By default the best edit of all words is taken.
         """
-        device, n_captions = self.clean.device, len(self.clean)
-        every = torch.arange(n_captions, device=device)
-        before = score(self.clean, every)  # (M,)
-        values = score(self.edited, self.owner)  # (E,)
+        n_edits, n_rows = len(self.word), len(self.features)
+        n_captions, own = n_rows - n_edits, torch.arange(n_edits, n_rows, device=self.word.device)
+        scores = score(self.features, self.owner)  # (E + M,)
+        values, before = scores.double().split([n_edits, n_captions])  # (E,), (M,)
+        margin = ROUNDING_UNITS * torch.finfo(scores.dtype).eps
         if importance is None:
-            first = best_rows(values, self.owner, n_captions)  # (M,)
-            better = _beats(values, first, before)
-            return first.masked_fill(~better, -1)
+            first = best_rows(values, self.owner[:n_edits], n_captions)  # (M,)
+            return torch.where(_beats(values, first, before, margin), first, own)
         first = best_rows(values, self.word, len(self.word_owner))  # (W,)
-        better = _beats(values, first, before[self.word_owner])
+        better = _beats(values, first, before[self.word_owner], margin)
         weight = importance.masked_fill(~better, -torch.inf)  # (W,)
         taken = best_rows(weight, self.word_owner, n_captions)  # (M,), numbers of words
         has_one = (taken >= 0) & (weight[taken] > -torch.inf)  # row -1 is never used
-        return first[taken].masked_fill(~has_one, -1)
-
-    def taken(self, chosen: Tensor) -> Tensor:
-        """(M, D) embeddings of the captions after the edits that `best` chose."""
-        return torch.where(chosen[:, None] < 0, self.clean, self.edited[chosen])
+        return torch.where(has_one, first[taken], own)
 
 
-def _beats(values: Tensor, rows: Tensor, before: Tensor) -> Tensor:
+def _beats(values: Tensor, rows: Tensor, before: Tensor, margin: float) -> Tensor:
     """bool: `scoring.is_better` for the values in some rows; False for row -1."""
-    margin = ROUNDING_UNITS * torch.finfo(values.dtype).eps
-    old = before.double()
-    return (rows >= 0) & (values[rows].double() - old > margin * old.abs().clamp_min(1))
+    return (rows >= 0) & (values[rows] - before > margin * before.abs().clamp_min(1))

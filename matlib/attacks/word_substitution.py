@@ -37,7 +37,9 @@ from matlib.attacks.scoring import (
     score_texts,
 )
 from matlib.attacks.word_order import WordOrder, order_by_gradient, order_by_masking
+from matlib.models.chosen import ChosenTexts
 from matlib.models.dual_encoder import DualEncoder
+from matlib.models.tokens import Tokenize
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,15 @@ class WordSubstitution:
         captions: Sequence[str],
         candidates: CandidateTable,
         objective: TextObjective | None = None,
-    ) -> tuple[list[str], Tensor | None]:
-        """As a call; and (M, D) unit embeddings of what it gives, where the search made them."""
+    ) -> tuple[Sequence[str], Tensor | None]:
+        """As a call; and (M, D) unit embeddings of what it gives, where the search made them.
+
+        On an accelerator the captions may be `ChosenTexts`, which nothing waited for.
+        """
         once = replace(self, max_kept=0)  # one pass never meets a sentence twice
         prepared = once.prepare(encoder, captions, candidates)
-        return prepared(objective), prepared.found
+        prepared.may_choose = getattr(encoder, "may_choose", lambda: None)()
+        return prepared.search(objective), prepared.found
 
 
 class PreparedSubstitution:
@@ -145,7 +151,10 @@ class PreparedSubstitution:
         n_embedded: sentences embedded so far.
         n_kept: rows kept.
         found: (M, D) unit embeddings of the captions that the last pass gave, where it has them.
+        may_choose: the model's tokenizer, where captions may stay on its device (`ChosenTexts`).
     """
+
+    may_choose: Tokenize | None = None
 
     def __init__(
         self,
@@ -203,6 +212,10 @@ class PreparedSubstitution:
         Raises:
             ValueError: importance by gradient where it cannot be had.
         """
+        return list(self.search(objective))
+
+    def search(self, objective: TextObjective | None) -> Sequence[str]:
+        """As a call; `ChosenTexts` where they may be."""
         self.found = None
         if self.attack.n_words == 0 or not self.n_edits:
             return list(self.captions)
@@ -220,15 +233,23 @@ class PreparedSubstitution:
             return True
         return attack.importance == "masking" and self.encoder.device.type != "cpu"
 
-    def _found_at_once(self, objective: TextObjective | None) -> list[str]:
+    def _found_at_once(self, objective: TextObjective | None) -> Sequence[str]:
         table = self._table or self._embed_all()
         importance = self._importance if self.attack.search == "importance" else None
         chosen = table.best(objective or kl_from(table.clean), importance)
-        self.found = table.taken(chosen)
-        return [
-            caption if edit < 0 else self.edited(edit, caption)
-            for caption, edit in zip(self.captions, chosen.tolist(), strict=True)
-        ]
+        self.found = table.features[chosen]
+        if table.tokens.numel() and self.may_choose is not None:
+            return ChosenTexts(self._sentences(), chosen, table.tokens, self.may_choose)
+        return [self._sentence(row) for row in chosen.tolist()]
+
+    def _sentence(self, row: int) -> str:
+        """The caption with one edit, or one behind all edits as it is."""
+        if row >= self.n_edits:
+            return self.captions[row - self.n_edits]
+        return self.edited(row, self.captions[self._owner_of[row]])
+
+    def _sentences(self) -> list[str]:
+        return [self._sentence(row) for row in range(self.n_edits + len(self.captions))]
 
     def _embed_all(self) -> OneWord:
         """Every edit that is not kept, and the captions if they are not, in as few forwards."""
@@ -242,7 +263,10 @@ class PreparedSubstitution:
         parts += [(new[rows], features) for rows, features in self._embedded(new)]
         words = [(i, span) for i, spans in enumerate(self._span) for span in spans.values()]
         word = torch.tensor([n for n, (_, span) in enumerate(words) for _ in span])
-        table = OneWord.of(parts, self._owner, word, [i for i, _ in words])
+        tokens = torch.empty(0, 0, dtype=torch.long)
+        if self.may_choose is not None and self.encoder.device.type != "cpu":
+            tokens = self.may_choose(self._sentences())  # (E + M, T)
+        table = OneWord.of(parts, self._owner, word, [i for i, _ in words], tokens)
         self.clean = table.clean
         if self.attack.max_kept:
             self._table, self._kept = table, [(torch.arange(self.n_edits), table.edited)]
@@ -371,12 +395,10 @@ class PreparedSubstitution:
             self._owner_of[number] if number < n_edits else number - n_edits for number in each
         ]
 
-        def sentence(row: int) -> str:
-            caption = self.captions[owner[row]]
-            return self.edited(each[row], caption) if each[row] < n_edits else caption
-
         lengths = [len(self.captions[i]) for i in owner]
-        for rows, features in embed_in_order(self.encoder, sentence, lengths, chunk or self._chunk):
+        for rows, features in embed_in_order(
+            self.encoder, lambda row: self._sentence(each[row]), lengths, chunk or self._chunk
+        ):
             self.n_embedded += len(rows)
             yield rows, features
 

@@ -33,7 +33,7 @@ class Batch:
     """
 
     pixels: Tensor
-    captions: list[str]
+    captions: Sequence[str]
     index: Tensor
     families: tuple[tuple[str, ...], ...] = ()
 

@@ -386,7 +386,9 @@ class _Run:
             return [random_word_edits(caption, row, n_words, g) for caption, row, g in pairs]
         return [_subset(row, self.inner.max_edits, g) for _, row, g in pairs]
 
-    def text(self, drawn: list[Sequence[Edit]], pixels: Tensor) -> tuple[list[str], Tensor | None]:
+    def text(
+        self, drawn: list[Sequence[Edit]], pixels: Tensor
+    ) -> tuple[Sequence[str], Tensor | None]:
         """The attacked captions, and their unit embeddings where the attack has them."""
         how, captions = self.how, list(self.batch.captions)
         if how.text is None:
@@ -408,7 +410,7 @@ class _Run:
         score = text_objective(how, self.encoder, image, processes=self.processes)
         return self.inner.text.with_embeddings(encoder, captions, drawn, score)
 
-    def image(self, captions: list[str], embedded: Tensor | None = None) -> Tensor:
+    def image(self, captions: Sequence[str], embedded: Tensor | None = None) -> Tensor:
         """Args: embedded, (B, D) unit embeddings of the captions, where they are known."""
         how, pixels = self.how, self.batch.pixels
         if how.image is None:

@@ -10,6 +10,7 @@ from open_clip.hf_model import HFTextEncoder
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from matlib.models.chosen import ChosenTexts
 from matlib.models.dual_encoder import TowerPart, frozen, weights_of
 from matlib.models.encoder import VisionLanguageModel, named_parts
 from matlib.models.prefix_sharing import can_share, encode_shared
@@ -102,6 +103,16 @@ class OpenClipEncoder(VisionLanguageModel):
 
     def _image_features(self, normalised: Tensor) -> Tensor:
         return self.clip.encode_image(normalised, normalize=False)  # type: ignore[operator]
+
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """See the base; chosen texts whose tokens are this model's are not read as strings."""
+        if isinstance(texts, ChosenTexts) and texts.tokenize is self.tokenize:
+            return self.clip.encode_text(texts.tokens, normalize=False)  # type: ignore[operator]
+        return super().text_features(texts)
+
+    def may_choose(self) -> Tokenize | None:
+        """What `ChosenTexts` are tokenised by, where their strings need not be read."""
+        return self.tokenize
 
     def _text_features(self, texts: list[str]) -> Tensor:
         """Without gradients the strings share what they can (see `prefix_sharing`)."""
