@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -37,16 +37,33 @@ class NonFiniteLossError(RuntimeError):
 
 @dataclass
 class Clock:
-    """Seconds, by part; on a GPU the queue is emptied before each reading."""
+    """Seconds of a step, by part; on a GPU marks lie in its queue, for which nothing waits."""
 
     device: torch.device
-    text: float = 0.0
-    image: float = 0.0
+    _marks: dict[str, list[tuple[Any, Any]]] = field(default_factory=dict)
 
-    def now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+    def now(self) -> Any:
+        """A mark: a time, or an event of the GPU's queue."""
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+    def add(self, part: str, began: Any) -> None:
+        """What was asked since a mark belongs to a part."""
+        self._marks.setdefault(part, []).append((began, self.now()))
+
+    def read(self) -> dict[str, float]:
+        """Seconds by part since the last reading; on a GPU once the queue was waited for."""
+        marks, self._marks = self._marks, {}
+        return {part: sum(map(self._between, own)) for part, own in marks.items()}
+
+    def _between(self, marks: tuple[Any, Any]) -> float:
+        began, ended = marks
+        if self.device.type != "cuda":
+            return float(ended - began)
+        return float(began.elapsed_time(ended)) / 1000  # from milliseconds
 
     def timed(self, attack: Any, part: str) -> Any:
         """The same attack, whose time is added to a part."""
@@ -67,8 +84,7 @@ class _Timed:
     def _run(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         began = self._clock.now()
         found = call(*args, **kwargs)
-        spent = getattr(self._clock, self._part) + self._clock.now() - began
-        setattr(self._clock, self._part, spent)
+        self._clock.add(self._part, began)
         return found
 
 
@@ -164,8 +180,7 @@ class Stepper:
         Raises:
             NonFiniteLossError: NaN or infinite loss or gradient.
         """
-        self._clock.text = self._clock.image = attack_seconds = 0.0
-        began, n_parts = self._clock.now(), self._schedule.micro_batches
+        began, n_parts = time.perf_counter(), self._schedule.micro_batches
         rate, measures = self._schedule.lr_at(step), []
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["times"]
@@ -175,22 +190,23 @@ class Stepper:
             clean = draw.take(data, self._own(part), self.encoder.device, self._dtype)
             before = self._clock.now()
             attacked = self._attack(step, clean)
-            attack_seconds += self._clock.now() - before
+            self._clock.add("attack", before)
             is_last = part == n_parts - 1
             with nullcontext() if is_last else self._accelerator.no_sync(self._module):
                 loss = self._module(clean, attacked)
                 self._accelerator.backward(loss)
             measures.append(torch.cat([loss.detach().double().view(1), self._measure(step, clean)]))
-        found = self._update(step, torch.stack(measures).mean(0), restore)  # (parts, 4) -> (4,)
+        found = self._update(step, _mean(measures), restore)  # (4,)
         loss_now, clean_recall, robust_recall, self.spread = found
+        spent = self._clock.read()  # the losses were read: all marks are passed
         return {
             "step": step,
             "loss": loss_now,
             "lr": rate,
-            "seconds": self._clock.now() - began,
-            "attack_seconds": attack_seconds,
-            "text_attack_seconds": self._clock.text,
-            "image_attack_seconds": self._clock.image,
+            "seconds": time.perf_counter() - began,
+            "attack_seconds": spent.get("attack", 0.0),
+            "text_attack_seconds": spent.get("text", 0.0),
+            "image_attack_seconds": spent.get("image", 0.0),
             "clean_recall": clean_recall,
             "robust_recall": robust_recall,
         }
@@ -265,6 +281,10 @@ class Stepper:
         if self.averages is not None:
             self.averages.update(step)
         return found
+
+
+def _mean(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.stack(parts).mean(0)
 
 
 @contextmanager
