@@ -179,14 +179,14 @@ class _Track:
     def move(self, clean: Tensor, vanished: Vanished, is_first: bool) -> Tensor:
         """The next point: a gradient step, averaged with the last move (Algorithm 1, line 7)."""
         ball, alpha = self.attack.ball, self.attack.momentum
-        gradient, stays = vanished.check(self.gradient)
+        gradient = vanished.check(self.gradient)
         step = self.step.view(-1, 1, 1, 1)  # (B, 1, 1, 1)
         there = ball.project(self.point + step * ball.direction(gradient), clean)
         if not is_first:
             last_move = self.point - self.before
             moved = self.point + alpha * (there - self.point) + (1 - alpha) * last_move
             there = ball.project(moved, clean)
-        return torch.where(stays, self.point, there)
+        return torch.where(vanished.stays, self.point, there)
 
     def arrive(self, point: Tensor, score: Tensor, gradient: Tensor, is_first: bool) -> None:
         """Note the score at the new point, and whether it is a rise or the best so far."""

@@ -94,33 +94,37 @@ class Vanished:
     """Per image, the steps of one call at which its gradient was zero or not finite."""
 
     def __init__(self, n_images: int, device: torch.device) -> None:
-        self._n_steps = 0
-        self._zero = torch.zeros(n_images, dtype=torch.int64, device=device)
-        self._non_finite = torch.zeros_like(self._zero)
+        self._n_images, self._device = n_images, device
+        self._peaks: list[Tensor] = []  # (B, 1, 1, 1) of each step; counted once they are asked for
 
-    def check(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Count, and put zeros where a gradient is not finite.
+    def check(self, gradient: Tensor) -> Tensor:
+        """The gradient with zeros where an image's is not finite; what it was is remembered.
 
         Args:
             gradient: float (B, 3, H, W).
-
-        Returns:
-            the gradient without NaN and infinities, and bool (B, 1, 1, 1), True where the
-            image stays.
         """
-        peak = largest(gradient)  # one pass finds zeros, NaN and infinities
-        zero, non_finite = peak == 0, ~peak.isfinite()
-        self._n_steps += 1
-        self._zero += zero.flatten()
-        self._non_finite += non_finite.flatten()
-        return gradient.masked_fill(non_finite, 0), zero | non_finite
+        self._peaks.append(largest(gradient))  # one pass finds zeros, NaN and infinities
+        return gradient.masked_fill(_is_bad(self._peaks[-1]), 0)
+
+    @property
+    def stays(self) -> Tensor:
+        """bool (B, 1, 1, 1), True where the image stays at the step that was checked last."""
+        return (self._peaks[-1] == 0) | _is_bad(self._peaks[-1])
 
     def tell(self, report: AttackReport | None) -> None:
-        """Add what was counted to the caller's report, if there is one."""
+        """Add what was met to the caller's report, if there is one."""
         if report is not None:
-            report.n_gradients += self._n_steps * len(self._zero)
-            report._zero.append(self._zero)
-            report._non_finite.append(self._non_finite)
+            report.n_gradients += len(self._peaks) * self._n_images
+            each = torch.ones(0, self._n_images, device=self._device)  # (steps, B)
+            if self._peaks:
+                each = torch.stack([peak.flatten() for peak in self._peaks])
+            report._zero.append((each == 0).sum(0))
+            report._non_finite.append(_is_bad(each).sum(0))
+
+
+def _is_bad(peak: Tensor) -> Tensor:
+    """bool, True for NaN and infinities, in two launches (`isfinite` has four)."""
+    return peak - peak != 0
 
 
 class ImageAttack(Protocol):
@@ -188,15 +192,21 @@ def score_of(
     Raises:
         ValueError: an objective that does not give one score per image.
     """
-    seen = [point] if views is None else views(point, noise)
+    if views is None:
+        return _one_each(objective(encoder.encode_image(point)), len(point))
+    seen = views(point, noise)
     features = encoder.encode_image(torch.cat(seen))  # (V * B, D)
     scores = torch.stack([objective(part) for part in features.chunk(len(seen))])  # (V, B)
-    if scores.shape != (len(seen), len(point)):
+    return _one_each(scores.sum(0), len(point))
+
+
+def _one_each(scores: Tensor, n_images: int) -> Tensor:
+    if scores.shape != (n_images,):
         raise ValueError(
-            f"an image objective gives one score per image, here ({len(point)},); "
-            f"got {tuple(scores.shape[1:])}. Build it for the images of this batch."
+            f"an image objective gives one score per image, here ({n_images},); "
+            f"got {tuple(scores.shape)}. Build it for the images of this batch."
         )
-    return scores.sum(0)  # (B,)
+    return scores
 
 
 def score_and_gradient(

@@ -6,7 +6,9 @@ And what is left of a change where an image file holds it: whole steps of 1/255 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -96,7 +98,7 @@ class Ball:
         noise = noise_of(generator, clean)
         if self.norm == "linf":
             unit = noise.uniform(clean)
-            return unit * self.eps if start == "positive" else (2 * unit - 1) * self.eps
+            return unit * self.eps if start == "positive" else (unit - 0.5) * (2 * self.eps)
         # A uniform point of a d-ball has a uniform direction and radius u^(1/d), u uniform
         # in [0, 1]. At 224 px d is 150,528, so that practically all starts lie on the sphere.
         direction = noise.normal(clean)
@@ -105,9 +107,16 @@ class Ball:
 
     def project(self, moved: Tensor, clean: Tensor) -> Tensor:
         """The nearest point of the ball, then of [0, 1] (which never leaves the ball)."""
-        if self.norm == "linf":
-            low, high = clean - self.eps, clean + self.eps
-            return torch.minimum(torch.maximum(moved, low), high).clamp(0, 1)
+        return self.onto(clean)(moved)
+
+    def onto(self, clean: Tensor) -> Callable[[Tensor], Tensor]:
+        """`project` for the images given, whose bounds are computed once."""
+        if self.norm == "l2":
+            return partial(self._shortened, clean)
+        low, high = (clean - self.eps).clamp(min=0), (clean + self.eps).clamp(max=1)
+        return lambda moved: moved.clamp(low, high)
+
+    def _shortened(self, clean: Tensor, moved: Tensor) -> Tensor:
         offset = moved - clean
         factor = (self.eps / length(offset).clamp_min(_tiny(offset))).clamp(max=1)
         return (clean + offset * factor).clamp(0, 1)

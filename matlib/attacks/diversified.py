@@ -97,7 +97,7 @@ class DiversifiedPGD:
                     path = torch.stack([current, clean, previous])
                     point = self._best_mix(encoder, path, objective, noise)
                 _, gradient = score_and_gradient(encoder, point, objective, noise, views)
-                gradient, _ = vanished.check(gradient)
+                gradient = vanished.check(gradient)
                 there = current + self.image.step * ball.direction(gradient)
                 previous, current = current, ball.project(there, clean)
         vanished.tell(report)

@@ -210,9 +210,8 @@ class _Run:
                 parts = [torch.autograd.grad(features, leaf, slope)[0]]  # [(N, 3, H, W)]
             else:
                 parts = [self._carried(point[rows], slope[rows]) for rows in self.parts]
-        checked_parts = [c.check(part) for c, part in zip(self.vanished, parts, strict=True)]
-        gradients, stays = zip(*checked_parts, strict=True)
-        return torch.cat(gradients), torch.cat(stays), value
+        gradients = [c.check(part) for c, part in zip(self.vanished, parts, strict=True)]
+        return torch.cat(gradients), torch.cat([c.stays for c in self.vanished]), value
 
     def _carried(self, pixels: Tensor, slope: Tensor) -> Tensor:
         """The slope in embeddings through the encoder, to the pixels."""

@@ -50,29 +50,43 @@ def contrastive(text: Tensor, mask: Tensor, scale: Tensor | float) -> ImageObjec
         mask: bool (B, M), True where the caption is true of the image.
         scale: the model's logit scale.
     """
-    all_true = mask.all(1)
+    hidden = hidden_in_margin(mask)
 
     def score(image: Tensor) -> Tensor:
-        return margin(scale * image @ text.T, mask, all_true)
+        return margin(scale * image @ text.T, hidden)
 
     return score
 
 
-def margin(logits: Tensor, mask: Tensor, all_true: Tensor) -> Tensor:
+def hidden_in_margin(mask: Tensor) -> Tensor:
+    """What `margin` leaves out, in one table: known before a loop, so that no step asks for it.
+
+    Args:
+        mask: bool (B, M), True where true.
+
+    Returns:
+        bool (B, 2 * M + 1): what the sum over the true leaves out, what that over the false does,
+        and whether there is none to sum over. Rows without a false logit leave out nothing: the
+        gradient of all minus infinity is NaN.
+    """
+    all_true = mask.all(1, keepdim=True)  # (B, 1)
+    return torch.cat([~mask, mask & ~all_true, all_true], 1)
+
+
+def margin(logits: Tensor, hidden: Tensor) -> Tensor:
     """Log-sum-exp of the false minus that of the true logits; of the true alone if none is false.
 
     Args:
         logits: (B, M).
-        mask: bool (B, M), True where true.
-        all_true: bool (B,), `mask.all(1)`: known before the loop, so that no step asks for it.
+        hidden: bool (B, 2 * M + 1), of `hidden_in_margin`.
 
     Returns:
         (B,).
     """
-    true = logits.masked_fill(~mask, -torch.inf).logsumexp(1)  # (B,)
-    # Rows without a false logit stay unmasked: the gradient of all minus infinity is NaN.
-    false = logits.masked_fill(mask & ~all_true[:, None], -torch.inf).logsumexp(1)
-    return false.masked_fill(all_true, 0) - true
+    m = logits.shape[1]
+    true = logits.masked_fill(hidden[:, :m], -torch.inf).logsumexp(1)  # (B,)
+    false = logits.masked_fill(hidden[:, m : 2 * m], -torch.inf).logsumexp(1)
+    return false.masked_fill(hidden[:, -1], 0) - true
 
 
 def symmetric_contrastive(
@@ -99,14 +113,14 @@ def symmetric_contrastive(
             as constants. Every process calls it equally often.
         own: where this process's images lie among all.
     """
-    target = torch.arange(text.shape[0], device=text.device)
+    n, scaled = len(text), scale * text.T  # (D, G)
+    target = torch.arange(n, device=text.device).repeat(2)  # (2 G,)
 
     def score(image: Tensor) -> Tensor:
         every = image if gather is None else gather(image)
-        logits = scale * every @ text.T  # (G, G)
-        to_text = F.cross_entropy(logits, target, reduction="none")  # (G,)
-        to_image = F.cross_entropy(logits.T, target, reduction="none")  # (G,)
-        loss = (to_text + to_image) / 2
+        logits = every @ scaled  # (G, G)
+        both = torch.cat([logits, logits.T])  # (2 G, G): to the texts, to the images
+        loss = F.cross_entropy(both, target, reduction="none").view(2, n).mean(0)  # (G,)
         if gather is None:
             return loss
         # The others' captions are set against own images too: their slope belongs to the ascent
@@ -272,11 +286,10 @@ def caption_contrastive(image: Tensor, mask: Tensor, scale: Tensor | float) -> T
         mask: bool (M, N), True where image n is an answer to caption m.
         scale: the model's logit scale.
     """
-
-    all_true = mask.all(1)
+    hidden = hidden_in_margin(mask)
 
     def score(text: Tensor, caption: Tensor) -> Tensor:
         logits = scale * text @ image.T  # (R, N)
-        return margin(logits, mask[caption], all_true[caption])  # (R,)
+        return margin(logits, hidden[caption])  # (R,)
 
     return score

@@ -136,20 +136,20 @@ class PGD:
         vanished: Vanished,
     ) -> Tensor:
         """One ascent from a fresh start to its final point."""
-        ball = self.ball
-        point = ball.project(clean + ball.draw(clean, self.start, noise), clean)  # (B, 3, H, W)
+        ball, project = self.ball, self.ball.onto(clean)
+        point = project(clean + ball.draw(clean, self.start, noise))  # (B, 3, H, W)
         velocity: Tensor | None = None
         last: deque[Tensor] = deque(maxlen=self.n_averaged)
         for _ in range(self.n_steps):
             _, gradient = score_and_gradient(encoder, point, objective, noise, views)
-            gradient, stays = vanished.check(gradient)  # stays: (B, 1, 1, 1)
+            gradient = vanished.check(gradient)
             direction = ball.direction(gradient)
             if self.momentum:
                 velocity = direction if velocity is None else self.momentum * velocity + direction
                 direction = ball.direction(velocity)
                 velocity = direction if self.renormalise_velocity else velocity
-                direction = direction.masked_fill(stays, 0)
-            point = ball.project(point + self.step * direction, clean)
+                direction = direction.masked_fill(vanished.stays, 0)
+            point = project(point + self.step * direction)
             last.append(point)
         return point if self.n_averaged == 1 else torch.stack(tuple(last)).mean(0)
 

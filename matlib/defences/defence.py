@@ -286,8 +286,8 @@ class Contrastive(Defence):
                 seen = self._seen(reader, batches[i].pixels)
                 match = matching_loss(reader, seen, batches[t].captions, similarity)
                 loss = loss + self.matching * match
-            parts.append(weight * loss)
-        return torch.stack(parts).sum()
+            parts.append(loss if weight == 1 else weight * loss)
+        return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
 
     def _seen(self, reader: FusionEncoder, pixels: Tensor) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and "image" in self.towers):

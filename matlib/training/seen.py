@@ -78,10 +78,10 @@ class SeenEncoder(PreciseEncoder):
         self.texts: dict[str, Tensor] = {}
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        return self._keep_image(pixels, super().encode_image(pixels))
+        return self._keep_image(pixels, super().encode_image(pixels), is_unit=True)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        return self._keep_text(texts, super().encode_text(texts))
+        return self._keep_text(texts, super().encode_text(texts), is_unit=True)
 
     def image_features(self, pixels: Tensor) -> Tensor:
         return self._keep_image(pixels, super().image_features(pixels))
@@ -89,16 +89,16 @@ class SeenEncoder(PreciseEncoder):
     def text_features(self, texts: Sequence[str]) -> Tensor:
         return self._keep_text(texts, super().text_features(texts))
 
-    def _keep_image(self, pixels: Tensor, found: Tensor) -> Tensor:
+    def _keep_image(self, pixels: Tensor, found: Tensor, is_unit: bool = False) -> Tensor:
         for name, batch in self._batches.items():
             if pixels is batch.pixels:
-                self.images[name] = F.normalize(found.detach(), dim=-1)
+                self.images[name] = found.detach() if is_unit else F.normalize(found.detach())
         return found
 
-    def _keep_text(self, texts: Sequence[str], found: Tensor) -> Tensor:
+    def _keep_text(self, texts: Sequence[str], found: Tensor, is_unit: bool = False) -> Tensor:
         for name, batch in self._batches.items():
             if texts is batch.captions:
-                self.texts[name] = F.normalize(found.detach(), dim=-1)
+                self.texts[name] = found.detach() if is_unit else F.normalize(found.detach())
         return found
 
     def measures(self, processes: Processes, is_attacked: bool) -> Tensor:
@@ -159,8 +159,8 @@ errors at recall 0.5 and 400 pairs, 2 * sqrt(0.25 / 400) = 0.05 (source: ours)."
 
 def spread(features: Tensor, others: Tensor) -> Tensor:
     """Scalar: largest minus smallest similarity between unit (B, D) and (C, D) embeddings."""
-    similarity = features.detach() @ others.detach().T
-    return similarity.max() - similarity.min()
+    low, high = (features.detach() @ others.detach().T).aminmax()
+    return high - low
 
 
 def recall_at_1(image: Tensor, text: Tensor) -> Tensor:
@@ -176,8 +176,8 @@ def recall_at_1(image: Tensor, text: Tensor) -> Tensor:
     others = similarity.masked_fill(
         torch.eye(len(own), dtype=torch.bool, device=own.device), -math.inf
     )
-    to_text, to_image = own > others.amax(1), own > others.amax(0)
-    return (to_text.float().mean() + to_image.float().mean()) / 2
+    is_first = own > torch.stack([others.amax(1), others.amax(0)])  # (2, G)
+    return is_first.mean(dtype=own.dtype)
 
 
 def collapse(step: int, spread_now: float, warnings: Sequence[str]) -> str | None:
