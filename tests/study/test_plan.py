@@ -21,11 +21,11 @@ from matlib.study.run.probe import (
     COUNTING,
     KINDS,
     Timed,
-    captioning,
+    captioning_seconds,
     counted,
     counting_encoder,
     edits_for,
-    grounding,
+    grounding_seconds,
     judging,
     made_pairs,
     sanity_rows,
@@ -137,8 +137,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         module, "training_steps", lambda *_: (Timed(2.0, 0.1), dict.fromkeys(KINDS, 1.0))
     )
     monkeypatch.setattr(module, "judging", lambda *_: (1.0, dict.fromkeys(KINDS, 2.0)))
-    monkeypatch.setattr(module, "captioning", lambda *_: (Timed(0.5, 0.1), 3.0))
-    monkeypatch.setattr(module, "grounding", lambda *_: 2.0)
+    monkeypatch.setattr(module, "captioning_seconds", lambda *_: (Timed(0.5, 0.1), 3.0))
+    monkeypatch.setattr(module, "grounding_seconds", lambda *_: 2.0)
     monkeypatch.setattr(module, "sanity_rows", lambda *_: dict.fromkeys(KINDS, 2.0))
 
 
@@ -180,8 +180,8 @@ def test_captioning_and_grounding_are_in_the_hours(tmp_path: Path) -> None:
 
 
 def test_a_step_of_a_writer_and_an_image_of_each_task_are_timed() -> None:
-    step, image = captioning(counting_encoder(), SMOKE, 2)
-    assert step.seconds > 0 and image > 0 and grounding(counting_encoder(), SMOKE, 2) > 0
+    step, image = captioning_seconds(counting_encoder(), SMOKE, 2)
+    assert step.seconds > 0 and image > 0 and grounding_seconds(counting_encoder(), SMOKE, 2) > 0
 
 
 @pytest.mark.usefixtures("quick")

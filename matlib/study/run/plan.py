@@ -32,10 +32,10 @@ from matlib.study.run.probe import (
     KINDS,
     Timed,
     activation_bytes,
-    captioning,
+    captioning_seconds,
     captions_per_image,
     counting_encoder,
-    grounding,
+    grounding_seconds,
     judging,
     pass_seconds,
     sanity_rows,
@@ -451,11 +451,13 @@ class Costs:
             n = min(4, self.profile.dataset.n_test)
             self._say(f"timing {what} on {n} images")
             if what == "captioning":
-                found = [captioning(self.encoder, self.profile, n) for _ in range(2)]
+                found = [captioning_seconds(self.encoder, self.profile, n) for _ in range(2)]
                 step, image = found[1][0], Timed.of([seconds for _, seconds in found])
             else:
                 step = Timed(0.0, 0.0)
-                image = Timed.of([grounding(self.encoder, self.profile, n) for _ in range(2)])
+                image = Timed.of(
+                    [grounding_seconds(self.encoder, self.profile, n) for _ in range(2)]
+                )
             self._others[what] = step, image
         return self._others[what]
 

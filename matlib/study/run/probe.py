@@ -199,7 +199,9 @@ def sanity_rows(encoder: VisionLanguageModel, profile: Profile, n: int) -> dict[
     return {kind: rows[kind] / n for kind in KINDS}
 
 
-def captioning(encoder: VisionLanguageModel, profile: Profile, n: int) -> tuple[Timed, float]:
+def captioning_seconds(
+    encoder: VisionLanguageModel, profile: Profile, n: int
+) -> tuple[Timed, float]:
     """A writer's training on made images, and `n` of them captioned, clean and attacked.
 
     Returns:
@@ -218,7 +220,7 @@ def captioning(encoder: VisionLanguageModel, profile: Profile, n: int) -> tuple[
     return Timed.of(steps), (time.perf_counter() - began) / n
 
 
-def grounding(encoder: VisionLanguageModel, profile: Profile, n: int) -> float:
+def grounding_seconds(encoder: VisionLanguageModel, profile: Profile, n: int) -> float:
     """Seconds of one of `n` made images, its phrases grounded, clean and attacked."""
     pairs, threat = made_pairs(n, 1, encoder.image_size), profile.evaluation.primary_threat
     each = torch.arange(n).repeat_interleave(PHRASES_PER_IMAGE)
