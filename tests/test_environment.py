@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
 
@@ -90,15 +91,28 @@ def test_conda_installs_from_the_same_pins_as_pip() -> None:
 
 
 def test_every_import_of_the_package_is_a_declared_dependency() -> None:
-    declared = {canonicalize_name(requirement.name) for requirement in _direct()}
+    assert _undeclared(map(str, _direct()), (ROOT / "matlib").rglob("*.py")) == set()
+
+
+def test_the_library_alone_imports_nothing_of_an_extra() -> None:
+    """JupyterLab and generators are asked for by name, so `pip install` brings neither."""
+    library = [p for p in (ROOT / "matlib").rglob("*.py") if "study" not in p.parts]
+    beyond = {name for _, name in _undeclared(PROJECT["dependencies"], library)}
+    assert beyond == set() and len(library) > 100
+    heavy = ("jupyterlab", "ipython", "diffusers", "nbconvert", "mkdocs", "pytest")
+    assert not {canonicalize_name(Requirement(r).name) for r in PROJECT["dependencies"]} & {*heavy}
+
+
+def _undeclared(requirements: Iterable[str], paths: Iterable[Path]) -> set[tuple[str, str]]:
+    """(file, module) of every import that none of the requirements brings."""
+    declared = {canonicalize_name(Requirement(each).name) for each in requirements}
     providers = packages_distributions()
-    missing = {
+    return {
         (path.name, name)
-        for path in (ROOT / "matlib").rglob("*.py")
+        for path in paths
         for name in _imports(path) - sys.stdlib_module_names - {"matlib"}
         if not {canonicalize_name(found) for found in providers.get(name, [])} & declared
     }
-    assert missing == set()
 
 
 def _imports(path: Path) -> set[str]:

@@ -8,11 +8,16 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
+import tomllib
 import venv
 import zipfile
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from matlib.cli import main
 from matlib.commands import options
@@ -30,6 +35,32 @@ def test_without_the_checkout_a_study_says_what_it_needs(
     assert "Clone the repository" in capsys.readouterr().err
 
 
+NO_EXTRAS = """
+import sys
+
+class NoExtras:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.names:
+            raise ModuleNotFoundError(f"{name} comes with an extra", name=name)
+
+sys.meta_path.insert(0, NoExtras())
+"""
+
+
+def of_extras() -> set[str]:
+    """Modules that are here, and would not be after an installation without extras."""
+    waiting = [*tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]]
+    kept: set[str] = {"matlib-robust", "pip", "setuptools"}
+    while waiting:
+        needed = Requirement(waiting.pop())
+        name = canonicalize_name(needed.name)
+        if name not in kept and (not needed.marker or needed.marker.evaluate({"extra": ""})):
+            kept.add(name)
+            waiting += requires(name) or []
+    return {module for module, owners in packages_distributions().items()
+            if not {canonicalize_name(owner) for owner in owners} & kept}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("wheel")
@@ -45,12 +76,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path) -> Path:
-    """An environment with the wheel, which sees the libraries of the one that runs the tests."""
+    """An environment with the wheel, as if its dependencies alone were installed beside it."""
     place = wheel.parent / "venv"
     venv.create(place, symlinks=True, with_pip=False)
     (packages,) = place.glob("lib/python*/site-packages")
     # a line here is a folder to search: an editable install there is not followed
-    (packages / "here.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (packages / "here.pth").write_text(sysconfig.get_path("purelib") + "\nimport no_extras\n")
+    (packages / "no_extras.py").write_text(f"{NO_EXTRAS}\nNoExtras.names = {of_extras()!r}\n")
     pip = [sys.executable, "-m", "pip", "--python", place, "install", "--no-deps", "--no-index"]
     subprocess.run([*pip, "-q", "--force-reinstall", wheel], check=True)
     return place / "bin" / "matlib"
@@ -61,6 +93,31 @@ def run(command: Path, cwd: Path, *words: object) -> subprocess.CompletedProcess
     return subprocess.run(
         [command, *map(str, words)], cwd=cwd, env=clean, capture_output=True, text=True, check=False
     )
+
+
+@pytest.mark.full
+def test_the_source_distribution_holds_what_the_study_needs(tmp_path: Path) -> None:
+    ignored = shutil.ignore_patterns(".*", "__pycache__", "results", "site", "*.egg-info")
+    shutil.copytree(ROOT, tmp_path / "source", ignore=ignored)
+    build = "from setuptools import build_meta; print(build_meta.build_sdist('..'))"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path / "source", check=True,
+                   capture_output=True)  # fmt: skip
+    [found] = tmp_path.glob("matlib_robust-*.tar.gz")
+    with tarfile.open(found) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    for folder in ("profiles", "data_manifests", "notebooks", "published", "docs", "matlib"):
+        files = [
+            p for p in (ROOT / folder).rglob("*") if p.is_file() and "__pycache__" not in p.parts
+        ]
+        assert files and {p.relative_to(ROOT).as_posix() for p in files} <= names, folder
+    assert {"constraints.txt", "Makefile", "environment.sh", "CHANGELOG.md"} <= names
+
+
+@pytest.mark.full
+def test_an_installation_without_extras_has_no_notebooks_and_no_generators() -> None:
+    beyond = of_extras()
+    assert {"jupyterlab", "IPython", "papermill", "diffusers", "pytest", "mkdocs"} <= beyond
+    assert not {"torch", "open_clip", "transformers", "pandas", "typer"} & beyond
 
 
 @pytest.mark.full

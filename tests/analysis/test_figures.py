@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pandas as pd
 import PIL.Image
 import pytest
 import torch
+from IPython.core.formatters import DisplayFormatter
 from matplotlib.figure import Figure
 
 from matlib.analysis import figures
@@ -86,6 +88,9 @@ def test_a_figure_has_words_for_who_does_not_see_it() -> None:
     assert shown.alt.startswith("Recall left; ") and "a true word; a typo. " in shown.alt
     assert "undefended" in shown.alt and "40" in shown.alt
     assert len(shown.alt.split()) <= MAX_WORDS + 1
+    told, about = DisplayFormatter().format(shown)  # as a notebook shows it
+    assert b64decode(told["image/png"]) == shown.data and about["image/png"]["alt"] == shown.alt
+    assert told["text/plain"] == f"<figure: {shown.alt}>"
 
 
 def test_bars_of_attacks_take_the_attacks_as_rows() -> None:

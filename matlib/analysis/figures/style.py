@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -13,7 +15,6 @@ from typing import Any, ParamSpec
 import matplotlib.pyplot as plt
 import numpy as np
 import PIL.Image
-from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
@@ -165,12 +166,32 @@ def panels(n_columns: int, height: float, **keywords: Any) -> tuple[Figure, list
     return figure, list(axes[0])
 
 
-def show(figure: Figure) -> Image:
+@dataclass(frozen=True, repr=False)
+class Shown:
+    """A picture at the end of a notebook's cell, as Jupyter asks for it; a script ignores it.
+
+    Attributes:
+        data: of a PNG.
+        alt: the same in words.
+    """
+
+    data: bytes
+    alt: str
+
+    def __repr__(self) -> str:
+        return f"<figure: {self.alt}>"
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
+        encoded = base64.b64encode(self.data).decode()
+        return {"image/png": encoded}, {"image/png": {"alt": self.alt}}
+
+
+def show(figure: Figure) -> Shown:
     """The figure for the end of a notebook's cell, as a small PNG with its text alternative.
 
     The figure is closed.
     """
-    return Image(data=_png(figure, DPI), format="png", alt=in_words(figure))
+    return Shown(_png(figure, DPI), in_words(figure))
 
 
 MAX_WORDS = 60
@@ -195,7 +216,7 @@ def in_words(figure: Figure) -> str:
     return " ".join(words[:MAX_WORDS]) + (" …" if len(words) > MAX_WORDS else "")
 
 
-def save_figure(figure: Figure, path: Path, dpi: int = 2 * DPI) -> Image:
+def save_figure(figure: Figure, path: Path, dpi: int = 2 * DPI) -> Shown:
     """Write a figure as PNG, making its folder, and show it as `show` does.
 
     The file names no software version and no time, so equal figures are equal files.
