@@ -27,6 +27,7 @@ from matlib.evaluation.statistics import Verdict
 from matlib.evaluation.suite import default_rows
 from matlib.study.profile.parts import JudgedThreat
 from matlib.study.profile.rows import ON_TRUE_WORDS, OPTIONS
+from matlib.study.publish.design import history_markdown
 from matlib.study.publish.readme import (
     bench_markdown,
     findings_markdown,
@@ -241,6 +242,7 @@ MADE: dict[str, Callable[..., str]] = {
     "recall": lambda: recall_markdown(PUBLISHED / "demo-full"),
     "outside": lambda: outside_markdown(PUBLISHED),
     "findings": lambda: findings_markdown(PUBLISHED),
+    "history": lambda: history_markdown(PUBLISHED),
     "door": door,
 }
 

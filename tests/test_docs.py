@@ -169,8 +169,8 @@ def test_commits_that_it_names_exist() -> None:
                               capture_output=True, text=True, check=False)  # fmt: skip
     if is_whole.stdout.strip() != "false":
         pytest.skip("no git checkout with its history")
-    text = (DOCS / "results.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"`(?:git show )?([0-9a-f]{7})[:`]", text))
+    text = pages()[DOCS / "results.md"]
+    named = set(re.findall(r"(?:`git show |[( ])((?=\w*\d)[0-9a-f]{7})[:,)]", text))
     assert len(named) >= 4
     for commit in named:
         subprocess.run([*git, "cat-file", "-e", f"{commit}^{{commit}}"], check=True)

@@ -34,7 +34,7 @@ from matlib.study.publish.report import read_claims
 from matlib.study.publish.shown import origin_markdown
 from matlib.study.store.provenance import code_hash
 from matlib.study.store.shared_json import read_shared
-from matlib.study.tables.recall_left import held_out_notes, outside_markdown, recall_markdown
+from matlib.study.tables.recall_left import intervals_over, outside_markdown, recall_markdown
 from tests.toys import tiny_encoder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -163,20 +163,16 @@ def test_attacks_that_the_published_records_lack_are_named() -> None:
         )
 
 
-def test_claims_on_trained_words_stand_beside_what_held_out_words_say() -> None:
-    notes = held_out_notes(FULL)
-    for claim, attack, rows in (
-        ("C0-valid", "bert", ("base", "mat-valid")),
-        ("C2-valid", "worst", ("mat", "mat-valid", "text-at-valid")),
-    ):
-        for row in rows:
-            found = table_of(
-                FULL, "held_out.csv", row=row, attack=attack, text_threat="true_held_out"
-            )
-            assert f"{row} {percent(found['recall'], found['low'], found['high'])}" in notes[claim]
-        [line] = [line for line in ledger_markdown(FULL).splitlines() if notes[claim] in line]
-        assert f"[{claim}]" in line
-    assert held_out_notes(PUBLISHED / "one-to-many") == {}
+def test_what_intervals_are_over_is_said_as_they_were_made() -> None:
+    published = read_shared(FULL / "provenance.json")["profile"]
+    n = int(pd.read_csv(FULL / "endpoints.csv")["n_seeds"].max())
+    assert f"over {intervals_over(published, n)}" in recall_markdown(FULL)
+    assert f"over {intervals_over(published, n)}" in README
+    crossed = intervals_over({"worlds": [11, 12]}, 5)
+    assert crossed.startswith("5 training seeds, images and worlds of a crossed model")
+    assert (
+        intervals_over({}, 5).startswith("5 training seeds (") and intervals_over({}, 1) == "images"
+    )
 
 
 def test_what_an_outside_attack_left_stands_beside_the_studys_worst() -> None:

@@ -27,7 +27,8 @@ from matlib.study.publish.report import claim_rows, read_claims
 from matlib.study.publish.shown import origin_markdown
 from matlib.study.store.shared_json import read_shared
 from matlib.study.tables.findings import beside_the_paper, shown_in
-from matlib.study.tables.recall_left import cells_of, held_out_notes
+from matlib.study.tables.ledger import one_family
+from matlib.study.tables.recall_left import cells_of, intervals_over
 
 HEADINGS = {
     "id": "id", "claim": "claim", "contrast": "contrast", "estimate": "points (95 %)",
@@ -62,7 +63,6 @@ def claims_markdown(
     columns: Mapping[str, str] = HEADINGS,
     notebooks: str = "notebooks/",
     with_open: bool = False,
-    notes: Mapping[str, str] | None = None,
 ) -> str:
     """Decided claims as a table, the others in one line below it.
 
@@ -71,9 +71,7 @@ def claims_markdown(
         columns: column of `claim_rows` -> its heading; the id links to the claim's notebook.
         notebooks: folder of the notebooks, as seen from where the table is read.
         with_open: open claims are rows of the table too.
-        notes: claim -> Markdown that is to be read with its contrast.
     """
-    notes = notes or {}
     rows = claim_rows(claims)
     is_open = [row["verdict"] == "not yet tested" and not with_open for row in rows]
     lines = [f"| {' | '.join(columns.values())} |", f"|{'---|' * len(columns)}"]
@@ -81,8 +79,6 @@ def claims_markdown(
         if not is_left_out:
             told = {name: markdown_text(row[name]) for name in ("claim", "contrast", "scope")}
             cells = {**row, **told, "id": _linked(row["id"], notebooks)}
-            if row["id"] in notes:
-                cells["contrast"] += f" ({notes[row['id']]})"
             lines.append(f"| {' | '.join(cells[column] for column in columns)} |")
     if any(is_open):
         pending = [row["id"] for row, left_out in zip(rows, is_open, strict=True) if left_out]
@@ -101,7 +97,7 @@ def ledger_markdown(folder: Path) -> str:
     if not (folder / "claims.json").is_file():
         return f"`python -m matlib study --profile {folder.name} --publish`, not published yet."
     provenance = read_shared(folder / "provenance.json")
-    parts = [claims_markdown(read_claims(folder / "claims.json"), notes=held_out_notes(folder))]
+    parts = [claims_markdown(read_claims(folder / "claims.json"))]
     if (folder / "intervention.csv").is_file():
         parts.append(theory_markdown(folder))
     return "\n\n".join([*parts, origin_markdown(provenance)])
@@ -131,7 +127,7 @@ def findings_markdown(published: Path) -> str:
         for folder in (published / name for name in ("demo", "demo-full", "one-to-many"))
         if (folder / "claims.json").is_file()
     }
-    return "\n".join(f"- {sentence}" for sentence in beside_the_paper(ledgers))
+    return "\n".join(f"- {sentence}" for sentence in beside_the_paper(one_family(ledgers)))
 
 
 def bench_markdown(found: Mapping[str, Any]) -> str:
@@ -226,13 +222,13 @@ def short_recall_markdown(folder: Path) -> str:
         if row in SHOWN_FIRST:
             shown = [cells.get((row, *column), "–") for column in COLUMNS]
             lines.append(f"| {markdown_text(label_of(row))} (`{row}`) | {' | '.join(shown)} |")
-    data, seeds = published_study(folder).profile["dataset"], int(table["n_seeds"].max())
+    profile, seeds = published_study(folder).profile, int(table["n_seeds"].max())
     return "\n".join([
         *lines,
         "",
-        f"Recall left in %, with 95 % intervals over {seeds} training seeds (of the undefended "
-        f"model over images); {published_study(folder).gallery}, world seed "
-        f"{data['world_seed']}. From `published/{folder.name}/endpoints.csv`.",
+        f"Recall left in %, with 95 % intervals over {intervals_over(profile, seeds)}; "
+        f"{published_study(folder).gallery}, world seed {profile['dataset']['world_seed']}. "
+        f"From `published/{folder.name}/endpoints.csv`.",
     ])  # fmt: skip
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from matlib.evaluation.statistics import in_percent
+from matlib.evaluation.statistics import MIN_SEEDS_FOR_INTERVAL, in_percent
 from matlib.evaluation.suite import Key
 from matlib.study.store.shared_json import read_shared
 
@@ -29,7 +30,7 @@ RECALL_COLUMNS: dict[str, Key] = {
 ABSENT = "–"
 """Cell of what was not measured."""
 
-_UNDEFENDED, _TRAINED, _TRUE_WORDS, _TEXT_ONLY = "base", "mat", "mat-valid", "text-at-valid"
+_UNDEFENDED = "base"
 
 
 def recall_table(endpoints: pd.DataFrame, threat: str) -> pd.DataFrame:
@@ -62,23 +63,37 @@ def recall_markdown(folder: Path) -> str:
     if not (folder / "endpoints.csv").is_file():
         return f"`python -m matlib study --profile {folder.name} --publish`, not published yet."
     endpoints = _read(folder / "endpoints.csv")
-    e = read_shared(folder / "provenance.json")["profile"]["evaluation"]
+    profile = read_shared(folder / "provenance.json")["profile"]
+    e = profile["evaluation"]
     threat = e["primary_threat"]
     table = recall_table(endpoints, threat)
     lines = [f"| row | {' | '.join(table.columns)} |", f"|{'---|' * (len(table.columns) + 1)}"]
     lines += [f"| `{row}` | {' | '.join(cells)} |"
               for row, *cells in table.itertuples(name=None)]  # fmt: skip
     absent = [str(name) for name in table if (table[name] == ABSENT).all()]
-    n_seeds = int(endpoints["n_seeds"].max())
-    over = f"{n_seeds} training seeds, of the one `{_UNDEFENDED}` over " if n_seeds > 1 else ""
+    over = intervals_over(profile, int(endpoints["n_seeds"].max()))
     told = [
         f"Mean of TR@1 and IR@1 in %, eps {e['eps_255']:g}/255 and {e['n_words']} word "
-        f"(`{threat}`); intervals (95 %) over {over}images. `worst` is per query the worst of "
+        f"(`{threat}`); intervals (95 %) over {over}. `worst` is per query the worst of "
         "all attacks of the suite."
     ]
     if absent:
         told.append(f"{ABSENT}: these records were made before the suite had {_and(absent)}.")
     return "\n".join([*lines, "", " ".join([*told, *_any_word(endpoints)])])
+
+
+def intervals_over(profile: Mapping[str, Any], n_seeds: int) -> str:
+    """What the intervals of a published study are over, in words.
+
+    Args:
+        profile: of its provenance; those of before the crossed model know no `worlds`, and have
+            Student's t over seeds alone.
+        n_seeds: trained weights behind a row.
+    """
+    if n_seeds < MIN_SEEDS_FOR_INTERVAL:
+        return "images"
+    crossed = ", images and worlds of a crossed model" if "worlds" in profile else ""
+    return f"{n_seeds} training seeds{crossed} (`{_UNDEFENDED}`, which is one, over images)"
 
 
 def _any_word(endpoints: pd.DataFrame) -> list[str]:
@@ -97,30 +112,6 @@ def _any_word(endpoints: pd.DataFrame) -> list[str]:
 def _and(names: Sequence[str]) -> str:
     *first, last = (f"`{name}`" for name in names)
     return f"{', '.join(first)} and {last}" if first else last
-
-
-def held_out_notes(folder: Path) -> dict[str, str]:
-    """What words of a family that no training had say beside a claim on trained words.
-
-    Args:
-        folder: of a published study; without `held_out.csv` there is nothing to say.
-
-    Returns:
-        claim -> the words to be read with its contrast.
-    """
-    if not (folder / "held_out.csv").is_file():
-        return {}
-    cells = cells_of(_read(folder / "held_out.csv"), "recall")
-
-    def left(row: str, attack: str) -> str:
-        return f"{row} {cells[row, attack, 'true_held_out']}"
-
-    alone = ", ".join(left(row, "bert") for row in (_UNDEFENDED, _TRUE_WORDS))
-    worst = ", ".join(left(row, "worst") for row in (_TRAINED, _TRUE_WORDS, _TEXT_ONLY))
-    return {
-        "C0-valid": f"on held-out words, text alone leaves {alone}",
-        "C2-valid": f"on held-out words, the worst attack leaves {worst}",
-    }
 
 
 def outside_markdown(published: Path) -> str:
