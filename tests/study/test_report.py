@@ -146,8 +146,8 @@ def test_when_where_and_how_long_a_study_was_made(tmp_path: Path) -> None:
     artefacts = [{"device": "cpu", "wall_seconds": 90}, {"device": "cpu", "wall_seconds": 30}]
     (tmp_path / "provenance.json").write_text(json.dumps({"artefacts": artefacts}))
     text = made_in_words(tmp_path)
-    assert "device cpu; its 2 artefacts took 2 minutes." in text
-    assert re.search(r"Made on \d\d \w+ 20\d\d on ", text)
+    assert text.startswith("Its 2 artefacts took 2 minutes on cpu. ")
+    assert re.search(r"Built on \d\d \w+ 20\d\d on .*\d cores\.$", text)
 
 
 def test_code_is_folded_pictures_have_words_and_tables_have_their_headings(folder: Path) -> None:

@@ -94,10 +94,12 @@ def _shown(folder: Path) -> Iterator[Path]:
 
 
 def made_in_words(folder: Path) -> str:
-    """When, on which machine and in how much time a study was made; "" where nothing says so.
+    """On which devices and in how much time a study was made, and where its page is built.
+
+    Provenance names no machine and no day: those are of the building, and are said to be.
 
     Args:
-        folder: `results/<profile>`, with `provenance.json`, as old as the study's last table.
+        folder: `results/<profile>`; "" where it holds no `provenance.json`.
     """
     path = folder / "provenance.json"
     if not path.is_file():
@@ -105,11 +107,10 @@ def made_in_words(folder: Path) -> str:
     artefacts = read_shared(path).get("artefacts", [])
     devices = sorted({str(each["device"]) for each in artefacts if each.get("device")})
     minutes = sum(float(each.get("wall_seconds") or 0) for each in artefacts) / 60
-    day = datetime.fromtimestamp(path.stat().st_mtime, tz=UTC).strftime("%d %B %Y")
-    where = f"{platform.machine()}, {os.cpu_count()} cores" + (
-        f", device {' and '.join(devices)}" if devices else ""
-    )
-    return f"Made on {day} on {where}; its {len(artefacts)} artefacts took {minutes:.0f} minutes."
+    made = f"Its {len(artefacts)} artefacts took {minutes:.0f} minutes"
+    where = f" on {' and '.join(devices)}" if devices else ""
+    day = datetime.now(tz=UTC).strftime("%d %B %Y")
+    return f"{made}{where}. Built on {day} on {platform.machine()}, {os.cpu_count()} cores."
 
 
 _KINDS = {
