@@ -68,7 +68,8 @@ class OneWord:
         parts = order, owners, word, words, tokens.flatten()
         features = torch.cat([features for _, features in embedded])  # (E + M, D)
         sent = torch.cat(parts).to(features.device).split([len(part) for part in parts])
-        return cls(features[sent[0]], *sent[1:4], sent[4].view(tokens.shape))
+        found, every, word, words, flat = sent
+        return cls(features[found], every, word, words, flat.view(tokens.shape))
 
     def best(self, score: TextObjective, importance: Tensor | None = None) -> Tensor:
         """int64 (M,): the row that each caption becomes; its own where no edit beats it.

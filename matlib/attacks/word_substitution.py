@@ -113,7 +113,7 @@ class WordSubstitution:
         Raises:
             ValueError: not one list of edits per caption, or an edit outside its caption.
         """
-        return self.with_embeddings(encoder, captions, candidates, objective)[0]
+        return self._once(encoder, captions, candidates)(objective)
 
     def with_embeddings(
         self,
@@ -126,10 +126,15 @@ class WordSubstitution:
 
         On an accelerator the captions may be `ChosenTexts`, which nothing waited for.
         """
-        once = replace(self, max_kept=0)  # one pass never meets a sentence twice
-        prepared = once.prepare(encoder, captions, candidates)
+        prepared = self._once(encoder, captions, candidates)
         prepared.may_choose = getattr(encoder, "may_choose", lambda: None)()
         return prepared.search(objective), prepared.found
+
+    def _once(
+        self, encoder: DualEncoder, captions: Sequence[str], candidates: CandidateTable
+    ) -> PreparedSubstitution:
+        """For one pass, which never meets a sentence twice."""
+        return replace(self, max_kept=0).prepare(encoder, captions, candidates)
 
 
 class PreparedSubstitution:
