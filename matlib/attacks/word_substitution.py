@@ -113,7 +113,7 @@ class WordSubstitution:
         Raises:
             ValueError: not one list of edits per caption, or an edit outside its caption.
         """
-        return self._once(encoder, captions, candidates)(objective)
+        return list(self._once(encoder, captions, candidates)(objective))
 
     def with_embeddings(
         self,

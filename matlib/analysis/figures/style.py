@@ -167,7 +167,7 @@ def panels(n_columns: int, height: float, **keywords: Any) -> tuple[Figure, list
 
 
 @dataclass(frozen=True, repr=False)
-class Shown:
+class ShownFigure:
     """A picture at the end of a notebook's cell, as Jupyter asks for it; a script ignores it.
 
     Attributes:
@@ -186,12 +186,12 @@ class Shown:
         return {"image/png": encoded}, {"image/png": {"alt": self.alt}}
 
 
-def show(figure: Figure) -> Shown:
+def show(figure: Figure) -> ShownFigure:
     """The figure for the end of a notebook's cell, as a small PNG with its text alternative.
 
     The figure is closed.
     """
-    return Shown(_png(figure, DPI), in_words(figure))
+    return ShownFigure(_png(figure, DPI), in_words(figure))
 
 
 MAX_WORDS = 60
@@ -216,7 +216,7 @@ def in_words(figure: Figure) -> str:
     return " ".join(words[:MAX_WORDS]) + (" …" if len(words) > MAX_WORDS else "")
 
 
-def save_figure(figure: Figure, path: Path, dpi: int = 2 * DPI) -> Shown:
+def save_figure(figure: Figure, path: Path, dpi: int = 2 * DPI) -> ShownFigure:
     """Write a figure as PNG, making its folder, and show it as `show` does.
 
     The file names no software version and no time, so equal figures are equal files.
