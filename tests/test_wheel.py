@@ -39,11 +39,17 @@ NO_EXTRAS = """
 import sys
 
 class NoExtras:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in self.names:
-            raise ModuleNotFoundError(f"{name} comes with an extra", name=name)
+    def __init__(self, finder):
+        self.finder = finder
 
-sys.meta_path.insert(0, NoExtras())
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in self.names:
+            return self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = map(NoExtras, sys.meta_path)
 """
 
 
@@ -57,7 +63,9 @@ def of_extras() -> set[str]:
         if name not in kept and (not needed.marker or needed.marker.evaluate({"extra": ""})):
             kept.add(name)
             waiting += requires(name) or []
-    return {module for module, owners in packages_distributions().items()
+    others = {module: owners for module, owners in packages_distributions().items()
+              if module != "matlib"}  # fmt: skip
+    return {module for module, owners in others.items()
             if not {canonicalize_name(owner) for owner in owners} & kept}  # fmt: skip
 
 
