@@ -240,7 +240,8 @@ def test_every_contrast_is_written_beside_the_claims(study: Study) -> None:
     assert claims["C4"]["p_below"] == pytest.approx(c4["p_below"].max(), rel=1e-2)
     assert len(pd.read_csv(files["curves.csv"])) == len(curve_of_pairs(study))
     assert claims["C4"]["figure"] == "notebooks/30_one_to_many.ipynb"
-    assert claims["C7a"]["picture"] == "good_pairs.png" and claims["C8b"]["figure"] == ""
+    assert claims["C7a"]["picture"] == "good_pairs.png"
+    assert claims["C8b"]["figure"] == "notebooks/95_other_tasks.ipynb"
 
 
 def test_the_tables_are_read_again_from_where_they_are_published(study: Study) -> None:

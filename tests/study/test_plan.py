@@ -238,5 +238,5 @@ def test_a_small_study_is_planned_by_measuring(tmp_path: Path) -> None:
         assert any(what in line for line in said)
     assert 0 < found.hours < 1 and set(found.seconds) == {
         "training", "validation", "judging", "inside", "held-out", "sanity", "gap", "storing",
-        "transfer", "unimodal", "technique", "sweep", "dialled",
+        "captioning", "grounding", "transfer", "unimodal", "technique", "sweep", "dialled",
     }  # fmt: skip
