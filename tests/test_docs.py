@@ -36,6 +36,7 @@ from matlib.study.tables.findings import NO_VIOLATION
 from matlib.study.tables.ledger import CLAIMS, NO_VERDICT
 from matlib.training import save_weights
 from tests.commands.toy_data import make_toy
+from tests.data.test_refcoco import made as made_refcoco
 from tests.models import named, pretend_hub
 from tests.models.albef_file import albef_state
 from tests.models.test_door import open_clip_folder
@@ -54,6 +55,7 @@ TOY_SIZED = {
     "--data flickr30k": "--model small --checkpoint small.safetensors --profile smoke "
     "--results results --limit 4",
     "--out attacked": "--batch 3 --steps 2 --out attacked",
+    "--split testA": "--split val --steps 2",
 }
 """What stands in a recipe -> what a test can run in its place."""
 
@@ -209,7 +211,11 @@ def some_models(folder: Path) -> None:
         processor.save_pretrained(folder / name)
     pretend_hub.clip_model().save_pretrained(folder / "leaf-clip")
     pretend_hub.bert_tokenizer().save_pretrained(folder / "bert-for-albef")
-    torch.save({"model": albef_state(pretrained=False)}, folder / "flickr30k.pth")
+    for name in ("flickr30k.pth", "refcoco+.pth"):
+        torch.save({"model": albef_state(pretrained=False)}, folder / name)
+    made_refcoco(folder)
+    shutil.move(folder / "images" / "train2014", folder)
+    (folder / "synonyms.json").write_text(json.dumps({"red": ["blue"], "star": ["dog"]}))
 
 
 @pytest.fixture
@@ -268,6 +274,7 @@ def test_recipes_run(a_users_folder: Path) -> None:
         assert len(found["pairs"]) == len(names["pairs"])
     assert (a_users_folder / "defended.safetensors").is_file()
     assert (a_users_folder / "judged" / "mine.json").is_file()
+    assert {"clean", "both", "worst"} <= {*pd.read_csv(a_users_folder / "grounding.csv")["attack"]}
     assert (a_users_folder / "results" / "smoke" / "extra" / "mine.limit-4.csv").is_file()
     assert [len(own) for own in names["variants"].captions] == [3] * len(names["pairs"])
 
