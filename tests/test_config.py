@@ -55,6 +55,7 @@ def test_unknown_profile_names_the_known_ones() -> None:
         ({"base": None}, "give `base`"),
         ({"inside_seeds": [0, 5]}, "inside_seeds must be some of seeds"),
         ({"transfer_rows": ["mta"]}, r"rows that `runs` has not: \['mta'\]"),
+        ({"battery_rows": ["mta"]}, r"battery_rows names rows that `runs` has not"),
         ({"architectures": {"Bad/Name": {}}}, "architectures.Bad/Name"),
         (
             {"dataset": PHOTOGRAPHS, "intervention": None, "other_tasks": None},

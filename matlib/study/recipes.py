@@ -116,6 +116,15 @@ def defence_of(run: Run) -> Defence:
     return replace(how, pairs=PairWeights(1 - mixed - clean, mixed / 2, mixed / 2, clean))
 
 
+def examined_rows(profile: Profile) -> list[tuple[str, int]]:
+    """(row name, seed) of what the sanity battery examines: rows trained against an attack."""
+    chosen = {
+        run.row for run in profile.runs
+        if attacks_anything(run) and run.row in (profile.battery_rows or {run.row})
+    }  # fmt: skip
+    return [row for row in rows_of(profile) if row[0] in chosen]
+
+
 def attacks_anything(run: Run) -> bool:
     """Whether training under this run needs an inner attack."""
     how = row_defence(run.defence)

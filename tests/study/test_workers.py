@@ -125,6 +125,9 @@ def test_an_undefended_model_is_not_examined_for_masked_gradients(tmp_path: Path
     tasks = tasks_of(study.profile, all_rows(study.profile))
     examined = {task.name for task in tasks if task.what == "sanity"}
     assert "clean" not in examined and "base" not in examined and "mat" in examined
+    chosen = study.profile.model_copy(update={"battery_rows": ("mat",)})
+    tasks = tasks_of(chosen, all_rows(chosen))
+    assert {task.name for task in tasks if task.what == "sanity"} == {"mat"}
 
 
 def test_large_pretrained_models_have_the_machine_for_themselves(

@@ -21,7 +21,7 @@ from matlib.study.made.base import base, open_base
 from matlib.study.made.candidates import tables
 from matlib.study.made.models import model, open_model
 from matlib.study.made.protocols import full, make_suite, protocol_config
-from matlib.study.recipes import attacks_anything, defence_of, rows_of
+from matlib.study.recipes import defence_of, examined_rows
 from matlib.study.store.store import Artefact
 
 CHECKS_FILE = "checks.json"
@@ -37,25 +37,16 @@ def battery(study: Context) -> dict[str, list[Check]]:
     several = len(study.profile.seeds) > 1
     return {
         f"{name} s{seed}" if several else name: study.get(checks(study, name, seed))
-        for name, seed in examined(study)
+        for name, seed in examined_rows(study.profile)
     }
 
 
 def battery_by_row(study: Context) -> dict[str, list[list[Check]]]:
     """The same by row: the checks of each of its seeds."""
     found: dict[str, list[list[Check]]] = {}
-    for name, seed in examined(study):
+    for name, seed in examined_rows(study.profile):
         found.setdefault(name, []).append(study.get(checks(study, name, seed)))
     return found
-
-
-def examined(study: Context) -> list[tuple[str, int]]:
-    """The rows, name and seed, of which robustness is claimed: trained against an attack."""
-    return [
-        (name, seed)
-        for name, seed in rows_of(study.profile)
-        if name != "base" and attacks_anything(study.run(name))
-    ]
 
 
 @makes("sanity")

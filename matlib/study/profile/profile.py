@@ -90,6 +90,9 @@ class Profile(Part):
     transfer_rows: Annotated[tuple[str, ...], Distinct] = Field(
         default=(), description="names of rows that every architecture is trained as too"
     )
+    battery_rows: Annotated[tuple[str, ...], Distinct] = Field(
+        default=(), description="names of rows that the sanity battery examines; all if empty"
+    )
     other_tasks: OtherTasks | None = None
     seeds: Seeds = Field(default=(0,), min_length=1)
     worlds: Seeds = Field(
@@ -117,7 +120,10 @@ class Profile(Part):
         if not set(self.inside_seeds) <= set(self.seeds):
             raise ValueError(f"inside_seeds must be some of seeds; got {self.inside_seeds}")
         others = self.other_tasks.rows if self.other_tasks else ()
-        for key, named in (("transfer_rows", self.transfer_rows), ("other_tasks.rows", others)):
+        for key, named in (
+            ("transfer_rows", self.transfer_rows), ("battery_rows", self.battery_rows),
+            ("other_tasks.rows", others),
+        ):  # fmt: skip
             if unknown := set(named) - {run.row for run in self.runs}:
                 raise ValueError(
                     f"{key} names rows that `runs` has not: {sorted(unknown)}; "

@@ -45,11 +45,10 @@ from matlib.study.made.transfer import (
 )
 from matlib.study.profile.profile import Profile
 from matlib.study.recipes import (
-    attacks_anything,
     dialled_rows_of,
+    examined_rows,
     inside_rows_of,
     rows_of,
-    run_named,
     sweep_rows_of,
     technique_rows_of,
     undefended_rows,
@@ -171,11 +170,7 @@ def all_rows(profile: Profile) -> Rows:
 def tasks_of(profile: Profile, rows: Rows) -> list[Task]:
     """What is to be made for these rows; what it needs besides follows from the artefacts."""
     first = profile.seeds[0]
-    examined = [
-        row
-        for row in rows.main
-        if row[0] != "base" and attacks_anything(run_named(profile, row[0]))
-    ]
+    examined = {*examined_rows(profile)}
     undefended = undefended_rows(profile)
     options = profile.other_tasks
     others = {"base", *options.rows} if options else set()
@@ -195,7 +190,7 @@ def tasks_of(profile: Profile, rows: Rows) -> list[Task]:
         *(Task("sweep", *row) for row in rows.sweeps),
         *(Task("dialled", *row) for row in rows.dialled),
         *(Task("inside", name, seed, shape) for shape, name, seed in rows.elsewhere),
-        *(Task("sanity", *row) for row in examined),
+        *(Task("sanity", *row) for row in rows.main if row in examined),
         *(Task("held-out", *row) for row in rows.main if profile.evaluation.held_out),
         *(Task("gap", *row) for row in rows.main if row[0].split(".")[0] in GAP_ROWS),
         *(Task("gap", *row) for row in (*rows.techniques, ("base", 0)) if rows.techniques),

@@ -166,6 +166,8 @@ def _scope(study: Study, claim: str) -> str:
         f"{profile.dataset.name} (profile {profile.name}), gallery {profile.dataset.n_test}, "
         f"eps {eps:g}/255, {e.n_words} word, {e.primary_threat}"
     )
+    if claim == "C9" and profile.battery_rows:
+        scope += f", examined: {', '.join(profile.battery_rows)}"
     if profile.worlds:
         scope += f", {len(study.worlds())} worlds"
     if profile.limit:
