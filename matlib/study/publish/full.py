@@ -27,6 +27,12 @@ from matlib.study.tables.techniques import (
 )
 
 
+OLDER_JUDGE = (
+    " Judged by an older suite, without an attacker who chooses all images and words together: "
+    "less is left than these numbers say."
+)
+
+
 @dataclass(frozen=True)
 class PublishedStudy:
     """The tables in `published/<profile>/`, which were made elsewhere and are only shown.
@@ -67,8 +73,13 @@ class PublishedStudy:
         told = ", ".join(dict.fromkeys(seeds.values()))
         return (
             f"From published/{self.folder.name}, not computed here: world seed {world}; training "
-            f"seeds: {told}. {self.made}"
+            f"seeds: {told}. {self.made}{'' if self.knows_gallery else OLDER_JUDGE}"
         )
+
+    @property
+    def knows_gallery(self) -> bool:
+        """Whether the gallery attacker was among its judges."""
+        return "gallery" in set(self.table("endpoints").get("attack", ()))
 
     @property
     def gallery(self) -> str:
