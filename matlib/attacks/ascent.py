@@ -220,7 +220,7 @@ def score_and_gradient(
     leaf = point.detach().requires_grad_(True)
     with torch.enable_grad():
         scores = score_of(encoder, leaf, objective, noise, views)
-        (gradient,) = torch.autograd.grad(scores.sum(), leaf)  # (B, 3, H, W)
+        (gradient,) = torch.autograd.grad(scores, leaf, torch.ones_like(scores))  # (B, 3, H, W)
     return scores.detach(), gradient
 
 

@@ -60,7 +60,7 @@ def check_eps(eps_255: float, norm: Norm = "linf", n_values: int | None = None) 
 
 def largest(values: Tensor) -> Tensor:
     """float (B, ...) -> (B, 1, 1, 1), the largest magnitude of each image; NaN if one is NaN."""
-    return values.abs().flatten(1).amax(1).view(-1, 1, 1, 1)
+    return torch.linalg.vector_norm(values.flatten(1), math.inf, dim=1).view(-1, 1, 1, 1)
 
 
 def length(values: Tensor) -> Tensor:

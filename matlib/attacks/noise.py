@@ -44,7 +44,7 @@ class Noise:
         Args:
             like: float (B, ...).
         """
-        found = self._bits(like, 24).to(_exact(like)) * 2.0**-24
+        found = self._bits(like, 24) * torch.tensor(2.0**-24, dtype=_exact(like))
         return found.to(like.dtype).view_as(like)
 
     def normal(self, like: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class Noise:
         begin, n = self._n_drawn + 1, like[0].numel()
         self._n_drawn += n
         place = torch.arange(begin, begin + n, device=like.device)
-        x = self.seeds[:, None] + place.mul_(_signed(_GAMMA))  # (B, n), modulo 2^64
+        x = torch.add(self.seeds[:, None], place, alpha=_signed(_GAMMA))  # (B, n), modulo 2^64
         for shift, factor in _MIX:
             low = (x >> shift).bitwise_and_(2 ** (64 - shift) - 1)  # `>>` copies the sign
             x.bitwise_xor_(low).mul_(_signed(factor))

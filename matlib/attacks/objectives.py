@@ -293,3 +293,26 @@ def caption_contrastive(image: Tensor, mask: Tensor, scale: Tensor | float) -> T
         return margin(logits, hidden[caption])  # (R,)
 
     return score
+
+
+def contrastive_of_pairs(image: Tensor, scale: Tensor | float, first: int = 0) -> TextObjective:
+    """`caption_contrastive` where image `first` + m alone is an answer to caption m.
+
+    Args:
+        image: (G, D) unit embeddings.
+        scale: the model's logit scale.
+        first: the image of caption 0.
+
+    Raises:
+        ValueError: one image, which leaves nothing false to move towards.
+    """
+    if len(image) < 2:
+        raise ValueError(f"expected at least 2 images to tell apart; got {len(image)}")
+
+    def score(text: Tensor, caption: Tensor) -> Tensor:
+        logits = scale * text @ image.T  # (R, G)
+        own = (caption + first)[:, None]  # (R, 1)
+        false = logits.scatter(1, own, -torch.inf).logsumexp(1)  # (R,)
+        return false - logits.gather(1, own).squeeze(1)
+
+    return score

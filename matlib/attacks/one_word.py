@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from matlib.attacks.objectives import TextObjective
-from matlib.attacks.scoring import ROUNDING_UNITS, best_rows
+from matlib.attacks.scoring import ROUNDING_UNITS, best_rows, first_above
 
 MOST_EDITS = 2**14
 """Edits that are embedded at once on an accelerator, whichever word is tried first: more rows,
@@ -80,21 +80,18 @@ class OneWord:
                 important one is changed. By default the best edit of all words is taken.
         """
         n_edits, n_rows = len(self.word), len(self.features)
-        n_captions, own = n_rows - n_edits, torch.arange(n_edits, n_rows, device=self.word.device)
+        sizes = [n_edits, n_rows - n_edits]
+        rows, own = torch.arange(n_rows, device=self.word.device).split(sizes)  # (E,), (M,)
         scores = score(self.features, self.owner)  # (E + M,)
-        values, before = scores.double().split([n_edits, n_captions])  # (E,), (M,)
+        values, before = scores.double().split(sizes)
+        # as `scoring.is_better`; in double the sum of float32's numbers is exact
         margin = ROUNDING_UNITS * torch.finfo(scores.dtype).eps
+        bar = before.add(before.abs().clamp_min(1), alpha=margin)  # (M,)
         if importance is None:
-            first = best_rows(values, self.owner[:n_edits], n_captions)  # (M,)
-            return torch.where(_beats(values, first, before, margin), first, own)
-        first = best_rows(values, self.word, len(self.word_owner))  # (W,)
-        better = _beats(values, first, before[self.word_owner], margin)
-        weight = importance.masked_fill(~better, -torch.inf)  # (W,)
-        taken = best_rows(weight, self.word_owner, n_captions)  # (M,), numbers of words
+            return first_above(values, rows, self.owner[:n_edits], bar, own)
+        none = torch.full_like(self.word_owner, n_rows)  # (W,)
+        first = first_above(values, rows, self.word, bar[self.word_owner], none)
+        weight = importance.masked_fill(first == n_rows, -torch.inf)  # (W,)
+        taken = best_rows(weight, self.word_owner, len(own))  # (M,), numbers of words
         has_one = (taken >= 0) & (weight[taken] > -torch.inf)  # row -1 is never used
         return torch.where(has_one, first[taken], own)
-
-
-def _beats(values: Tensor, rows: Tensor, before: Tensor, margin: float) -> Tensor:
-    """bool: `scoring.is_better` for the values in some rows; False for row -1."""
-    return (rows >= 0) & (values[rows] - before > margin * before.abs().clamp_min(1))

@@ -94,6 +94,22 @@ def best_rows(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
     return torch.where(first < n, first, -1)
 
 
+def first_above(values: Tensor, rows: Tensor, group: Tensor, bar: Tensor, none: Tensor) -> Tensor:
+    """int64 (G,): the first row with the highest of each group's values above its bar.
+
+    Args:
+        values: (R,), not NaN.
+        rows: int64 (R,), their numbers.
+        group: int64 (R,) in [0, G).
+        bar: (G,), which a value must exceed.
+        none: int64 (G,), above all rows: what a group without such a row gets.
+    """
+    least = torch.nextafter(bar, torch.tensor(torch.inf, dtype=bar.dtype))
+    top = least.scatter_reduce(0, group, values, "amax")[group]  # (R,)
+    best = rows.masked_fill(values != top, torch.iinfo(rows.dtype).max)
+    return none.scatter_reduce(0, group, best, "amin")
+
+
 ROUNDING_UNITS = 8
 
 

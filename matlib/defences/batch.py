@@ -63,7 +63,7 @@ class Draw:
             for i, u in zip(index.tolist(), self.caption[rows].tolist(), strict=True)
         ]
         families = tuple(data.captions[i] for i in index.tolist())
-        pixels = images.to(device, non_blocking=True).to(dtype) / 255
+        pixels = images.to(device, non_blocking=True) / torch.tensor(255, dtype=dtype)
         return Batch(pixels, captions, index, families)
 
 

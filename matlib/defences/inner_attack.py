@@ -24,6 +24,7 @@ from matlib.attacks.objectives import (
     TextObjective,
     caption_contrastive,
     contrastive,
+    contrastive_of_pairs,
     squared_distance,
     squared_distance_from,
     symmetric_contrastive,
@@ -265,8 +266,8 @@ def text_objective(
     scale = encoder.logit_scale.detach()
     if relevant is not None:
         return caption_contrastive(own, relevant, scale)
-    image, rows = processes.gather_fixed(own).detach(), _own_rows(processes, len(own))  # (G, D)
-    return caption_contrastive(image, _diagonal(image)[rows], scale)
+    image = processes.gather_fixed(own).detach()  # (G, D)
+    return contrastive_of_pairs(image, scale, _own_rows(processes, len(own)).start)
 
 
 def as_measured(step: ImageStep | TextStep | None, encoder: DualEncoder) -> DualEncoder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -101,22 +100,22 @@ class SeenEncoder(PreciseEncoder):
                 self.texts[name] = found.detach() if is_unit else F.normalize(found.detach())
         return found
 
-    def measures(self, processes: Processes, is_attacked: bool) -> Tensor:
-        """(3,): clean and robust recall at 1 of the batch over all processes, and its spread.
+    def measures(self, processes: Processes, is_attacked: bool) -> dict[str, Tensor]:
+        """Scalars: `clean_recall`, `robust_recall` at 1 of the batch over all processes, `spread`.
 
-        NaN for what the loss did not embed. Every process calls it.
+        Without what the loss did not embed. Every process calls it.
         """
         images = {name: processes.gather_fixed(f) for name, f in self.images.items()}
         texts = {name: processes.gather_fixed(f) for name, f in self.texts.items()}
-        unknown = torch.full((), torch.nan, device=self.encoder.device)
-        found = {"clean": unknown, "attacked": unknown, "spread": unknown}
-        for name in ("clean", "attacked"):
-            if name in images and name in texts and (is_attacked or name == "clean"):
-                found[name] = recall_at_1(images[name], texts[name])
-        some = [*images.values()][-1:] + [*texts.values()][-1:]
-        if some:
-            found["spread"] = spread(some[0], some[-1])
-        return torch.stack([value.double() for value in found.values()])
+        similarity = {name: images[name] @ texts[name].T for name in images if name in texts}
+        told = {"clean": "clean_recall", **({"attacked": "robust_recall"} if is_attacked else {})}
+        found = {told[name]: recall_at_1(similarity[name]) for name in told if name in similarity}
+        sides = [[*side.items()][-1] for side in (images, texts) if side]
+        if sides:
+            (name, some), (other, others) = sides[0], sides[-1]
+            is_known = name == other and name in similarity
+            found["spread"] = spread(similarity[name] if is_known else some @ others.T)
+        return found
 
 
 class LossModule(nn.Module):
@@ -157,27 +156,24 @@ OVERFIT_DROP = 0.05
 errors at recall 0.5 and 400 pairs, 2 * sqrt(0.25 / 400) = 0.05 (source: ours)."""
 
 
-def spread(features: Tensor, others: Tensor) -> Tensor:
-    """Scalar: largest minus smallest similarity between unit (B, D) and (C, D) embeddings."""
-    low, high = (features.detach() @ others.detach().T).aminmax()
+def spread(similarity: Tensor) -> Tensor:
+    """Scalar: largest minus smallest similarity of a (B, C) table."""
+    low, high = similarity.detach().aminmax()
     return high - low
 
 
-def recall_at_1(image: Tensor, text: Tensor) -> Tensor:
+def recall_at_1(similarity: Tensor) -> Tensor:
     """Scalar in [0, 1]: mean recall at 1 of both directions among the pairs of a batch.
 
     A tie counts as a miss, so that a collapsed embedding recalls nothing.
 
     Args:
-        image, text: unit (G, D), row i of one belongs to row i of the other.
+        similarity: (G, G), of image i and text j; those of the same number belong together.
     """
-    similarity = image.detach() @ text.detach().T
-    own = similarity.diagonal()
-    others = similarity.masked_fill(
-        torch.eye(len(own), dtype=torch.bool, device=own.device), -math.inf
-    )
-    is_first = own > torch.stack([others.amax(1), others.amax(0)])  # (2, G)
-    return is_first.mean(dtype=own.dtype)
+    similarity = similarity.detach()
+    own, both = similarity.diagonal(), torch.stack([similarity, similarity.T])  # (2, G, G)
+    n_not_below = (both >= own[:, None]).sum(2)  # (2, G), itself among them
+    return (n_not_below == 1).mean(dtype=own.dtype)
 
 
 def collapse(step: int, spread_now: float, warnings: Sequence[str]) -> str | None:

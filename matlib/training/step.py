@@ -181,7 +181,7 @@ class Stepper:
             NonFiniteLossError: NaN or infinite loss or gradient.
         """
         began, n_parts = time.perf_counter(), self._schedule.micro_batches
-        rate, measures = self._schedule.lr_at(step), []
+        rate, parts = self._schedule.lr_at(step), list[dict[str, Tensor]]()
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["times"]
         self._prepared.zero_grad(set_to_none=True)
@@ -195,20 +195,20 @@ class Stepper:
             with nullcontext() if is_last else self._accelerator.no_sync(self._module):
                 loss = self._module(clean, attacked)
                 self._accelerator.backward(loss)
-            measures.append(torch.cat([loss.detach().double().view(1), self._measure(step, clean)]))
-        found = self._update(step, _mean(measures), restore)  # (4,)
-        loss_now, clean_recall, robust_recall, self.spread = found
+            parts.append({"loss": loss.detach(), **self._measure(step, clean)})
+        found = self._update(step, parts, restore)
+        self.spread = found.get("spread", math.nan)
         spent = self._clock.read()  # the losses were read: all marks are passed
         return {
             "step": step,
-            "loss": loss_now,
+            "loss": found["loss"],
             "lr": rate,
             "seconds": time.perf_counter() - began,
             "attack_seconds": spent.get("attack", 0.0),
             "text_attack_seconds": spent.get("text", 0.0),
             "image_attack_seconds": spent.get("image", 0.0),
-            "clean_recall": clean_recall,
-            "robust_recall": robust_recall,
+            "clean_recall": found.get("clean_recall", math.nan),
+            "robust_recall": found.get("robust_recall", math.nan),
         }
 
     def finish(self) -> None:
@@ -244,31 +244,37 @@ class Stepper:
         # The same object where nothing was attacked: that is how `SeenEncoder` knows it.
         return found if self._how.attacks_text else replace(found, captions=clean.captions)
 
-    def _measure(self, step: int, clean: Batch) -> Tensor:
-        """(3,): clean recall, robust recall, spread of the similarities."""
+    def _measure(self, step: int, clean: Batch) -> dict[str, Tensor]:
+        """What the batch tells, see `SeenEncoder.measures`."""
         seen = self._loss.seen
         assert seen is not None, "the loss was computed"
         found = seen.measures(self._processes, self._attacks)
         every = self._clean_recall_every
-        if every and step % every == 0 and not {"clean"} <= seen.images.keys() & seen.texts.keys():
+        if every and step % every == 0 and "clean_recall" not in found:
             again = SeenEncoder(self.encoder, self._autocast, clean, clean)
             with torch.no_grad(), frozen(self.encoder):
                 again.encode_image(clean.pixels)
                 again.encode_text(clean.captions)
-            found[0] = again.measures(self._processes, False)[0]
+            found |= {"clean_recall": again.measures(self._processes, False)["clean_recall"]}
         return found
 
     def _update(
-        self, step: int, measured: Tensor, restore: Callable[[Stepper], str]
-    ) -> list[float]:
-        """Move the weights; everything that is read from the device is read here, at once."""
+        self, step: int, parts: list[dict[str, Tensor]], restore: Callable[[Stepper], str]
+    ) -> dict[str, float]:
+        """Move the weights; everything that is read from the device is read here, at once.
+
+        Returns:
+            means of the scalars of the parts.
+        """
         scaler = self.scaler
         if scaler is not None:
             self._accelerator.unscale_gradients(self._prepared)
         norm = torch.nn.utils.clip_grad_norm_(self._learning, 1.0)
-        *found, size = torch.cat([measured, norm.double().view(1)]).tolist()  # (5,)
+        *told, size = torch.stack([v for part in parts for v in part.values()] + [norm]).tolist()
+        n = len(parts[0])
+        found = {name: sum(told[i::n]) / len(parts) for i, name in enumerate(parts[0])}
         # A scaler meets infinite gradients on its way to a good scale, and skips such steps.
-        for name, value in (("loss", found[0]), ("gradient's norm", size)):
+        for name, value in (("loss", found["loss"]), ("gradient's norm", size)):
             if not math.isfinite(value) and (name == "loss" or scaler is None):
                 raise NonFiniteLossError(
                     f"the {name} is {value} at step {step}; {restore(self)}. "
@@ -281,10 +287,6 @@ class Stepper:
         if self.averages is not None:
             self.averages.update(step)
         return found
-
-
-def _mean(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.stack(parts).mean(0)
 
 
 @contextmanager

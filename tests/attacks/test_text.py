@@ -10,10 +10,11 @@ from matlib.attacks.edits import Edit, apply_edit, n_changed_words
 from matlib.attacks.objectives import (
     away_from_image,
     caption_contrastive,
+    contrastive_of_pairs,
     kl_from,
     squared_distance_from,
 )
-from matlib.attacks.scoring import embed_texts
+from matlib.attacks.scoring import embed_texts, first_above
 from matlib.attacks.word_substitution import WordSubstitution
 from matlib.models.dual_encoder import CachedText
 from matlib.models.open_clip import OpenClipEncoder
@@ -154,6 +155,31 @@ def test_caption_contrastive_is_cross_entropy_over_images() -> None:
     )
     margin = caption_contrastive(image, mask, 1.0)(text, torch.arange(2))
     assert torch.allclose(torch.nn.functional.softplus(margin), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_contrastive_of_pairs_is_the_one_of_a_diagonal_to_the_bit(first: int) -> None:
+    image = torch.nn.functional.normalize(torch.randn(6, 8, generator=generator()), dim=1)
+    of_mask = caption_contrastive(image, torch.eye(6, dtype=torch.bool)[first : first + 3], 50.0)
+    own = torch.tensor([0, 1, 1, 2, 2])
+    found = []
+    for score in (contrastive_of_pairs(image, 50.0, first), of_mask):
+        text = torch.randn(5, 8, generator=generator(1)).requires_grad_(True)
+        value = score(text, own)
+        found.append((value, *torch.autograd.grad(value.sum(), text)))
+    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1])
+    with pytest.raises(ValueError, match="at least 2 images to tell apart; got 1"):
+        contrastive_of_pairs(image[:1], 50.0)
+
+
+def test_the_first_of_the_highest_values_above_the_bar_is_found() -> None:
+    inf = torch.inf
+    values = torch.tensor([1.0, 3.0, 3.0, 2.0, 2.0, -inf, inf], dtype=torch.float64)
+    group = torch.tensor([0, 0, 0, 1, 2, 4, 5])
+    bar = torch.tensor([2.0, 2.0, 2.0 - 1e-15, 0.0, -9.0, 9.0], dtype=torch.float64)
+    found = first_above(values, torch.arange(7), group, bar, torch.arange(7, 13))
+    assert found.tolist() == [1, 8, 4, 10, 11, 6]  # an equal value is not above
 
 
 def test_changed_words_are_counted_by_position() -> None:

@@ -24,10 +24,10 @@ def measured(*pairs: tuple[float, float]) -> list[HeldOut]:
 
 
 def test_a_collapsed_embedding_recalls_nothing_and_has_no_spread() -> None:
-    same, apart = torch.ones(4, 1), torch.eye(4)
-    assert float(recall_at_1(same, same)) == 0 and float(spread(same, same)) == 0
-    assert float(recall_at_1(apart, apart)) == 1 and float(spread(apart, apart)) == 1
-    assert float(recall_at_1(apart, apart[[1, 0, 2, 3]])) == 0.5
+    same, apart = torch.ones(4, 4), torch.eye(4)
+    assert float(recall_at_1(same)) == 0 and float(spread(same)) == 0
+    assert float(recall_at_1(apart)) == 1 and float(spread(apart)) == 1
+    assert float(recall_at_1(apart[[1, 0, 2, 3]])) == 0.5
 
 
 def test_collapse_is_told_once_and_never_of_an_unknown_spread() -> None:
