@@ -2,7 +2,9 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from functools import wraps
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, ParamSpec
 
@@ -10,7 +12,7 @@ import typer
 from typer import Argument, Option
 
 from matlib.commands import options as of
-from matlib.launcher import forget_empty, n_processes, share_of_array
+from matlib.launcher import forget_empty, n_processes, place, share_of_array
 from matlib.memory import keep_freed_memory
 from matlib.progress import speak_utf8
 
@@ -49,11 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @app.callback()
-def _before() -> None:
-    if (n := n_processes()) > 1:
+def _before(about: typer.Context) -> None:
+    if (n := n_processes()) > 1 and about.invoked_subcommand != "row":
         raise ValueError(
             f"torchrun started {n} of these: start one. It uses every GPU of its machine, and "
-            "machines share a study by --shard i/n"
+            "machines share a study by --shard i/n; only `row` splits a training's batches"
         )
 
 
@@ -132,10 +134,16 @@ def _row(
     data: of.DataFolder = None,
     results: of.ResultsFolder = None,
 ) -> None:
-    from matlib.study.run.row import make_row
+    from matlib.study.arithmetic import environment, open_group
+    from matlib.study.run.row import join_row, make_row
     from matlib.study.study import open_study
     from matlib.study.tables.recall_left import recall_table
 
+    open_group()
+    if place() > 0:
+        with environment(MATLIB_PROGRESS="off"), redirect_stdout(StringIO()):
+            join_row(open_study(study, str(results or ""), str(data or "")), row, seed, world)
+        return
     opened = open_study(study, str(results or ""), str(data or ""))
     left = make_row(opened, row, seed, world)
     for threat in opened.profile.evaluation.threats:

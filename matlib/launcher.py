@@ -24,6 +24,11 @@ def n_processes(name: str = "WORLD_SIZE", variables: Mapping[str, str] = os.envi
     return int(text)
 
 
+def place(name: str = "RANK", variables: Mapping[str, str] = os.environ) -> int:
+    """This process's number among them, from 0: of all, or (`LOCAL_RANK`) of this machine's."""
+    return int(variables.get(name, "").strip() or "0")
+
+
 def forget_empty(variables: MutableMapping[str, str] = os.environ) -> None:
     """Remove variables that are set to nothing: accelerate would read them as numbers."""
     for name in (*GROUP_VARIABLES, "LOCAL_WORLD_SIZE"):

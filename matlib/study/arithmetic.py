@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
+import torch.distributed
+
+from matlib.launcher import n_processes, place
 
 ARITHMETIC = (
     "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "ONEDNN_DEFAULT_FPMATH_MODE",
@@ -22,6 +26,20 @@ def arithmetic(device: str, variables: Mapping[str, str] = os.environ) -> str:
         device: `cpu` or `cuda`; returned as it is where no such variable is set.
     """
     return ", ".join([device, *(f"{n}={variables[n]}" for n in ARITHMETIC if variables.get(n))])
+
+
+def open_group() -> None:
+    """Open the group of torchrun's processes, where it started several, each on its own GPU.
+
+    They wait for one another as long as it takes: one makes what all of them train with.
+    """
+    if n_processes() == 1:
+        return
+    has_gpu = torch.cuda.is_available()
+    if has_gpu:
+        torch.cuda.set_device(place("LOCAL_RANK"))
+    backend = "nccl" if has_gpu else "gloo"
+    torch.distributed.init_process_group(backend, timeout=timedelta(days=30))
 
 
 @contextmanager

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Generic, Self, TypeVar
 
 import torch
+import torch.distributed
 
 from matlib.attacks.edits import normalise_caption
 from matlib.data.pairs import ImageTextPairs
+from matlib.launcher import n_processes
 from matlib.study.arithmetic import arithmetic, one_thread
 from matlib.study.profile.model_checks import check_models
 from matlib.study.profile.profile import Profile, map_places
@@ -52,6 +56,11 @@ class Node(Generic[Held]):
     def hash(self) -> str:
         """sha256, hexadecimal."""
         return self.spec.hash
+
+    @property
+    def processes(self) -> int:
+        """How many make it together: of a model, those that split its batches."""
+        return int(self.spec.config.get("schedule", {}).get("processes", 1))
 
 
 def in_order(nodes: Iterable[Node[Any]]) -> Iterator[Node[Any]]:
@@ -156,10 +165,35 @@ class Context:
 
         Small models are made and judged on one thread of a CPU: otherwise their numbers would
         depend on the cores.
+
+        Raises:
+            ValueError: a model to be trained by another number of processes than there are.
         """
         self.used.add(node.hash)
-        with one_thread(self.device == "cpu" and self.profile.model.kind == "small"):
-            return self.store.get_or_make(node.spec, node.make)
+        with self._threads():
+            return self.store.get_or_make(node.spec, lambda folder: self._made(node, folder))
+
+    def join(self, node: Node[Any]) -> None:
+        """Train a model together with the process that makes it; nothing is kept of it here."""
+        with self._threads(), TemporaryDirectory(prefix=".joined-", dir=self.root) as beside:
+            folder = Path(beside) / f".making-{node.spec.folder}"  # checkpoints are found by it
+            folder.mkdir()
+            self._made(node, folder)
+
+    def _made(self, node: Node[Any], folder: Path) -> Mapping[str, Any] | None:
+        found, spec = n_processes(), node.spec
+        if spec.kind == "model" and found != node.processes:
+            raise ValueError(
+                f"model {spec.name} is trained by {node.processes} processes, as its profile says; "
+                f"here is {found}: torchrun --nproc-per-node {node.processes} -m matlib row "
+                f"--study {self.profile.name} --row {spec.name} --seed {spec.seed}"
+            )
+        if spec.kind == "model" and found > 1:
+            torch.distributed.barrier()  # what it is made from is there
+        return node.make(folder)
+
+    def _threads(self) -> AbstractContextManager[None]:
+        return one_thread(self.device == "cpu" and self.profile.model.kind == "small")
 
     def get(self, node: Node[Loaded]) -> Loaded:
         """The same, read."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +49,61 @@ def test_a_row_is_made_by_one_command_with_nothing_else(
     ):
         assert main([*command, *wrong]) == 1
         assert words in capsys.readouterr().err
+
+
+def small_profile(folder: Path, processes: int) -> Path:
+    """The smoke profile's clean and mat rows, trained by so many processes."""
+    smoke = load_profile("smoke")
+    assert smoke.base is not None and smoke.finetune is not None
+    e = smoke.evaluation.model_copy(update={"threats": ("bert_true",), "held_out": ()})
+    base, finetune = (
+        phase.model_copy(update={"processes": processes}) for phase in (smoke.base, smoke.finetune)
+    )
+    changed = {"name": "one", "runs": (Run(defence="mat"),), "evaluation": e, "base": base}
+    one = smoke.model_copy(update={**changed, "finetune": finetune, **ALONE})
+    path = folder / f"split-{processes}.yaml"
+    path.write_text(yaml.safe_dump(one.model_dump(mode="json")))
+    return path
+
+
+def test_a_model_is_trained_by_as_many_processes_as_its_profile_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["row", "--row", "base", "--results", str(tmp_path), "--study"]
+    assert main([*command, str(small_profile(tmp_path, 2))]) == 1
+    said = capsys.readouterr().err
+    assert "base is trained by 2 processes" in said and "torchrun --nproc-per-node 2" in said
+    one, two = (Study(load_profile(str(small_profile(tmp_path, n))), tmp_path) for n in (1, 2))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="by 1 processes, as its profile says; here is 2"):
+        one.model("base")
+    assert hashes_of_row(one, "mat", 0) != hashes_of_row(
+        two, "mat", 0
+    )  # numbers differ by rounding
+
+
+@pytest.mark.full
+def test_processes_of_torchrun_train_a_row_that_the_first_makes_and_a_study_reads(
+    tmp_path: Path,
+) -> None:
+    path = small_profile(tmp_path, 2)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "matlib", "row", "--study", str(path), "--row", "mat"]
+    ended = subprocess.run(
+        [*command, "--results", str(tmp_path)], env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("recall left in %") == 1  # the first process alone tells
+    study = Study(load_profile(str(path)), tmp_path)
+    made = [each["name"] for each in study.store.records() if each["kind"] == "model"]
+    assert made == ["base", "mat"]  # each once
+    assert not [*study.root.glob(".joined-*")] and not [*(study.root / "training").glob("*/*")]
+    alone = Study(load_profile(str(small_profile(tmp_path, 1))), tmp_path / "alone")
+    losses = [each.history("base")["loss"] for each in (study, alone) if each.model("base")]
+    assert losses[0].tolist() == pytest.approx(losses[1].tolist(), abs=1e-4)
+    study.model("mat")  # read by one process
+    make_row(study, "mat", 0)
 
 
 def test_a_row_in_a_further_world_is_another_one(tmp_path: Path) -> None:

@@ -106,10 +106,13 @@ def open_base(study: Context) -> VisionLanguageModel:
 
 
 def schedule_config(phase: Training, run: Run | None = None) -> dict[str, Any]:
-    """What shapes the weights: how often checkpoints are kept does not."""
+    """What shapes the weights: how often checkpoints are kept does not.
+
+    Several processes round otherwise than one, so that they are a part of it.
+    """
     schedule = asdict(schedule_of(phase, run))
     del schedule["checkpoint_every"]
-    return schedule
+    return schedule | ({"processes": phase.processes} if phase.processes > 1 else {})
 
 
 def fresh(study: Context, seed: int = 0) -> VisionLanguageModel:

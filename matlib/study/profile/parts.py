@@ -244,6 +244,9 @@ class Training(Part):
     micro_batches: int = Field(
         default=Schedule.micro_batches, ge=1, description="parts of a batch, to save memory"
     )
+    processes: int = Field(
+        default=1, ge=1, description="processes of torchrun that split each batch"
+    )
     mixed_precision: Precision = Schedule.mixed_precision
     ema_decay: float = Field(
         default=Schedule.ema_decay, ge=0, lt=1, description="0: no weight averaging"
@@ -268,7 +271,7 @@ class Training(Part):
         Args:
             changes: other values of some fields.
         """
-        own = self.model_dump(exclude={"validate_every", "heads"})
+        own = self.model_dump(exclude={"validate_every", "heads", "processes"})
         return Schedule(**{**own, **changes})
 
 

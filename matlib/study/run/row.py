@@ -67,6 +67,20 @@ def make_row(study: Study, row: str, seed: int, world: int | None = None) -> pd.
     return pd.DataFrame(rows, columns=list(ENDPOINT_COLUMNS))
 
 
+def join_row(study: Study, row: str, seed: int, world: int | None = None) -> None:
+    """Take part in the training of a row that the first process of torchrun makes and judges.
+
+    Args:
+        row, seed, world: as of `tasks_of_row`.
+
+    Raises:
+        ValueError: as `tasks_of_row`.
+    """
+    for node in missing(study, tasks_of_row(study, row, seed, world)).values():
+        if node.spec.kind == "model":
+            study.join(node)
+
+
 def hashes_of_row(study: Study, row: str, seed: int) -> list[str]:
     """The identities of what judges a row, without making it."""
     return [node.hash for task in tasks_of_row(study, row, seed)
