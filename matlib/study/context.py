@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Generic, Self, TypeVar
 
 import torch
@@ -15,7 +15,7 @@ import torch.distributed
 
 from matlib.attacks.edits import normalise_caption
 from matlib.data.pairs import ImageTextPairs
-from matlib.launcher import n_processes
+from matlib.launcher import n_processes, place
 from matlib.study.arithmetic import arithmetic, one_thread
 from matlib.study.profile.model_checks import check_models
 from matlib.study.profile.profile import Profile, map_places
@@ -175,10 +175,15 @@ class Context:
 
     def join(self, node: Node[Any]) -> None:
         """Train a model together with the process that makes it; nothing is kept of it here."""
-        with self._threads(), TemporaryDirectory(prefix=".joined-", dir=self.root) as beside:
-            folder = Path(beside) / f".making-{node.spec.folder}"  # checkpoints are found by it
-            folder.mkdir()
-            self._made(node, folder)
+        beside = self.root / f".joined-{place()}-{node.spec.folder}"
+        shutil.rmtree(beside, ignore_errors=True)  # a killed one's
+        folder = beside / f".making-{node.spec.folder}"  # the checkpoints are found by its name
+        folder.mkdir(parents=True)
+        try:
+            with self._threads():
+                self._made(node, folder)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
 
     def _made(self, node: Node[Any], folder: Path) -> Mapping[str, Any] | None:
         found, spec = n_processes(), node.spec
