@@ -105,8 +105,8 @@ class ThreatPart(NamedTuple):
 
 
 THREAT_PARTS = (
-    ThreatPart("held-out words", ("true_held_out",), "mat"),
     ThreatPart("known words", ("true_known", "bert_true"), "mat-valid"),
+    ThreatPart("held-out words", ("true_held_out",), "mat"),
     ThreatPart("typos", ("typo",), "mat"),
     ThreatPart("any word", ("bert_free",), "mat"),
     ThreatPart("similar words", ("bert_similar",), "mat"),
