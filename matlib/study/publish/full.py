@@ -26,7 +26,6 @@ from matlib.study.tables.techniques import (
     technique_table,
 )
 
-
 OLDER_JUDGE = (
     " Judged by an older suite, without an attacker who chooses all images and words together: "
     "less is left than these numbers say."
@@ -69,12 +68,22 @@ class PublishedStudy:
         return self._told({table: found[table]} if table in found else found)
 
     def _told(self, seeds: Mapping[str, str]) -> str:
-        world = self.profile["dataset"]["world_seed"]
         told = ", ".join(dict.fromkeys(seeds.values()))
         return (
-            f"From published/{self.folder.name}, not computed here: world seed {world}; training "
+            f"From published/{self.folder.name}, not computed here: {self.worlds}; training "
             f"seeds: {told}. {self.made}{'' if self.knows_gallery else OLDER_JUDGE}"
         )
+
+    @property
+    def deciding(self) -> str:
+        """The text threat that decides."""
+        return str(self.profile["evaluation"]["primary_threat"])
+
+    @property
+    def worlds(self) -> str:
+        """Which embedded worlds it is of, in words."""
+        seeds = [self.profile["dataset"]["world_seed"], *self.profile.get("worlds", ())]
+        return f"world seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
     @property
     def knows_gallery(self) -> bool:

@@ -22,7 +22,7 @@ from matlib.study.publish.answers import (
     threat_answer,
     what_true_words_give,
 )
-from matlib.study.publish.full import of_published, published_study
+from matlib.study.publish.full import OLDER_JUDGE, of_published, published_study
 from matlib.study.publish.report import claim_rows, read_claims
 from matlib.study.publish.shown import origin_markdown
 from matlib.study.store.shared_json import read_shared
@@ -41,11 +41,8 @@ ALL_HEADINGS = {
 }  # fmt: skip
 """Every column, for the notebooks."""
 
-DECIDING = "bert_true"
-"""The text threat that decides most claims of the published studies."""
-
-COLUMNS = (("clean", ""), ("pgd", ""), ("bert", DECIDING), ("worst", DECIDING), ("worst", "typo"))
-"""Attack and text threat of README's table."""
+MAIN = "demo"
+"""The published study that README tells of."""
 
 SHOWN_FIRST = (
     "base", "image-at", "text-at-valid", "tecoa", "fare", "mmcoa", "fare+leaf", "mat", "mat-valid",
@@ -172,14 +169,15 @@ def judge_markdown(published: Path) -> str:
     Args:
         published: folder of all published studies, with `outside_attack.csv`.
     """
-    table = published_study(published / "demo").table("endpoints")
+    study = published_study(published / "demo")
+    table = study.table("endpoints")
     outside = pd.read_csv(published / "outside_attack.csv").set_index("row")
     theirs = percent(*outside.loc[MAT, ["recall", "low", "high"]].astype(float))
     beside = (
         f"leaves MAT {theirs} where the study's worst attack leaves it "
-        f"{left(table, MAT, 'worst', DECIDING)} (demo, one training seed)"
+        f"{left(table, MAT, 'worst', study.deciding)} (demo, one training seed)"
     )
-    if "gallery" in set(table["attack"]):
+    if study.knows_gallery:
         return f"An attack from outside the project {beside}."
     return (
         "**These numbers are of an older judge.** An attack from outside the project, which "
@@ -195,39 +193,40 @@ def found_markdown(published: Path) -> str:
     Args:
         published: folder of all published studies.
     """
-    full, many = (published_study(published / name) for name in ("demo-full", "one-to-many"))
-    table, effects = full.table("endpoints"), of_published(many).effects()
-    claims = read_claims(full.folder / "claims.json")
-    about_pairs = read_claims(many.folder / "claims.json")
+    main, many = (published_study(published / name) for name in (MAIN, "one-to-many"))
+    table, effects, threat = main.table("endpoints"), of_published(many).effects(), main.deciding
+    claims = read_claims(main.folder / "claims.json")
+    dials = dials_answer(effects.table() if effects else pd.DataFrame())
     told = [
-        ("10_threat", threat_answer(table, DECIDING)),
-        ("20_defences", beside_rivals(table, DECIDING, claims)),
-        ("20_defences", what_true_words_give(table, full.table("held_out"), DECIDING)),
-        ("30_one_to_many", pairs_answer(table, DECIDING, about_pairs)),
-        ("70_what_makes_a_good_pair",
-         dials_answer(effects.table() if effects else pd.DataFrame())),
-    ]  # fmt: skip
+        ("10_threat", threat_answer(table, threat)),
+        ("20_defences", beside_rivals(table, threat, claims)),
+        ("20_defences", what_true_words_give(table, threat)),
+        ("30_one_to_many", pairs_answer(table, threat, claims)),
+        ("70_what_makes_a_good_pair", dials if many.knows_gallery else f"{dials}{OLDER_JUDGE}"),
+    ]
     return "\n".join(f"- {text} ([{name}](notebooks/{name}.ipynb))" for name, text in told)
 
 
 def short_recall_markdown(folder: Path) -> str:
     """README's one table: recall left of the rows that a reader asks for first."""
-    table = published_study(folder).table("endpoints")
+    study = published_study(folder)
+    table, threat = study.table("endpoints"), study.deciding
     cells = cells_of(table)
+    columns = (("clean", ""), ("pgd", ""), ("words", threat), ("worst", threat), ("worst", "typo"))
     lines = [
         "| defence | no attack | image alone | a true word alone | worst, both | a typo, both |",
         "|---|---|---|---|---|---|",
     ]
     for row in dict.fromkeys(table["row"]):
         if row in SHOWN_FIRST:
-            shown = [cells.get((row, *column), "–") for column in COLUMNS]
+            shown = [cells.get((row, *column), "–") for column in columns]
             lines.append(f"| {markdown_text(label_of(row))} (`{row}`) | {' | '.join(shown)} |")
-    profile, seeds = published_study(folder).profile, int(table["n_seeds"].max())
+    profile, seeds = study.profile, int(table["n_seeds"].max())
     return "\n".join([
         *lines,
         "",
         f"Recall left in %, with 95 % intervals over {intervals_over(profile, seeds)}; "
-        f"{published_study(folder).gallery}, world seed {profile['dataset']['world_seed']}. "
+        f"{study.gallery}, {study.worlds}, {profile['evaluation']['eps_255']:g}/255. "
         f"From `published/{folder.name}/endpoints.csv`.",
     ])  # fmt: skip
 
@@ -242,7 +241,7 @@ def generated_readme(readme: str, published: Path) -> str:
     parts = {
         "judge": judge_markdown(published),
         "found": found_markdown(published),
-        "recall": short_recall_markdown(published / "demo-full"),
+        "recall": short_recall_markdown(published / MAIN),
     }
     for name, text in parts.items():
         readme = with_part(readme, name, text)
