@@ -29,6 +29,7 @@ from matlib.study.profile.parts import JudgedThreat
 from matlib.study.profile.rows import ON_TRUE_WORDS, OPTIONS
 from matlib.study.publish.design import history_markdown
 from matlib.study.publish.readme import (
+    MAIN,
     bench_markdown,
     findings_markdown,
     found_markdown,
@@ -239,7 +240,7 @@ MADE: dict[str, Callable[..., str]] = {
     "found": found,
     "judge": judge,
     "bench": bench,
-    "recall": lambda: recall_markdown(PUBLISHED / "demo-full"),
+    "recall": lambda name=MAIN: recall_markdown(PUBLISHED / name),
     "outside": lambda: outside_markdown(PUBLISHED),
     "findings": lambda: findings_markdown(PUBLISHED),
     "history": lambda: history_markdown(PUBLISHED),

@@ -41,9 +41,9 @@ def recall(table: pd.DataFrame, defence: str, attack: str, threat: str = "") -> 
 
 def test_table_is_tidy_and_complete(table: pd.DataFrame) -> None:
     assert list(table.columns) == list(ROBUSTNESS_COLUMNS)
-    rows = {"base", "clean", "image-at", "text-at", "tecoa", "mat", "mat+"}
-    assert set(table["defence"]) == rows | {"text-at-valid", "mat-valid"}
-    assert {"clean", "pgd", "bert", "sep", "sga", "worst"} <= set(table["attack"])
+    rows = {"base", "image-at", "text-at-valid", "mat", "mat-valid", "mat+"}
+    assert set(table["defence"]) == rows
+    assert {"clean", "pgd", "words", "sep", "sga", "gallery", "worst"} <= set(table["attack"])
     keys = [c for c in ROBUSTNESS_COLUMNS if c not in ("recall", "ci_low", "ci_high")]
     assert not table.duplicated(keys).any()
     assert table["recall"].between(0, 1).all()
@@ -61,8 +61,9 @@ def test_text_alone_costs_the_undefended_model_twenty_points(table: pd.DataFrame
 
 def test_mat_on_true_words_is_five_points_above_no_defence() -> None:
     """What shows that the world can tell a defence from none; the paper's MAT need not pass."""
-    claims = {c["id"]: c for c in json.loads((DEMO / "claims.json").read_text())}
-    assert claims["C0-valid"]["ci_low"] > 0.05
+    [known] = [c for c in json.loads((DEMO / "claims.json").read_text())
+               if (c["id"], c["part"]) == ("C0", "known words")]  # fmt: skip
+    assert known["contrast"] == "mat-valid - base" and known["ci_low"] > 0.05
 
 
 def test_the_world_of_the_report_was_calibrated_on_another() -> None:
@@ -72,15 +73,15 @@ def test_the_world_of_the_report_was_calibrated_on_another() -> None:
 
 
 def test_claims_agree_with_the_table(table: pd.DataFrame) -> None:
-    claims = {c["id"]: c for c in json.loads((DEMO / "claims.json").read_text())}
+    claims = {(c["id"], c["part"]): c for c in json.loads((DEMO / "claims.json").read_text())
+              if "part" in c}  # fmt: skip
     worst = table[
         (table["attack"] == "worst") & (table["text_threat"] == "bert_true") & (table["k"] == 1)
     ]
     endpoint = worst.groupby("defence")["recall"].mean()
     expected = {
-        "C0": endpoint["mat"] - endpoint["base"],
-        "C0-valid": endpoint["mat-valid"] - endpoint["base"],
-        "C4": endpoint["mat+"] - endpoint["mat-valid"],
+        ("C0", "known words"): endpoint["mat-valid"] - endpoint["base"],
+        ("C4", "500 pairs"): endpoint["mat+"] - endpoint["mat-valid"],
     }
     for claim, value in expected.items():
         assert claims[claim]["estimate"] == pytest.approx(value, abs=2e-4)

@@ -20,7 +20,9 @@ from matlib.cli import app, data_sets, main
 from matlib.evaluation.threat import ROWS
 from matlib.scenes.world import World
 from matlib.study.profile.profile import profile_names
+from matlib.study.publish.full import OLDER_JUDGE, published_study
 from matlib.study.publish.readme import (
+    MAIN,
     bench_markdown,
     claims_markdown,
     found_markdown,
@@ -84,12 +86,10 @@ def changed(folder: Path, file: str, **of_row: Any) -> None:
 def test_sentences_and_table_follow_the_published_files(tmp_path: Path) -> None:
     copied = shutil.copytree(PUBLISHED, tmp_path / "published")
     worst = {"attack": "worst", "text_threat": "bert_true"}
-    changed(copied / "demo-full", "endpoints.csv", row="base", **worst)
+    changed(copied / MAIN, "endpoints.csv", row="base", **worst)
     [first, *_] = found_markdown(copied).splitlines()
     assert "the worst attack on both 12.3 %" in first and "10_threat.ipynb" in first
-    [line] = [
-        x for x in short_recall_markdown(copied / "demo-full").splitlines() if "(`base`)" in x
-    ]
+    [line] = [x for x in short_recall_markdown(copied / MAIN).splitlines() if "(`base`)" in x]
     assert "| 12.3 [" in line
     changed(copied / "demo", "endpoints.csv", row="mat", **worst)
     assert "leaves it 12.3 %" in judge_markdown(copied)
@@ -104,14 +104,16 @@ def test_five_sentences_each_lead_to_a_notebook_and_say_absolute_recall() -> Non
 
 
 def test_an_older_judge_is_admitted_until_the_gallery_attacker_has_judged(tmp_path: Path) -> None:
-    assert "older judge" in judge_markdown(PUBLISHED)
+    text = judge_markdown(PUBLISHED)
+    assert "older judge" not in text and "An attack from outside the project leaves MAT" in text
     copied = shutil.copytree(PUBLISHED, tmp_path / "published")
     path = copied / "demo" / "endpoints.csv"
     table = pd.read_csv(path, keep_default_na=False)
-    of_gallery = table[table["attack"] == "sga"].assign(attack="gallery")
-    pd.concat([table, of_gallery]).to_csv(path, index=False)
-    text = judge_markdown(copied)
-    assert "older judge" not in text and "An attack from outside the project leaves MAT" in text
+    table[table["attack"] != "gallery"].to_csv(path, index=False)
+    assert "older judge" in judge_markdown(copied)
+    many = published_study(PUBLISHED / "one-to-many")
+    assert many.knows_gallery == (OLDER_JUDGE not in found_markdown(PUBLISHED))
+    assert (OLDER_JUDGE in many.origin) != many.knows_gallery
 
 
 def test_table_changes_when_a_published_number_changes() -> None:
@@ -139,11 +141,11 @@ def percent(*shares: float) -> str:
 @pytest.mark.parametrize("row", ["base", "mat", "mat-valid", "mat+.captions+renderings"])
 def test_recall_left_is_told_in_percent_with_its_interval(row: str) -> None:
     for text, cell in (
-        (recall_markdown(FULL), f"| `{row}` |"), (short_recall_markdown(FULL), f"(`{row}`) |"),
+        (recall_markdown(DEMO), f"| `{row}` |"), (short_recall_markdown(DEMO), f"(`{row}`) |"),
     ):  # fmt: skip
         [line] = [line for line in text.splitlines() if cell in line]
-        for attack, threat in (("clean", ""), ("worst", "bert_true")):
-            found = table_of(FULL, "endpoints.csv", row=row, attack=attack, text_threat=threat)
+        for attack, threat in (("clean", ""), ("words", "bert_true"), ("worst", "bert_true")):
+            found = table_of(DEMO, "endpoints.csv", row=row, attack=attack, text_threat=threat)
             assert percent(found["value"], found["low"], found["high"]) in line
 
 
@@ -164,9 +166,10 @@ def test_attacks_that_the_published_records_lack_are_named() -> None:
 
 
 def test_what_intervals_are_over_is_said_as_they_were_made() -> None:
-    published = read_shared(FULL / "provenance.json")["profile"]
-    n = int(pd.read_csv(FULL / "endpoints.csv")["n_seeds"].max())
-    assert f"over {intervals_over(published, n)}" in recall_markdown(FULL)
+    for name in (FULL.name, MAIN):
+        published = read_shared(PUBLISHED / name / "provenance.json")["profile"]
+        n = int(pd.read_csv(PUBLISHED / name / "endpoints.csv")["n_seeds"].max())
+        assert f"over {intervals_over(published, n)}" in recall_markdown(PUBLISHED / name)
     assert f"over {intervals_over(published, n)}" in README
     crossed = intervals_over({"worlds": [11, 12]}, 5)
     assert crossed.startswith("5 training seeds, images and worlds of a crossed model")
@@ -178,12 +181,14 @@ def test_what_intervals_are_over_is_said_as_they_were_made() -> None:
 def test_what_an_outside_attack_left_stands_beside_the_studys_worst() -> None:
     text = outside_markdown(PUBLISHED)
     found = pd.read_csv(PUBLISHED / "outside_attack.csv")
-    assert len(found) == 7
+    judged = pd.read_csv(DEMO / "endpoints.csv")["row"].unique()
+    assert list(found["row"]) == list(judged)
     for row, recall in zip(found["row"], found["recall"], strict=True):
         ours = table_of(DEMO, "endpoints.csv", row=row, attack="worst", text_threat="bert_true")
         [line] = [line for line in text.splitlines() if line.startswith(f"| `{row}` |")]
         assert percent(ours["value"], ours["low"], ours["high"]) in line
-        assert f"| {100 * recall:.1f}" in line and recall < ours["low"]
+        # the judge is no weaker than by a point
+        assert f"| {100 * recall:.1f}" in line and ours["value"] <= recall + 0.01
 
 
 def test_the_theory_of_pairs_is_told_as_it_foretells() -> None:
@@ -194,10 +199,9 @@ def test_the_theory_of_pairs_is_told_as_it_foretells() -> None:
 
 
 def test_no_failed_check_is_not_called_support() -> None:
-    for folder in (DEMO, FULL):
-        lines = [x for x in ledger_markdown(folder).splitlines() if x.startswith("| [C9]")]
-        assert len(lines) == 1
-        assert "no violation found" in lines[0] and "supported" not in lines[0]
+    lines = [x for x in ledger_markdown(FULL).splitlines() if x.startswith("| [C9]")]
+    assert len(lines) == 1
+    assert "no violation found" in lines[0] and "supported" not in lines[0]
 
 
 def test_sgas_image_step_is_set_beside_its_own_order() -> None:

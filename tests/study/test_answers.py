@@ -16,7 +16,9 @@ from matlib.study.publish.notebooks import code_cells, find_notebooks, read_note
 from matlib.study.publish.report import read_claims
 
 ROOT = Path(__file__).resolve().parents[2]
-FULL, MANY = (published_study(ROOT / "published" / name) for name in ("demo-full", "one-to-many"))
+DEMO, FULL, MANY = (
+    published_study(ROOT / "published" / name) for name in ("demo", "demo-full", "one-to-many")
+)
 OF_ITSELF = "05_your_own_model"
 """It has no study whose tables could answer before its cells have run."""
 
@@ -42,7 +44,7 @@ def test_00_says_which_captions_are_shared_and_what_that_costs() -> None:
 
 
 def test_10_and_20_say_what_is_left_of_published_rows() -> None:
-    table = FULL.table("endpoints")
+    table = DEMO.table("endpoints")
     text = answers.threat_answer(table, "bert_true")
     for attack, threat in (("clean", ""), ("pgd", ""), ("words", "bert_true"),
                            ("worst", "bert_true")):  # fmt: skip

@@ -118,11 +118,11 @@ def theory_markdown(folder: Path) -> str:
 
 
 def findings_markdown(published: Path) -> str:
-    """The paper's claims beside what we found, from the ledgers of all published studies."""
+    """The paper's claims beside what we found: of all studies judged by the gallery attacker."""
     ledgers = {
-        folder.name: read_claims(folder / "claims.json")
-        for folder in (published / name for name in ("demo", "demo-full", "one-to-many"))
-        if (folder / "claims.json").is_file()
+        path.parent.name: read_claims(path)
+        for path in sorted(published.glob("*/claims.json"))
+        if published_study(path.parent).knows_gallery
     }
     return "\n".join(f"- {sentence}" for sentence in beside_the_paper(one_family(ledgers)))
 

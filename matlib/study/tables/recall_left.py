@@ -122,7 +122,7 @@ def outside_markdown(published: Path) -> str:
     """
     outside = _read(published / "outside_attack.csv").assign(text_threat="bert_true")
     ours = cells_of(_read(published / "demo" / "endpoints.csv"))
-    lines = ["| row | the study's worst attack | outside attack, one adversarial gallery |",
+    lines = [f"| row | the study's worst attack | outside attack, {outside['attack'].iloc[0]} |",
              "|---|---|---|"]  # fmt: skip
     for (row, _, threat), left in cells_of(outside, "recall").items():
         lines.append(f"| `{row}` | {ours[row, 'worst', threat]} | {left} |")
