@@ -101,6 +101,8 @@ def test_a_published_study_is_told_by_its_ledger_and_what_made_it(tmp_path: Path
     assert "Made at commit" in text and "foretells" not in text
     assert "| [C4](notebooks/30_one_to_many.ipynb) |" in text
     assert "Not yet tested: C2" in text
+    assert findings_markdown(tmp_path) == ""  # nothing is told of an older judge
+    (folder / "endpoints.csv").write_text("row,attack\nmat,gallery\n", encoding="utf-8")
     assert findings_markdown(tmp_path).startswith("- C4")
 
 
