@@ -120,8 +120,8 @@ def _parts(path: Path) -> Iterator[dict[str, str]]:
 def accept_records(study: Study, folder: Path, *, whole: bool = False) -> int:
     """Take from `folder` what the study needs and has not judged.
 
-    The first seed's rows of the table are judged here all the same: notebooks show their
-    captions and images, which records do not hold.
+    The first seed's rows of the table, in the study's own world, are judged here all the same:
+    notebooks show their captions and images, which records do not hold.
 
     Args:
         whole: take these too, where tables are all that is wanted.
@@ -139,7 +139,10 @@ def accept_records(study: Study, folder: Path, *, whole: bool = False) -> int:
     by_hash = dict(list(table.groupby("hash", sort=False)))
     n_taken, first = 0, study.profile.seeds[0]
     for task, nodes in recorded_tasks(study):
-        is_shown = task.what == "judged" and (task.seed == first or task.name == "base")
+        is_shown = (
+            task.what == "judged" and task.world is None
+            and (task.seed == first or task.name == "base")
+        )  # fmt: skip
         wanted = [node.hash in by_hash for node in nodes]
         if (is_shown and not whole) or not any(wanted):
             continue
