@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import matlib
 from matlib.study.publish.notebooks import (
     NotebookError,
     find_notebooks,
@@ -50,6 +51,20 @@ def test_notebooks_run_in_order_with_parameters_and_progress(
     ]
     assert "MATLIB_PROGRESS" not in os.environ
     assert capfd.readouterr().err == ""
+
+
+def test_kernels_import_the_package_that_runs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere" / "matlib").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "matlib" / "__init__.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "elsewhere"))
+    source = write_notebook(tmp_path / "00_a.ipynb", toy_notebook(
+        "import matlib\nprint(matlib.__file__)"))  # fmt: skip
+    [run] = run_notebooks([source], tmp_path / "out", {}, say=lambda line: None)
+    cells = {cell.id: cell for cell in read_notebook(run.executed).cells}
+    assert cells["step-0"].outputs[0].text.strip() == matlib.__file__
+    assert os.environ["PYTHONPATH"] == str(tmp_path / "elsewhere")
 
 
 def test_two_run_side_by_side_and_their_lines_say_whose_they_are(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,7 @@ from pyflakes.checker import Checker
 
 from matlib.progress import MARK
 from matlib.study.arithmetic import environment
+from matlib.study.store.provenance import PACKAGE_ROOT
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -69,7 +71,8 @@ def run_notebooks(
 ) -> list[ExecutedNotebook]:
     """Check all notebooks, then execute them in order, some of them side by side.
 
-    Each starts in the folder of its source, as in JupyterLab. An executed copy appears in
+    Each starts in the folder of its source, as in JupyterLab, with the package that runs it,
+    wherever another one is installed. An executed copy appears in
     `out_folder` when its notebook has run to the end; a failed one is `<name>.failed.ipynb`.
 
     Args:
@@ -103,7 +106,7 @@ def run_notebooks(
         finally:  # nbclient leaves the loop of this thread open
             ensure_event_loop().close()
 
-    with environment(MATLIB_PROGRESS="log"):
+    with environment(MATLIB_PROGRESS="log", PYTHONPATH=this_package_first()):
         if at_once == 1:
             return [run(i, source) for i, source in enumerate(sources, start=1)]
         with ThreadPoolExecutor(at_once) as pool:  # a thread waits for its kernel
@@ -112,6 +115,11 @@ def run_notebooks(
                 return [each.result() for each in running]
             finally:  # after a failure no further one begins
                 pool.shutdown(cancel_futures=True)
+
+
+def this_package_first() -> str:
+    """`PYTHONPATH` by which a new process imports the package that this one did."""
+    return os.pathsep.join(filter(None, [str(PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]))
 
 
 def refuse_unfit(sources: Sequence[Path], parameters: Mapping[str, Any]) -> None:
