@@ -66,7 +66,7 @@ def test_bars_are_as_long_as_the_recalls_and_say_what_was_searched() -> None:
     written = texts(figure)
     for label in ("undefended", "TeCoA", "MAT", "a true word", "a typo", "250 images", "%"):
         assert label in written
-    assert "2 (80)" in written and "40 (80)" in written
+    assert "2.0 (80)" in written and "40 (80)" in written
 
 
 def test_bars_fill_the_axis_however_small_the_recalls_are() -> None:

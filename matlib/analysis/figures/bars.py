@@ -87,10 +87,9 @@ def _bars(
     axis.errorbar(
         value, range(len(rows)), xerr=spread, fmt="none", ecolor="#333333", capsize=3, lw=1.3
     )
-    digits = 0 if np.nanmax([0, *value]) >= 10 else 1
     for y, (row, v, top) in enumerate(zip(rows, value, np.fmax(high, value), strict=True)):
         if not np.isnan(v):
-            text = f"{v:.{digits}f}" + (f" ({100 * clean[row]:.0f})" if row in clean else "")
+            text = f"{v:.{int(v < 10)}f}" + (f" ({100 * clean[row]:.0f})" if row in clean else "")
             axis.annotate(
                 text, (top, y), (4, 0), textcoords="offset points", va="center", fontsize=10
             )
