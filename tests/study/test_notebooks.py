@@ -81,9 +81,16 @@ def test_two_run_side_by_side_and_their_lines_say_whose_they_are(tmp_path: Path)
             "print(open('ab').read())", "print('to a', file=open('ba', 'w'))")),
     ]  # fmt: skip
     lines: list[str] = []
+    here, seen = Path.cwd(), set()
+
+    def say(line: str) -> None:
+        lines.append(line)
+        seen.add(Path.cwd())
+
     done = run_notebooks(sources, tmp_path / "out", {}, cell_timeout_seconds=240, at_once=2,
-                         say=lines.append)  # fmt: skip
+                         say=say)  # fmt: skip
     assert [run.source for run in done] == sources
+    assert seen == {here}, "the process itself moved, and the last of two threads leaves it there"
     texts = [{cell.id: cell for cell in read_notebook(run.executed).cells} for run in done]
     assert texts[0]["step-2"].outputs[0].text == "to a\n\n"
     assert texts[1]["step-0"].outputs[0].text == "to b\n\n"

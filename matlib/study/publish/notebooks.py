@@ -150,7 +150,8 @@ def _run_one(
             running.resolve(),
             parameters,
             kernel_name="python3",
-            cwd=source.parent.resolve(),
+            # not `cwd=`: papermill moves the whole process there, and two threads race
+            resources={"metadata": {"path": str(source.parent.resolve())}},
             progress_bar=False,
             stdout_file=_MarkedLines(say),
             autosave_cell_every=30,
