@@ -216,17 +216,17 @@ def test_dots_show_values_and_say_what_is_not_touched() -> None:
 def test_violations_are_dots_beside_the_tolerance() -> None:
     table = pd.DataFrame(
         {
-            "model": ["mat", "mat", "tecoa"],
-            "check": ["more_steps", "apgd", "apgd"],
-            "estimate_points": [-1.0, 3.0, 0.5],
-            "lower_points": [-4.0, 1.0, -2.0],
-            "upper_points": [1.0, 4.0, 1.5],
+            "model": ["mat", "mat", "tecoa", "mat+.eda s0", "mat+.eda s1"],
+            "check": ["more_steps", "apgd", "apgd", "apgd", "apgd"],
+            "estimate_points": [-1.0, 3.0, 0.5, 0.0, 0.0],
+            "lower_points": [-4.0, 1.0, -2.0, -1.0, -1.0],
+            "upper_points": [1.0, 4.0, 1.5, 1.0, 1.0],
         }
     )
     figure = figures.violation_dots(table, tolerance=2.0)
     written = texts(figure)
     assert "more steps" in written and "counts from 2 points on" in written
-    assert "MAT" in written and "TeCoA" in written
+    assert {"MAT", "TeCoA", "MAT+ EDA s0", "MAT+ EDA s1"} <= {*written.splitlines()}
     xs = [x for line in figure.axes[0].lines for x in np.asarray(line.get_xdata(), float)]
     assert {-1.0, 3.0, 0.5, 2.0} <= set(xs)
     with pytest.raises(ValueError, match="no check"):

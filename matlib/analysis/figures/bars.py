@@ -293,7 +293,8 @@ def violation_dots(table: pd.DataFrame, *, tolerance: float) -> Figure:
     if table.empty:
         raise ValueError("no check to draw: the study trained no defended model")
     checks = list(dict.fromkeys(table["check"]))
-    models = list(dict.fromkeys(table["model"]))
+    models = list(dict.fromkeys(table["model"]))  # a row's name, and its seed where there are more
+    rows = list(dict.fromkeys(model.split(" ")[0] for model in models))
     figure, (axis,) = panels(1, 0.5 * len(checks) + 1.8)
     offsets = np.linspace(-0.28, 0.28, len(models)) if len(models) > 1 else np.zeros(1)
     for model, marker, offset in zip(models, _MARKERS * len(models), offsets, strict=False):
@@ -301,10 +302,11 @@ def violation_dots(table: pd.DataFrame, *, tolerance: float) -> Figure:
         value = part["estimate_points"].to_numpy(float)
         ends = [value - part["lower_points"].to_numpy(float), part["upper_points"].to_numpy(float)]
         spread = np.clip([ends[0], ends[1] - value], 0, None)
-        row, colour = model.split(" ")[0], colour_of(model.split(" ")[0], models)
+        row = model.split(" ")[0]
         axis.errorbar(
             value, np.arange(len(checks)) + offset, xerr=spread, fmt=marker,
-            color=colour, ms=6, lw=1.2, label=label_of(row) + model.removeprefix(row),
+            color=colour_of(row, rows), ms=6, lw=1.2,
+            label=label_of(row) + model.removeprefix(row),
         )  # fmt: skip
     axis.axvline(tolerance, color="black", ls="--", lw=1.2)
     axis.annotate(f"counts from {tolerance:g} points on", (tolerance, 1), (4, 4), fontsize=10,
