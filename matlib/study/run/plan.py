@@ -337,7 +337,7 @@ class Costs:
         self.precision = "no" if phase is None else phase.mixed_precision
         n_parameters = sum(p.numel() for p in encoder.parameters())
         say(f"timing passes of a model of {n_parameters:,} parameters")
-        first = pass_seconds(encoder, 2, 1, is_warm=True)
+        first = pass_seconds(encoder, 2, 1)
         slow = 2 * (first["image_train"].seconds + first["text_train"].seconds)
         self.is_large = slow > LARGE_BATCH_SECONDS
         wanted = phase.batch_size if phase else 32

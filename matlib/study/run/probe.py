@@ -248,13 +248,12 @@ def pass_seconds(
     n: int = 3,
     precision: Precision = "no",
     *,
-    is_warm: bool = False,
     kinds: Sequence[str] = KINDS,
 ) -> dict[str, Timed]:
     """Seconds per row of kinds of pass, on `batch` rows at once.
 
     Args:
-        is_warm: such passes were made before; otherwise the first of each does not count.
+        n: passes that count; the first of each kind, which sets the machine up, does not.
     """
     pairs = made_pairs(batch, 1, encoder.image_size)
     pixels, captions = pairs.pixels().to(encoder.device), list(pairs.captions)
@@ -290,8 +289,7 @@ def pass_seconds(
     with torch.autocast(encoder.device.type, half, enabled=precision != "no"):
         for kind in kinds:
             call = calls[kind]
-            if not is_warm:
-                call()
+            call()
             times = [_seconds(call, encoder.device) / batch for _ in range(n)]
             found[kind] = Timed.of(times)
     return found
