@@ -47,7 +47,7 @@ BESIDE = ("CHANGELOG.md", "CONTRIBUTING.md")
 """Pages that lie in the root of the repository, where people look for them."""
 
 PICTURES = (
-    "demo/retrieval.png", "demo/adversarial.png", "demo/robustness.png",
+    "demo/retrieval.png", "demo/adversarial.png", "report/robustness.png",
     "one-to-many/good_pairs.png",
 )  # fmt: skip
 """Published figures that pages show; where, says `place_of`."""

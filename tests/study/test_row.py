@@ -118,8 +118,8 @@ def test_a_row_in_a_further_world_is_another_one(tmp_path: Path) -> None:
 @pytest.mark.full
 def test_a_published_row_is_the_same_when_it_is_made_anew_from_nothing(tmp_path: Path) -> None:
     """Ranks query by query, with none of the published weights or tables at hand."""
-    folder = PACKAGE_ROOT / "published" / "demo-full"
-    study = Study(load_profile("demo-full"), tmp_path / "anew")
+    folder = PACKAGE_ROOT / "published" / "report"
+    study = Study(load_profile("report"), tmp_path / "anew")
     published = {each["hash"] for each in read_shared(folder / "provenance.json")["artefacts"]}
     if not published >= {*hashes_of_row(study, "mat", 0)}:
         pytest.skip("the published records were made by other code than is here")

@@ -61,8 +61,8 @@ def threat_answer(table: pd.DataFrame, threat: str) -> str:
     )
     return (
         f"Without an attack the undefended model puts a right answer first for {clean} of the "
-        f"queries; changed pixels alone leave {image}, {label_of(threat, 'threat')} alone "
-        f"{word}, and the worst attack on both {both}."
+        f"queries; changed pixels alone leave {image}, one word alone "
+        f"({label_of(threat, 'threat')}) {word}, and the worst attack on both {both}."
     )
 
 
@@ -228,11 +228,14 @@ def tasks_answer(table: pd.DataFrame) -> str:
 def verdict_of(claims: Ledger, name: str) -> str:
     """A claim's verdict with its contrast: `inconclusive (C2, mat - tecoa: +1.1 [-0.1, 2.2])`.
 
-    Of a claim that has several parts, each of them that was tested.
+    Of a claim that has several parts the first that was tested, which is the primary one, has
+    its numbers; the others are verdicts.
     """
-    parts = [claim for claim in claims if claim["id"] == name]
-    tested = [_with_contrast(claim) for claim in parts if claim["estimate"] is not None]
-    return "; ".join(tested) or f"not yet tested ({name})"
+    parts = [claim for claim in claims if claim["id"] == name and claim["estimate"] is not None]
+    if not parts:
+        return f"not yet tested ({name})"
+    others = (f"{claim['part']}: {claim['verdict']}" for claim in parts[1:])
+    return "; ".join([_with_contrast(parts[0]), *others])
 
 
 def _with_contrast(claim: Mapping[str, Any]) -> str:

@@ -41,7 +41,7 @@ ALL_HEADINGS = {
 }  # fmt: skip
 """Every column, for the notebooks."""
 
-MAIN = "demo"
+MAIN = "report"
 """The published study that README tells of."""
 
 SHOWN_FIRST = (

@@ -92,8 +92,12 @@ def intervals_over(profile: Mapping[str, Any], n_seeds: int) -> str:
     """
     if n_seeds < MIN_SEEDS_FOR_INTERVAL:
         return "images"
-    crossed = ", images and worlds of a crossed model" if "worlds" in profile else ""
-    return f"{n_seeds} training seeds{crossed} (`{_UNDEFENDED}`, which is one, over images)"
+    if "worlds" in profile:
+        return (
+            f"{n_seeds} trainings, images and worlds of a crossed model (`{_UNDEFENDED}`: one in "
+            "each world)"
+        )
+    return f"{n_seeds} training seeds (`{_UNDEFENDED}`, which is one, over images)"
 
 
 def _any_word(endpoints: pd.DataFrame) -> list[str]:
@@ -104,8 +108,7 @@ def _any_word(endpoints: pd.DataFrame) -> list[str]:
     left = free.set_index("row")["value"].astype(float)
     return [
         "Where any word may replace a word (`bert_free`; notebook 10 counts the false captions "
-        f"that this makes), the worst attack leaves every row {100 * left.min():.1f} to "
-        f"{100 * left.max():.1f} % (`{left.idxmax()}`)."
+        f"that this makes), the worst attack leaves no row more than {100 * left.max():.1f} %."
     ]
 
 
