@@ -180,12 +180,12 @@ def test_a_verdict_tells_the_first_part_of_its_claim_in_numbers(name: str) -> No
         f"supported ({name} known words, a - b: +1.0 points [-1.0, 2.0]); typo: inconclusive"
     )
     assert answers.verdict_of([claim], name) == f"supported ({name}, a - b: +1.0 points [≥ -1.0])"
+    untested = claim | {"estimate": None, "verdict": "not yet tested"}
+    assert answers.verdict_of([untested], name) == f"not yet tested ({name})"
+    assert answers.verdict_of([], name) == f"not yet tested ({name})"
 
 
 def test_what_was_published_before_claims_had_parts_is_read() -> None:
     claims = json.loads((FULL.folder / "claims.json").read_text())
     assert not any(claim.get("part") for claim in claims)
     assert answers.verdict_of(claims, "C2").startswith("inconclusive (C2, ")
-    untested = claim | {"estimate": None, "verdict": "not yet tested"}
-    assert answers.verdict_of([untested], name) == f"not yet tested ({name})"
-    assert answers.verdict_of([], name) == f"not yet tested ({name})"
