@@ -116,6 +116,15 @@ def pairs_answer(table: pd.DataFrame, threat: str, claims: Ledger) -> str:
     )
 
 
+def photographs_answer(table: pd.DataFrame, threat: str) -> str:
+    """README, of the study of photographs: what every row keeps under the worst attack."""
+    told = [f"{label_of(row)} {left(table, row, 'worst', threat)}" for row in table["row"].unique()]
+    return (
+        f"On photographs (Flickr8k), of which nobody knows the truth, under the worst attack on "
+        f"pixels and {label_of(threat, 'threat')} are left: {', '.join(told)}."
+    )
+
+
 def inside_answer(table: pd.DataFrame) -> str:
     """Notebook 25, of the differences of MAT's variations."""
     worst = table[table["attack"] == "worst"] if len(table) else table

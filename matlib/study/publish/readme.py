@@ -19,6 +19,7 @@ from matlib.study.publish.answers import (
     dials_answer,
     left,
     pairs_answer,
+    photographs_answer,
     threat_answer,
     what_true_words_give,
 )
@@ -43,6 +44,9 @@ ALL_HEADINGS = {
 
 MAIN = "report"
 """The published study that README tells of."""
+
+PHOTOS = "photos"
+"""The study of photographs beside it, once it is published."""
 
 SHOWN_FIRST = (
     "base", "image-at", "text-at-valid", "tecoa", "fare", "mmcoa", "fare+leaf", "mat", "mat-valid",
@@ -196,13 +200,17 @@ def found_markdown(published: Path) -> str:
     main, many = (published_study(published / name) for name in (MAIN, "one-to-many"))
     table, effects, threat = main.table("endpoints"), of_published(many).effects(), main.deciding
     claims = read_claims(main.folder / "claims.json")
+    has_photos = (published / PHOTOS / "endpoints.csv").is_file()
+    photos = published_study(published / PHOTOS) if has_photos else None
     dials = dials_answer(effects.table() if effects else pd.DataFrame())
     told = [
         ("10_threat", threat_answer(table, threat)),
         ("20_defences", beside_rivals(table, threat, claims)),
         ("20_defences", what_true_words_give(table, threat)),
         ("30_one_to_many", pairs_answer(table, threat, claims)),
-        ("70_what_makes_a_good_pair", dials if many.knows_gallery else f"{dials}{OLDER_JUDGE}"),
+        ("20_defences", photographs_answer(photos.table("endpoints"), photos.deciding))
+        if photos
+        else ("70_what_makes_a_good_pair", f"{dials}{'' if many.knows_gallery else OLDER_JUDGE}"),
     ]
     return "\n".join(f"- {text} ([{name}](notebooks/{name}.ipynb))" for name, text in told)
 
@@ -214,7 +222,7 @@ def short_recall_markdown(folder: Path) -> str:
     cells = cells_of(table)
     columns = (("clean", ""), ("pgd", ""), ("words", threat), ("worst", threat), ("worst", "typo"))
     lines = [
-        "| defence | no attack | image alone | a true word alone | worst, both | a typo, both |",
+        "| defence | no attack | image alone | a word alone | worst, both | a typo, both |",
         "|---|---|---|---|---|---|",
     ]
     for row in dict.fromkeys(table["row"]):
@@ -225,8 +233,9 @@ def short_recall_markdown(folder: Path) -> str:
     return "\n".join([
         *lines,
         "",
-        f"Recall left in %, with 95 % intervals over {intervals_over(profile, seeds)}; "
-        f"{study.gallery}, {study.worlds}, {profile['evaluation']['eps_255']:g}/255. "
+        f"Recall left in %, with 95 % intervals over {intervals_over(profile, seeds)}; a word: "
+        f"{label_of(threat, 'threat')}; {study.gallery}, {study.worlds}, "
+        f"{profile['evaluation']['eps_255']:g}/255. "
         f"From `published/{folder.name}/endpoints.csv`.",
     ])  # fmt: skip
 
