@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -20,7 +21,7 @@ from matplotlib.figure import Figure
 from matlib.analysis import figures
 from matlib.analysis.figures.maps import map_points
 from matlib.analysis.figures.pictures import amplification, tile_side
-from matlib.analysis.figures.style import MAX_WORDS, STYLE
+from matlib.analysis.figures.style import MAX_WORDS, STYLE, Note
 from tests.toys import generator
 
 ROWS = ["base", "tecoa", "mat", "mat+.captions"]
@@ -139,8 +140,6 @@ def test_strength_curves_pass_through_the_points_and_show_chance() -> None:
     assert np.allclose(np.asarray(lines["undefended"].get_xdata()), [0, 2, 8])
     assert "1/255" in texts(figure) and "training and evaluation" in texts(figure)
     assert any(np.allclose(np.asarray(line.get_ydata()), 0.4) for line in figure.axes[0].lines)
-    with pytest.raises(ValueError, match="curve_eps_255"):
-        figures.strength_curves(table.iloc[:0], chance=0.1, gallery="g")
 
 
 def test_learning_curves_are_running_means() -> None:
@@ -229,8 +228,6 @@ def test_violations_are_dots_beside_the_tolerance() -> None:
     assert {"MAT", "TeCoA", "MAT+ EDA s0", "MAT+ EDA s1"} <= {*written.splitlines()}
     xs = [x for line in figure.axes[0].lines for x in np.asarray(line.get_xdata(), float)]
     assert {-1.0, 3.0, 0.5, 2.0} <= set(xs)
-    with pytest.raises(ValueError, match="no check"):
-        figures.violation_dots(table.head(0), tolerance=2.0)
 
 
 def test_adversarial_pictures_amplify_the_difference_around_grey() -> None:
@@ -283,6 +280,63 @@ def test_one_to_many_pictures_show_every_image_and_caption() -> None:
     figure = figures.one_to_many_pictures(pictures(3), ["first words", "other words"])
     assert len(figure.axes) == 3
     assert "original" in texts(figure) and "other words" in texts(figure)
+
+
+NO_ROW = pd.DataFrame(columns=["term", "dial", "augmentation", "measure", "attack", "source",
+                               "target"])  # fmt: skip
+BARS: dict[str, Any] = {"panel": "attack", "chance": 0.1, "gallery": "", "title": ""}
+EMPTY: list[tuple[Callable[..., Figure], tuple[Any, ...], dict[str, Any], str]] = [
+    (figures.robustness_bars, (NO_ROW,), BARS, "no recall"),
+    (figures.interval_dots, (NO_ROW,), {"panels_by": [], "x_labels": {}}, "no technique"),
+    (figures.choice_dots, (NO_ROW,), {"panels_by": {}}, "no variation"),
+    (figures.known_and_held_out, (NO_ROW,), {"pairs": {}, "gallery": ""}, "held out"),
+    (figures.held_out_curves, ({},), {}, "nothing was measured"),
+    (figures.violation_dots, (NO_ROW,), {"tolerance": 2.0}, "no check"),
+    (figures.strength_curves, (NO_ROW,), {"chance": 0.1, "gallery": ""}, "curve_eps_255"),
+    (figures.learning_curves, ({},), {}, "nothing was trained"),
+    (figures.dose_curves, (NO_ROW,), {}, "no draws"),
+    (figures.size_curves, (NO_ROW,), {}, "no draws"),
+    (figures.dose_response, (NO_ROW,), {"gain_label": ""}, "no dial"),
+    (figures.effect_dots, (NO_ROW,), {"gain_label": ""}, "no dial"),
+    (figures.predicted_gains, (NO_ROW,), {"gain_label": ""}, "too few techniques"),
+    (figures.achieved_curves, (NO_ROW,), {"labels": {}}, "no dial"),
+    (figures.technique_gains, (NO_ROW,), {"gain_label": ""}, "no technique was compared"),
+    (figures.sweep_curves, (NO_ROW, "strength"), {"reference": ""}, "no sweep over strength"),
+    (figures.augmentation_map, (NO_ROW.assign(technique="", modality=""),), {"model": ""},
+     "no technique"),
+    (figures.calibration_curve, (NO_ROW,), {"score_label": ""}, "know no truth"),
+    (figures.agreement_matrix, (NO_ROW,), {}, "no agreement"),
+    (figures.transfer_map, (NO_ROW,), {"attack": "sga", "gallery": "", "title": ""}, "sga"),
+    (figures.task_strip, ({},), {}, "no pictures"),
+    (figures.retrieval_strip, ([],), {"n_gallery": 2}, "no query"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("draw", "table", "options", "said"), EMPTY)
+def test_of_nothing_a_sentence_is_shown_and_no_file_is_written(
+    draw: Callable[..., Figure], table: tuple[Any, ...], options: dict[str, Any], said: str,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    figure = draw(*table, **options)
+    assert figure.axes == [] and plt.get_fignums() == []
+    note = figures.save_figure(figure, tmp_path / "nothing.png")
+    assert isinstance(note, Note) and said in note.text and not list(tmp_path.iterdir())
+    assert figures.show(figure) == note and note._repr_markdown_() == repr(note) == note.text
+
+
+def test_every_figure_says_when_it_is_empty() -> None:
+    """But pictures, which are of images that every study has."""
+    pictured = {"adversarial_pictures", "captioned_pictures", "one_to_many_pictures"}
+    draws = {name for name in figures.__all__
+             if hasattr(getattr(figures, name), "__wrapped__")}  # fmt: skip
+    assert draws == {draw.__name__ for draw, *_ in EMPTY} | pictured
+
+
+def test_a_table_without_rows_is_shown_as_its_note() -> None:
+    table = pd.DataFrame({"row": ["mat"]})
+    assert figures.table_or_note(table, "none") is table
+    assert figures.table_or_note(table[:0], "none") == Note("none")
+    assert "no rows of this kind here" in repr(figures.table_or_note(NO_ROW))
 
 
 def test_shown_figures_are_small_png_and_closed(tmp_path: Path) -> None:
@@ -342,8 +396,6 @@ def test_choices_are_grouped_and_a_missing_interval_is_left_out() -> None:
         "4",
     ]
     assert len(figure.axes[0].containers) == 3
-    with pytest.raises(ValueError, match="inside"):
-        figures.choice_dots(table[:0], panels_by={"worst": "under attack"})
 
 
 def test_known_and_held_out_kinds_are_two_marks_per_model() -> None:

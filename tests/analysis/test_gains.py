@@ -110,8 +110,6 @@ def test_the_figure_names_every_technique_in_words() -> None:
     assert "EDA\n(strength 0.5)" in words and "AugMix" in words and "gain, points" in words
     assert "adds captions" in words and "adds images" in words
     plt.close(figure)
-    with pytest.raises(ValueError, match="no technique was compared"):
-        figures.technique_gains(pd.DataFrame(), gain_label="")
 
 
 def test_rows_are_said_in_words() -> None:
@@ -134,8 +132,7 @@ def test_sweeps_have_a_panel_for_each_technique_and_a_line_for_each_attack() -> 
     assert [len(axis.containers) for axis in figure.axes[:2]] == [2, 2]
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["1", "2", "4"]
     plt.close(figure)
-    with pytest.raises(ValueError, match="no sweep over strength"):
-        figures.sweep_curves(pd.DataFrame(points), "strength", reference="")
+    assert not figures.sweep_curves(pd.DataFrame(points), "strength", reference="").axes
 
 
 def strength_points(n_seeds: int) -> pd.DataFrame:

@@ -55,4 +55,5 @@ from .style import (
     label_of as label_of,
     save_figure as save_figure,
     show as show,
+    table_or_note as table_or_note,
 )

@@ -19,6 +19,7 @@ from matlib.analysis.figures.style import (
     WIDTH,
     colour_of,
     label_of,
+    nothing,
     panels,
     styled,
 )
@@ -46,12 +47,10 @@ def robustness_bars(
         title: what the bars show.
         clean: recall without attack by bar, in brackets beside its number. The axis reaches as far
             as the bars do, so that small ones can be told apart.
-
-    Raises:
-        ValueError: an empty table.
     """
-    kinds = _values(table, panel)
-    rows = _values(table, bars)
+    if table.empty:
+        return nothing("no recall to draw here")
+    kinds, rows = ([str(value) for value in dict.fromkeys(table[each])] for each in (panel, bars))
     n_columns = min(3, len(kinds))
     n_lines = -(-len(kinds) // n_columns)
     labels = [fill(label_of(row, bars), 17) for row in rows]
@@ -113,11 +112,10 @@ def interval_dots(
         x_labels: what each panel's axis is called, with its unit.
         lines: where a panel has a reference value: a dashed line.
         line_label: what the dashed lines mean.
-
-    Raises:
-        ValueError: an empty table.
     """
-    names = _values(table, "technique")
+    if table.empty:
+        return nothing("no technique was measured here")
+    names = [str(name) for name in dict.fromkeys(table["technique"])]
     figure, axes = panels(len(panels_by), 0.42 * len(names) + 1.5, sharey=True)
     for axis, key in zip(axes, panels_by, strict=True):
         part = table[(table["measure"] == key[0]) & (table["modality"] == key[1])]
@@ -142,13 +140,6 @@ def interval_dots(
     return figure
 
 
-def _values(table: pd.DataFrame, column: str) -> list[str]:
-    found = [str(value) for value in dict.fromkeys(table[column])]
-    if not found:
-        raise ValueError(f"the table has no row, so there is no {column} to draw")
-    return found
-
-
 @styled
 def choice_dots(table: pd.DataFrame, *, panels_by: Mapping[str, str]) -> Figure:
     """Points gained by each variation, a dot with its interval; groups are the choices.
@@ -157,12 +148,9 @@ def choice_dots(table: pd.DataFrame, *, panels_by: Mapping[str, str]) -> Figure:
         table: columns choice, value, default, attack, difference, difference_low,
             difference_high (shares of 1; the interval may be missing).
         panels_by: attack -> title, one panel each.
-
-    Raises:
-        ValueError: an empty table.
     """
     if table.empty:
-        raise ValueError("no variation to draw: the profile has none (`inside` is empty)")
+        return nothing("no variation to draw here (the profile's `inside` is empty)")
     kinds = table[["choice", "value", "default"]].drop_duplicates()
     places, labels, y = [], [], 0.0
     for choice, part in kinds.groupby("choice", sort=False):
@@ -210,12 +198,9 @@ def known_and_held_out(table: pd.DataFrame, *, pairs: Mapping[str, str], gallery
         table: columns row, text_threat, recall, low, high (shares of 1), one attack.
         pairs: held-out threat -> known threat, one panel each.
         gallery: what was searched, for the axis.
-
-    Raises:
-        ValueError: an empty table.
     """
     if table.empty:
-        raise ValueError("nothing was held out (evaluation.held_out is empty)")
+        return nothing("no kind of edits was held out here (`evaluation.held_out` is empty)")
     names = [str(name) for name in dict.fromkeys(table["row"])]
     figure, axes = panels(len(pairs), 0.42 * len(names) + 1.6, sharey=True, sharex=True)
     for axis, (held_out, known) in zip(axes, pairs.items(), strict=True):
@@ -243,12 +228,9 @@ def held_out_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
 
     Args:
         histories: row -> table with columns step, held_out and clean (shares of 1).
-
-    Raises:
-        ValueError: nothing to draw.
     """
     if not histories:
-        raise ValueError("nothing was measured beside training (finetune.validate_every is 0)")
+        return nothing("nothing was measured beside a training here")
     rows = list(histories)
     figure, axes = panels(2, 3.6)
     for axis, column, title in (
@@ -286,12 +268,9 @@ def violation_dots(table: pd.DataFrame, *, tolerance: float) -> Figure:
         table: columns model, check, estimate_points, lower_points and upper_points (one-sided
             95 % bounds).
         tolerance: points from which on a failure counts, a dashed line.
-
-    Raises:
-        ValueError: an empty table.
     """
     if table.empty:
-        raise ValueError("no check to draw: the study trained no defended model")
+        return nothing("no check to draw: no defended model was examined here")
     checks = list(dict.fromkeys(table["check"]))
     models = list(dict.fromkeys(table["model"]))  # a row's name, and its seed where there are more
     rows = list(dict.fromkeys(model.split(" ")[0] for model in models))

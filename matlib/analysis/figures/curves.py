@@ -19,6 +19,7 @@ from matlib.analysis.figures.style import (
     VERMILLION,
     colour_of,
     label_of,
+    nothing,
     panels,
     styled,
 )
@@ -37,12 +38,9 @@ def strength_curves(
         chance: recall of a random ranking, a dotted line.
         gallery: what was searched, for the axis.
         budgets: name -> eps in 1/255, vertical lines, e.g. that of training.
-
-    Raises:
-        ValueError: an empty table.
     """
     if table.empty:
-        raise ValueError("no curve to draw: the profile asks for none (curve_eps_255 is empty)")
+        return nothing("this profile asks for no strength curve (`curve_eps_255` is empty)")
     rows = list(dict.fromkeys(table["row"]))
     figure, (axis,) = panels(1, 4.2)
     for row, marker in zip(rows, _MARKERS, strict=False):
@@ -80,12 +78,9 @@ def learning_curves(
         distances: rows whose loss is a squared distance of embeddings (FARE, LEAF) and no
             cross-entropy: they have a panel of their own, for the unit is another.
         smooth: steps that are averaged (a running mean over those before).
-
-    Raises:
-        ValueError: nothing to draw.
     """
     if not histories:
-        raise ValueError("no training to draw")
+        return nothing("nothing was trained here")
     rows = list(histories)
     by_unit = {
         "loss in nats": [row for row in rows if row not in distances],
@@ -121,11 +116,10 @@ def dose_curves(table: pd.DataFrame) -> Figure:
     Args:
         table: columns modality, measure, dose, n, detected, detected_low, detected_high, as
             from `dose_curve`.
-
-    Raises:
-        ValueError: an empty table.
     """
-    kinds = _kinds(table)
+    if table.empty:
+        return nothing("no draws of known shift to draw here")
+    kinds = [str(kind) for kind in dict.fromkeys(table["modality"])]
     figure, axes = panels(len(kinds), 3.9, sharey=True)
     for axis, kind in zip(axes, kinds, strict=True):
         part = table[table["modality"] == kind]
@@ -149,9 +143,10 @@ def size_curves(table: pd.DataFrame) -> Figure:
             sizes n.
 
     Raises:
-        ValueError: an empty table, or not two doses.
+        ValueError: not two doses.
     """
-    _kinds(table)
+    if table.empty:
+        return nothing("no draws of known shift to draw here")
     doses = sorted(table["dose"].unique())
     if len(doses) != 2 or doses[0] != 0:
         raise ValueError(f"one dose beside dose 0 is expected; got {doses}")
@@ -215,9 +210,3 @@ def _finish(figure: Figure, axes: list[Axes]) -> None:
 def _sizes(part: pd.DataFrame) -> str:
     sizes = sorted(part["n"].unique())
     return f"samples of {sizes[0]}" if len(sizes) == 1 else "several sample sizes"
-
-
-def _kinds(table: pd.DataFrame) -> list[str]:
-    if table.empty:
-        raise ValueError("no draws of known shift to draw")
-    return [str(kind) for kind in dict.fromkeys(table["modality"])]

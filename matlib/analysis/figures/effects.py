@@ -23,11 +23,13 @@ from matlib.analysis.figures.style import (
     VERMILLION,
     WIDTH,
     label_of,
+    nothing,
     panels,
     place_names,
     styled,
 )
 
+_NO_DIAL = "no dial was turned here"
 _ENDS = {
     "alignment": ("alignment", "wrong", "true"),
     "diversity": ("diversity", "copies", "varied"),
@@ -45,13 +47,10 @@ def dose_response(table: pd.DataFrame, *, gain_label: str) -> Figure:
         table: columns dial, modality, level, value, low, high (gain in shares of 1), as from
             `matlib.analysis.experiment.dose_response`.
         gain_label: what was gained, for the axis, e.g. `robust recall gained, points`.
-
-    Raises:
-        ValueError: an empty table.
     """
+    if table.empty:
+        return nothing(_NO_DIAL)
     dials = [dial for dial in DIALS if dial in set(table["dial"])]
-    if not dials:
-        raise ValueError("no dial was turned, so there is no response to draw")
     figure, axes = panels(len(dials), 3.8, sharey=True)
     for axis, dial in zip(axes, dials, strict=True):
         _dial_panel(axis, table[table["dial"] == dial], dial, scale=100)
@@ -73,7 +72,7 @@ def effect_dots(table: pd.DataFrame, *, gain_label: str) -> Figure:
     """
     part = table[table["term"] != "mean"].reset_index(drop=True)
     if part.empty:
-        raise ValueError("no effect to draw: no factor of the design varies")
+        return nothing(_NO_DIAL)
     figure, (axis,) = panels(1, 0.42 * len(part) + 1.3)
     value, low, high = (100 * part[c].to_numpy(dtype=float) for c in ("value", "low", "high"))
     for y, term in enumerate(part["term"]):
@@ -99,12 +98,9 @@ def predicted_gains(table: pd.DataFrame, *, gain_label: str) -> Figure:
         table: columns technique, modality, inside, gain, theory (shares of 1), as from
             `predict_left_out`.
         gain_label: what was gained.
-
-    Raises:
-        ValueError: an empty table.
     """
     if table.empty:
-        raise ValueError("no technique was predicted")
+        return nothing("too few techniques of the experiment's modalities to predict here")
     figure, (axis,) = panels(1, 6.6)
     both = 100 * table[["gain", "theory"]].to_numpy(dtype=float)
     for modality, (colour, marker, label) in _LOOKS.items():
@@ -134,13 +130,10 @@ def achieved_curves(table: pd.DataFrame, *, labels: Mapping[str, str]) -> Figure
     Args:
         table: columns dial, modality, level, value, low, high, as from `achieved_levels`.
         labels: dial -> name and unit of the measure that it is meant to move.
-
-    Raises:
-        ValueError: an empty table.
     """
+    if table.empty:
+        return nothing(_NO_DIAL)
     dials = [dial for dial in DIALS if dial in set(table["dial"])]
-    if not dials:
-        raise ValueError("no dial was turned, so nothing was achieved")
     figure, axes = panels(len(dials), 3.4)
     for axis, dial in zip(axes, dials, strict=True):
         _dial_panel(axis, table[table["dial"] == dial], dial, scale=1.0)
@@ -205,12 +198,9 @@ def technique_gains(table: pd.DataFrame, *, gain_label: str) -> Figure:
         table: columns row, technique, modality, gain, low, high (shares of 1), as from
             `matlib.analysis.experiment.gains_of_techniques`.
         gain_label: what was gained, for the axis.
-
-    Raises:
-        ValueError: an empty table.
     """
     if table.empty:
-        raise ValueError("no technique was compared")
+        return nothing("no technique was compared here")
     figure, (axis,) = panels(1, 0.42 * len(table) + 1.5)
     value, low, high = (100 * table[c].to_numpy(dtype=float) for c in ("gain", "low", "high"))
     for modality, (colour, marker, label) in _MODALITIES.items():
@@ -290,15 +280,12 @@ def sweep_curves(table: pd.DataFrame, dial: str, *, reference: str) -> Figure:
             a panel, drawn as a line across it without an attack and under the worst one.
         dial: `amount`, `strength` or `pairs`.
         reference: what the lowest level is, for the caption below.
-
-    Raises:
-        ValueError: nothing of this dial.
     """
     part = table[table["dial"] == dial]
     part = part if "n_seeds" in part.columns else part.assign(n_seeds=1)
     names = list(dict.fromkeys(part["augmentation"]))
     if not names:
-        raise ValueError(f"no sweep over {dial} to draw")
+        return nothing(f"no sweep over {dial} was made here")
     n_columns = min(3, len(names))
     n_rows = -(-len(names) // n_columns)
     figure, axes = plt.subplots(

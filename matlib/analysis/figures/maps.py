@@ -22,6 +22,7 @@ from matlib.analysis.figures.style import (
     VERMILLION,
     WIDTH,
     label_of,
+    nothing,
     panels,
     place_names,
     styled,
@@ -69,13 +70,10 @@ def augmentation_map(table: pd.DataFrame, *, model: str) -> Figure:
     Args:
         table: as for `map_points`; the technique `none` (originals) gives the dashed line.
         model: the reference model, for the axis.
-
-    Raises:
-        ValueError: no technique in the table.
     """
     points = map_points(table)
     if points.empty:
-        raise ValueError("no technique with a diversity to draw")
+        return nothing("no technique with a diversity to draw here")
     figure, (axis,) = panels(1, 4.6)
     shown = None
     for modality, (marker, added) in _MARKERS.items():
@@ -161,12 +159,9 @@ def calibration_curve(table: pd.DataFrame, *, score_label: str) -> Figure:
     Args:
         table: columns reference, score, value, low, high (shares of 1), as from `calibration`.
         score_label: name and unit of the score.
-
-    Raises:
-        ValueError: an empty table.
     """
     if table.empty:
-        raise ValueError("no calibration to draw: the data know no truth")
+        return nothing("no calibration to draw: these data know no truth")
     figure, (axis,) = panels(1, 4.0)
     for k, (name, part) in enumerate(table.groupby("reference", sort=False)):
         colour, marker = _LOOKS[k % len(_LOOKS)]
@@ -190,12 +185,9 @@ def agreement_matrix(table: pd.DataFrame) -> Figure:
 
     Args:
         table: columns first, second, value, low, high, n_points, as from `rank_agreement`.
-
-    Raises:
-        ValueError: an empty table.
     """
     if table.empty:
-        raise ValueError("no agreement to draw: two measures are needed")
+        return nothing("no agreement to draw: two measures are needed")
     names = list(dict.fromkeys([*table["first"], *table["second"]]))
     size = len(names)
     grid = np.full((size, size), np.nan)
@@ -241,15 +233,12 @@ def transfer_map(table: pd.DataFrame, *, attack: str, gallery: str, title: str) 
             `transfer_table`; rows of the source `none` hold recall without attack.
         attack: the attack that is shown.
         gallery: what is searched, for the axis.
-
-    Raises:
-        ValueError: nothing in the table of that attack.
     """
     part = table[(table["attack"] == attack) | (table["source"] == "none")]
     targets = list(dict.fromkeys(part["target"]))
     made_on = [name for name in targets if name in set(part["source"])]
     if not made_on:
-        raise ValueError(f"no rows of attack {attack!r} in the table")
+        return nothing(f"no attack {attack} was sent from model to model here")
     sources = ["none", *made_on]
     grid = [
         100 * part.pivot(index="source", columns="target", values=value).loc[sources, targets]

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from matlib.analysis.as_text import drawable
 from matlib.analysis.figures.sentences import marked_text
-from matlib.analysis.figures.style import DPI, GREEN, WIDTH, label_of, styled
+from matlib.analysis.figures.style import DPI, GREEN, WIDTH, label_of, nothing, styled
 
 GAP = 6  # pixels between tiles
 LINE = 20  # pixels per line of text
@@ -160,8 +160,10 @@ def task_strip(lines: Mapping[str, Sequence[TaskPicture]]) -> Figure:
         lines: label -> as many pictures as every other line has.
 
     Raises:
-        ValueError: no line, or lines of different lengths.
+        ValueError: lines of different lengths.
     """
+    if not lines:
+        return nothing("no pictures: this study has no other tasks")
     if len({len(each) for each in lines.values()}) != 1:
         raise ValueError(f"lines of as many pictures each; got {[*map(len, lines.values())]}")
     margin, n = 130, len(next(iter(lines.values())))
@@ -202,12 +204,9 @@ def retrieval_strip(shelves: Sequence[Shelf], *, n_gallery: int) -> Figure:
     Args:
         shelves: one per query caption, all with the same number of images.
         n_gallery: images that were searched.
-
-    Raises:
-        ValueError: no shelf.
     """
     if not shelves:
-        raise ValueError("no query to draw")
+        return nothing("no query to draw here")
     k, margin = len(shelves[0].before), 70
     step = (WIDTH * DPI - margin) // max(k, 5)
     side = tile_side(shelves[0].before, step - 2 * GAP)

@@ -14,6 +14,7 @@ from typing import Any, ParamSpec
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import PIL.Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -110,7 +111,7 @@ def drawing(settings: Any) -> Iterator[None]:
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """The function drawing in the common style."""
+    """The function drawing in the common style; where it has nothing to draw, see `nothing`."""
 
     @wraps(draw)
     def drawn(*arguments: P.args, **keywords: P.kwargs) -> Figure:
@@ -122,6 +123,16 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
             return figure
 
     return drawn
+
+
+def nothing(sentence: str) -> Figure:
+    """What a drawing function gives for an empty table: a figure without axes, which says why.
+
+    `show` then shows the sentence, and `save_figure` writes no file.
+    """
+    figure = Figure(figsize=(WIDTH, 0.5))
+    figure.text(0, 0.5, sentence)
+    return figure
 
 
 def label_of(name: str, kind: str = "row") -> str:
@@ -186,12 +197,34 @@ class ShownFigure:
         return {"image/png": encoded}, {"image/png": {"alt": self.alt}}
 
 
-def show(figure: Figure) -> ShownFigure:
+@dataclass(frozen=True, repr=False)
+class Note:
+    """A sentence at the end of a notebook's cell, where a figure or a table would be empty."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_markdown_(self) -> str:
+        return self.text
+
+
+def show(figure: Figure) -> ShownFigure | Note:
     """The figure for the end of a notebook's cell, as a small PNG with its text alternative.
 
-    The figure is closed.
+    The figure is closed. One that holds nothing is shown as the sentence that says so.
     """
+    if not figure.axes:
+        return Note(in_words(figure))
     return ShownFigure(_png(figure, DPI), in_words(figure))
+
+
+def table_or_note(
+    table: pd.DataFrame, note: str = "no rows of this kind here"
+) -> pd.DataFrame | Note:
+    """The table for the end of a notebook's cell; where it has no row, the note."""
+    return table if len(table) else Note(note)
 
 
 MAX_WORDS = 60
@@ -216,16 +249,19 @@ def in_words(figure: Figure) -> str:
     return " ".join(words[:MAX_WORDS]) + (" …" if len(words) > MAX_WORDS else "")
 
 
-def save_figure(figure: Figure, path: Path, dpi: int = 2 * DPI) -> ShownFigure:
+def save_figure(figure: Figure, path: Path, dpi: int = 2 * DPI) -> ShownFigure | Note:
     """Write a figure as PNG, making its folder, and show it as `show` does.
 
-    The file names no software version and no time, so equal figures are equal files.
+    The file names no software version and no time, so equal figures are equal files. Of a figure
+    that holds nothing there is none.
 
     Args:
         figure: closed afterwards.
         path: of the PNG.
         dpi: of the file.
     """
+    if not figure.axes:
+        return show(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = _png(figure, dpi, close=False)
     if not path.is_file() or path.read_bytes() != content:  # the disk may be only read
