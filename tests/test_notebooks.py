@@ -7,6 +7,7 @@ copies are looked at first.
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -52,6 +53,17 @@ def executed(results: Path) -> list[ExecutedNotebook]:
 @each_notebook
 def test_notebook_has_the_anatomy_of_the_study(source: Path) -> None:
     assert check_anatomy(source) == []
+
+
+@each_notebook
+def test_no_cell_chooses_between_a_result_and_nothing(source: Path) -> None:
+    """Tables and figures know themselves what to show where there is nothing."""
+    for _, cell in code_cells(read_notebook(source)):
+        tree = ast.parse(cell.source)
+        choices = [node for node in ast.walk(tree) if isinstance(node, ast.IfExp)]
+        assert not [each for each in choices if ast.unparse(each.orelse) == "None"], cell.id
+        last = tree.body[-1]
+        assert not (isinstance(last, ast.Expr) and last.value in choices), cell.id
 
 
 @each_notebook

@@ -13,7 +13,6 @@ import torch
 from matlib.study.publish import answers
 from matlib.study.publish.full import of_published, published_study
 from matlib.study.publish.notebooks import code_cells, find_notebooks, read_notebook
-from matlib.study.publish.report import read_claims
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO, FULL, MANY = (
@@ -70,7 +69,7 @@ def test_25_counts_variations_on_either_side_of_no_difference() -> None:
 
 
 def test_30_sets_more_pairs_beside_one_with_the_verdict() -> None:
-    table, claims = FULL.table("endpoints"), read_claims(MANY.folder / "claims.json")
+    table, claims = FULL.table("endpoints"), MANY.claims()
     text = answers.pairs_answer(table, "bert_true", claims)
     for row in ("mat+.captions+renderings", "mat-valid"):
         assert recall(table, row, "worst", "bert_true") in text
@@ -109,9 +108,7 @@ def test_60_counts_techniques_that_are_told_apart_in_either_modality() -> None:
 
 
 def test_70_says_what_each_dial_does() -> None:
-    effects = of_published(MANY).effects()
-    assert effects is not None
-    table = effects.table()
+    table = of_published(MANY).effects()
     text = answers.dials_answer(table)
     for dial in ("alignment", "diversity", "shift"):
         value = table[table.term == dial]["value"].item()
@@ -139,7 +136,7 @@ def test_85_sets_own_attacks_beside_those_of_others() -> None:
 
 
 def test_90_counts_verdicts() -> None:
-    claims = read_claims(FULL.folder / "claims.json")
+    claims = FULL.claims()
     n_open = sum(claim["verdict"] == "not yet tested" for claim in claims)
     text = answers.claims_answer(claims)
     assert text.startswith(f"Of {len(claims)} claims: ") and f"{n_open} not yet tested" in text

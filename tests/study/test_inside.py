@@ -10,7 +10,14 @@ from matlib.evaluation.retrieval import worst_of
 from matlib.evaluation.statistics import primary_endpoint
 from matlib.study.profile.profile import load_profile
 from matlib.study.profile.rows import Run
-from matlib.study.publish.full import larger_study, seeds_in_words, where_the_rest_is
+from matlib.study.publish.full import (
+    COLUMNS,
+    OLDER_JUDGE,
+    continuing,
+    larger_study,
+    own_or_larger,
+    seeds_in_words,
+)
 from matlib.study.store.provenance import PACKAGE_ROOT
 from matlib.study.study import Study
 from matlib.study.tables.endpoints import (
@@ -100,23 +107,64 @@ def test_held_out_kinds_stand_beside_the_known_ones(study: Study) -> None:
     )
 
 
+def publish(folder: Path, profile: str, **tables: pd.DataFrame) -> None:
+    """A published study with these tables."""
+    target = folder / profile
+    target.mkdir()
+    dumped = load_profile(profile).model_dump(mode="json")
+    (target / "provenance.json").write_text(json.dumps({"profile": dumped, "artefacts": []}))
+    for name, table in tables.items():
+        table.to_csv(target / f"{name}.csv", index=False)
+
+
+ROW = pd.DataFrame({"row": ["mat"]})
+
+
 def test_the_demo_shows_the_larger_study_with_its_origin(tmp_path: Path) -> None:
     demo = Study(load_profile("demo"), tmp_path)
-    assert larger_study(demo, published=tmp_path) is None
-    assert "demo-full" in where_the_rest_is(demo)
-    folder = tmp_path / "demo-full"
-    folder.mkdir()
-    profile = load_profile("demo-full").model_dump(mode="json")
-    (folder / "provenance.json").write_text(json.dumps({"profile": profile, "artefacts": []}))
-    pd.DataFrame({"row": ["mat"]}).to_csv(folder / "inside.csv", index=False)
-    full = larger_study(demo, published=tmp_path)
-    assert full is not None and "not computed here" in full.origin
+    publish(tmp_path, "demo-full", inside=ROW)
+    full = larger_study(demo, "inside", published=tmp_path)
+    assert full.name == "demo-full" and "not computed here" in full.origin
     assert "5 for each defence" in full.origin and "3 for each variation" in full.origin
     assert full.origin_of("inside").count(" for each ") == 1
     assert "3 for each variation" in full.origin_of("inside")
     assert "only the first" in full.origin_of("transfer")
     assert full.gallery == "250 images, 750 captions"
     assert full.table("inside")["row"].tolist() == ["mat"] and full.table("endpoints").empty
+
+
+def test_a_table_comes_from_the_first_study_that_has_it(tmp_path: Path) -> None:
+    demo = Study(load_profile("demo"), tmp_path)
+    publish(tmp_path, "report")
+    publish(tmp_path, "demo-full", endpoints=ROW.assign(attack="sga"), inside=ROW)
+    older = larger_study(demo, "endpoints", published=tmp_path)
+    assert older.name == "demo-full" and OLDER_JUDGE in older.origin_of("endpoints")
+    ROW.assign(attack="gallery").to_csv(tmp_path / "report" / "endpoints.csv", index=False)
+    (tmp_path / "report" / "claims.json").write_text("[]")
+    report = larger_study(demo, "endpoints", published=tmp_path)
+    told = report.origin_of("endpoints")
+    assert report.name == "report" and OLDER_JUDGE not in told
+    assert "world seeds 11, 12, 13; training seeds: 2 for each defence in each world" in told
+    assert larger_study(demo, "inside", published=tmp_path).name == "demo-full"
+    assert larger_study(demo, "claims", published=tmp_path).name == "report"
+
+
+def test_where_nothing_is_published_tables_are_empty_and_say_what_makes_them(
+    tmp_path: Path,
+) -> None:
+    none = larger_study(Study(load_profile("demo"), tmp_path), "inside", published=tmp_path)
+    assert none.origin == none.origin_of("inside") and "--profile demo-full" in none.origin
+    assert none.claims() == [] and none.gallery == "250 images, 750 captions"
+    for name, columns in COLUMNS.items():
+        assert none.table(name).empty and list(none.table(name)) == list(columns)
+
+
+def test_claims_of_every_continuing_study_stand_once_beside_the_demos(tmp_path: Path) -> None:
+    demo = Study(load_profile("demo"), tmp_path)
+    [none] = continuing(demo, tmp_path)
+    assert not none.claims()
+    shown = continuing(demo)
+    assert len({each.name for each in shown}) == len(shown) and all(e.claims() for e in shown)
 
 
 def test_seeds_are_told_table_by_table() -> None:
@@ -131,4 +179,9 @@ def test_seeds_are_told_table_by_table() -> None:
 
 
 def test_other_profiles_show_their_own_rows_only(study: Study) -> None:
-    assert larger_study(study) is None and "smoke" in where_the_rest_is(study)
+    other = larger_study(study, "inside")
+    assert other.table("inside").empty and "smoke" in other.origin
+    own = inside_table(study)
+    table, origin = own_or_larger(study, "inside", own)
+    assert table is own and origin == "Computed here; training seeds: 1."
+    assert own_or_larger(study, "inside", own[:0])[1] == other.origin

@@ -58,10 +58,10 @@ def test_every_measure_of_every_row_stands_in_the_table(study: Study) -> None:
         worst = own["worst", measure]
         assert all(worst <= own[a, measure] for a in own.index.get_level_values(0)
                    if a != "shuffled")  # fmt: skip
-    pictures = task_pictures(study, "grounding", "mat")
+    pictures = task_pictures(study, "grounding")
     assert [*pictures] == ["clean", "attacked", "attacked,\nmat"]
     assert all(p.heat is not None and p.box is not None for p in pictures["attacked"])
-    assert all(p.heat is None for p in task_pictures(study, "captioning", "mat")["clean"])
+    assert all(p.heat is None for p in task_pictures(study, "captioning")["clean"])
 
 
 def test_phrases_name_one_thing_each_and_edits_leave_what_they_say(study: Study) -> None:

@@ -26,7 +26,7 @@ from matlib.study.made.protocols import (
     pairs,
 )
 from matlib.study.profile.rows import Run
-from matlib.study.publish.full import pair_study
+from matlib.study.publish.full import OF_DIALS, pair_study
 from matlib.study.publish.report import read_claims
 from matlib.study.recipes import as_run
 from matlib.study.run.records import accept_records, write_records
@@ -246,8 +246,8 @@ def test_every_contrast_is_written_beside_the_claims(study: Study) -> None:
 
 def test_the_tables_are_read_again_from_where_they_are_published(study: Study) -> None:
     own = pair_study(study)
-    assert own is not None and len(own.gains) == len(TECHNIQUES) - 1
-    assert own.effects() is not None and own.reference == "mat"
+    assert len(own.gains) == len(TECHNIQUES) - 1
+    assert len(own.effects()) and own.reference == "mat"
     published = study.root.parent / "published"
     target = published / "one-to-many"
     target.mkdir(parents=True, exist_ok=True)
@@ -255,14 +255,22 @@ def test_the_tables_are_read_again_from_where_they_are_published(study: Study) -
         (target / path.name).write_bytes(path.read_bytes())
     demo = Study(study.profile.model_copy(update={"name": "demo", "techniques": ()}),
                  study.root.parent, source=study.source)  # fmt: skip
-    read = pair_study(demo, published)
-    assert read is not None and "published/one-to-many" in read.origin
+    read = pair_study(demo, published=published)
+    assert "published/one-to-many" in read.origin
+    dialled = pair_study(demo, "intervention", OF_DIALS, published)
+    assert dialled.origin == read.origin and len(dialled.effects()) == len(own.effects())
     pd.testing.assert_frame_equal(
         read.gains[["row", "gain"]], own.gains[["row", "gain"]], check_exact=False, atol=1e-6
     )
     other = Study(demo.profile.model_copy(update={"name": "other"}), study.root.parent,
                   source=study.source)  # fmt: skip
-    assert pair_study(other, published) is None
+    none = pair_study(other, published=published)
+    assert none.origin == "Profile other shows its own rows only."
+    for table, filled in ((none.techniques, own.techniques), (none.effects(), own.effects()),
+                          (none.dialled, own.dialled), (none.sweeps, own.sweeps),
+                          (none.curves, own.curves)):  # fmt: skip
+        assert table.empty and list(table.columns) == list(filled.columns)
+    assert none.gains.empty and none.responses().empty and none.predictions().empty
 
 
 def test_records_carry_the_pairs_of_another_machine(study: Study, tmp_path: Path) -> None:

@@ -13,9 +13,18 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from matlib.analysis.figures.sentences import percent
+from matlib.analysis.experiment import BEND, DIALS
+from matlib.analysis.figures.sentences import (
+    bend_sentence,
+    effect_sentence,
+    percent,
+    theory_sentence,
+)
 from matlib.analysis.figures.style import label_of
+from matlib.analysis.prediction import prediction_errors
+from matlib.evaluation.statistics import Estimate
 from matlib.study.profile.rows import ON_TRUE_WORDS
+from matlib.study.publish.full import PairStudy
 from matlib.study.tables.findings import Ledger
 from matlib.study.tables.other_tasks import RANKED_BY
 
@@ -64,6 +73,18 @@ def threat_answer(table: pd.DataFrame, threat: str) -> str:
         f"queries; changed pixels alone leave {image}, one word alone "
         f"({label_of(threat, 'threat')}) {word}, and the worst attack on both {both}."
     )
+
+
+def share_of_false(share: Estimate | None) -> str:
+    """Notebook 10: how many successes of the text attack made the caption false.
+
+    Args:
+        share: as `false_share` gives it.
+    """
+    if share is None:
+        return "Truth cannot be checked here: real captions, or no success to check."
+    numbers = percent(share.value, share.low, share.high)
+    return f"False among the successes of any word (`bert_free`): {numbers}."
 
 
 def defences_answer(table: pd.DataFrame, threat: str) -> str:
@@ -125,6 +146,22 @@ def photographs_answer(table: pd.DataFrame, threat: str) -> str:
     )
 
 
+def under_sga(gains: pd.DataFrame) -> str:
+    """Notebook 30: how many techniques gain under the strongest attack of the literature.
+
+    Args:
+        gains: as `PairStudy.gains`.
+    """
+    if gains.empty:
+        return "No technique was compared here."
+    tried = gains[(gains["modality"] != "") & gains["sga_low"].notna()]
+    above, below = (tried["sga_low"] > 0).sum(), (tried["sga_high"] < 0).sum()
+    return (
+        f"Under SGA alone, of {len(tried)} techniques with an interval over seeds {above} gain "
+        f"over MAT and {below} lose; the others cannot be told from it."
+    )
+
+
 def inside_answer(table: pd.DataFrame) -> str:
     """Notebook 25, of the differences of MAT's variations."""
     worst = table[table["attack"] == "worst"] if len(table) else table
@@ -179,14 +216,60 @@ def dials_answer(effects: pd.DataFrame) -> str:
     if effects.empty:
         return "No experiment is at hand."
     rows = effects.set_index("term")[["value", "low", "high"]].astype(float).mul(100).T
-    told = [
-        "{} {:+.1f} [{:.1f}, {:.1f}]".format(dial, *rows[dial])
-        for dial in ("alignment", "diversity", "shift")
-    ]
+    told = ["{} {:+.1f} [{:.1f}, {:.1f}]".format(dial, *rows[dial]) for dial in DIALS]
     return (
         f"Turning one property of the added pairs alone from its lowest to its highest level "
         f"changes robust recall by so many points: {', '.join(told)}."
     )
+
+
+def dial_sentences(pairs: PairStudy) -> list[str]:
+    """Notebook 70: each dial's effect; apart for captions and images where they differ, and bends.
+
+    Empty where there was no experiment.
+    """
+    apart = {kind: _by_term(pairs.effects(kind)) for kind in ("image", "text")}
+    told = []
+    for term, numbers in _by_term(pairs.effects()).items():
+        dial, _, other = term.partition(":")
+        if term in DIALS:
+            told.append(effect_sentence(dial, *numbers))
+        elif other == "modality" and _is_clear(numbers):  # then the mean hides something
+            told += [effect_sentence(dial, *of[dial], modality=kind) for kind, of in apart.items()]
+    return told + [
+        bend_sentence(kind, term.removesuffix(BEND), numbers[0])
+        for kind, of in apart.items()
+        for term, numbers in of.items()
+        if term.endswith(BEND) and _is_clear(numbers)
+    ]
+
+
+def _by_term(effects: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
+    """Value, low and high of each term."""
+    columns = (effects[name].astype(float) for name in ("value", "low", "high"))
+    return dict(zip(effects["term"], zip(*columns, strict=True), strict=True))
+
+
+def _is_clear(numbers: tuple[float, float, float]) -> bool:
+    return numbers[1] > 0 or numbers[2] < 0
+
+
+def theory_sentences(pairs: PairStudy) -> dict[str, str]:
+    """How far the fitted dials miss real techniques, by which techniques those are.
+
+    Empty where too few were predicted.
+    """
+    every, told = pairs.predictions(), {}
+    parts = {"within the range of the dials": pairs.predictions(within=True), "anywhere": every}
+    for name, predicted in parts.items():
+        if len(predicted):
+            errors = prediction_errors(predicted).set_index("model")
+            error, low, high = (
+                float(errors[column]["theory"]) for column in ("error", "better_low", "better_high")
+            )
+            counts = int(every["inside"].sum()), int(errors["n"].iloc[0])
+            told[name] = theory_sentence(error, low, high, *counts)
+    return told
 
 
 def sanity_answer(checks: pd.DataFrame) -> str:

@@ -1,30 +1,63 @@
 """A larger study's published tables, for the notebooks of a smaller one.
 
-The studies of pairs for the notebooks: this study's own tables, or the published ones.
+The studies of pairs for the notebooks: this study's own tables, or the published ones. What is
+not there is empty, with its columns, and says where it would come from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from matlib.analysis.experiment import CONTROLS, Effects, fit_effects, gains_of_techniques
-from matlib.analysis.prediction import levels_from_measures, predict_left_out
+from matlib.analysis.experiment import (
+    CONTROLS,
+    DIALS,
+    fit_effects,
+    gains_of_techniques,
+    responses_by_dose,
+)
+from matlib.analysis.prediction import MODELS, levels_from_measures, predict_left_out
+from matlib.study.publish.report import read_claims
 from matlib.study.publish.shown import origin_markdown
 from matlib.study.store.provenance import PACKAGE_ROOT
 from matlib.study.store.shared_json import read_shared
 from matlib.study.study import Study
-from matlib.study.tables.contrasts_of_pairs import curve_of_pairs
+from matlib.study.tables.contrasts_of_pairs import PAIR_CURVE_COLUMNS, curve_of_pairs
+from matlib.study.tables.endpoints import (
+    ENDPOINT_COLUMNS,
+    HELD_OUT_COLUMNS,
+    INSIDE_COLUMNS,
+    RANKING_COLUMNS,
+    TRANSFER_COLUMNS,
+)
+from matlib.study.tables.ledger import CONTRAST_COLUMNS
+from matlib.study.tables.other_tasks import OTHER_TASK_COLUMNS
 from matlib.study.tables.techniques import (
     COORDINATES,
+    INTERVENTION_COLUMNS,
+    RUN_COLUMNS,
+    SWEEP_COLUMNS,
     intervention_table,
     sweep_table,
     technique_table,
 )
+
+LARGER = ("report", "report-rivals", "report-models", "demo-full")
+PAIRS, OF_DIALS = ("report-pairs", "one-to-many"), ("report-dials", "one-to-many")
+"""Published studies that continue the demo: on defences, on pairs, and on the dials of pairs. The
+first that has a table gives it; the last makes every table of its kind."""
+
+COLUMNS: dict[str, Sequence[str]] = {
+    "endpoints": ENDPOINT_COLUMNS, "held_out": HELD_OUT_COLUMNS, "inside": INSIDE_COLUMNS,
+    "transfer": TRANSFER_COLUMNS, "ranking": RANKING_COLUMNS, "other_tasks": OTHER_TASK_COLUMNS,
+    "contrasts": CONTRAST_COLUMNS, "techniques": RUN_COLUMNS, "sweeps": SWEEP_COLUMNS,
+    "intervention": INTERVENTION_COLUMNS, "curves": PAIR_CURVE_COLUMNS,
+}  # fmt: skip
+"""What a published table holds, by its name; older ones have fewer of them."""
 
 OLDER_JUDGE = (
     " Judged by an older suite, without an attacker who chooses all images and words together: "
@@ -37,21 +70,31 @@ class PublishedStudy:
     """The tables in `published/<profile>/`, which were made elsewhere and are only shown.
 
     Attributes:
-        folder: where they lie.
+        folder: where they lie; one that is not there holds no rows and no claims.
         profile: the profile's content, from their provenance.
-        made: at which commit and in how much time, in words.
+        made: at which commit and in how much time, in words; of a folder that is not there, why.
     """
 
     folder: Path
     profile: dict[str, Any]
     made: str
 
+    @property
+    def name(self) -> str:
+        """Of its profile."""
+        return self.folder.name
+
     def table(self, name: str) -> pd.DataFrame:
-        """`endpoints`, `inside`, `held_out`, `robustness`; empty where there is none."""
+        """One of `COLUMNS`; without a row where there is none."""
         path = self.folder / f"{name}.csv"
         if not path.is_file():
-            return pd.DataFrame()
+            return pd.DataFrame(columns=list(COLUMNS[name]))
         return pd.read_csv(path, keep_default_na=False, na_values=["nan", "NaN"])
+
+    def claims(self) -> list[dict[str, Any]]:
+        """The rows of its claims.json, worded as they would be now; [] where there is none."""
+        path = self.folder / "claims.json"
+        return read_claims(path) if path.is_file() else []
 
     @property
     def origin(self) -> str:
@@ -68,6 +111,8 @@ class PublishedStudy:
         return self._told({table: found[table]} if table in found else found)
 
     def _told(self, seeds: Mapping[str, str]) -> str:
+        if not self.folder.is_dir():
+            return self.made
         told = ", ".join(dict.fromkeys(seeds.values()))
         return (
             f"From published/{self.folder.name}, not computed here: {self.worlds}; training "
@@ -109,7 +154,8 @@ def seeds_in_words(profile: Mapping[str, Any]) -> dict[str, str]:
     """
     n, found = len(profile["seeds"]), {}
     if profile.get("runs"):
-        told = f"{n} for each defence (the undefended model is one)"
+        where = " in each world" if profile.get("worlds") else ""
+        told = f"{n} for each defence{where} (the undefended model is one)"
         found = dict.fromkeys(("endpoints", "robustness", "held_out"), told)
     if profile.get("inside"):
         n_inside = len(profile.get("inside_seeds") or profile["seeds"])
@@ -132,19 +178,61 @@ def seeds_in_words(profile: Mapping[str, Any]) -> dict[str, str]:
 
 
 def larger_study(
-    study: Study, name: str = "demo-full", published: Path | None = None
-) -> PublishedStudy | None:
-    """The published study of that name, if this one is `demo` and the other is there.
+    study: Study, table: str, order: Sequence[str] = LARGER, published: Path | None = None
+) -> PublishedStudy:
+    """The first published study that continues this one, if this is the demo, in a table.
 
-    Both share a world, a model and a budget, so that the one continues the other.
+    They share its world, or have new ones of its kind, its model and its size.
 
     Args:
+        table: one of `COLUMNS`, or `claims`.
+        order: names of the studies, the first to be asked first.
         published: folder of all published studies; the checkout's own by default.
+
+    Returns:
+        one without tables and claims, whose origin says where they would come from, where no
+        study has it.
     """
-    folder = (published or PACKAGE_ROOT / "published") / name
-    if study.profile.name != "demo" or not (folder / "provenance.json").is_file():
-        return None
-    return published_study(folder)
+    root = published or PACKAGE_ROOT / "published"
+    why = f"Profile {study.profile.name} shows its own rows only."
+    if study.profile.name == "demo":
+        for folder in (root / name for name in order):
+            has_table = any((folder / f"{table}.{kind}").is_file() for kind in ("csv", "json"))
+            if has_table and (folder / "provenance.json").is_file():
+                return published_study(folder)
+        command = f"python -m matlib study --profile {order[-1]} --publish"
+        why = f"No published study has the table `{table}` yet; `{command}` makes it."
+    return PublishedStudy(root / "nothing", study.profile.model_dump(mode="json"), why)
+
+
+def continuing(study: Study, published: Path | None = None) -> list[PublishedStudy]:
+    """The published studies whose claims stand beside the demo's, each once.
+
+    On defences, on their ranking over models, on pairs and on the dials of pairs.
+
+    Args:
+        published: as for `larger_study`.
+
+    Returns:
+        one or more; one that says why there is none.
+    """
+    asked = (("claims", LARGER), ("ranking", LARGER), ("claims", PAIRS), ("claims", OF_DIALS))
+    every = [larger_study(study, table, order, published) for table, order in asked]
+    found = {each.name: each for each in every}
+    return [each for each in found.values() if each.claims()] or [*found.values()]
+
+
+def own_or_larger(study: Study, table: str, own: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The study's own table if it has a row, else the published one; and where it comes from.
+
+    Args:
+        table: as for `larger_study`.
+        own: with a column n_seeds.
+    """
+    if len(own):
+        return own, f"Computed here; training seeds: {own['n_seeds'].max()}."
+    larger = larger_study(study, table)
+    return larger.table(table), larger.origin_of(table)
 
 
 def published_study(folder: Path) -> PublishedStudy:
@@ -153,20 +241,10 @@ def published_study(folder: Path) -> PublishedStudy:
     return PublishedStudy(folder, provenance["profile"], origin_markdown(provenance))
 
 
-def where_the_rest_is(study: Study, name: str = "demo-full") -> str:
-    """One sentence for a notebook that has no larger study to show."""
-    if study.profile.name != "demo":
-        return f"Profile {study.profile.name} shows its own rows only."
-    return (
-        f"published/{name} is not there yet; `python -m matlib study --profile {name} "
-        "--publish` makes it."
-    )
-
-
-NAME = "one-to-many"
-"""The profile that compares techniques and turns the dials, on the demo's world."""
-
 MIN_PREDICTED = 3
+
+EFFECT_COLUMNS = ("term", "value", "low", "high", "p", "n", "unit", "p_holm")
+PREDICTED_COLUMNS = ("technique", "modality", *DIALS, "miss", "inside", "gain", *MODELS)
 
 
 @dataclass(frozen=True)
@@ -190,13 +268,19 @@ class PairStudy:
     @property
     def gains(self) -> pd.DataFrame:
         """One line per technique: `matlib.analysis.experiment.gains_of_techniques`."""
-        if self.techniques.empty:
-            return pd.DataFrame()
         return gains_of_techniques(self.techniques, self.reference)
 
-    def effects(self) -> Effects | None:
-        """The fitted model of the experiment, if there was one."""
-        return None if self.dialled.empty else fit_effects(self.dialled)
+    def effects(self, modality: str = "") -> pd.DataFrame:
+        """The fitted model of the experiment, or of that of one modality: `Effects.table`."""
+        runs = self.dialled
+        runs = runs[runs["modality"] == modality] if modality else runs
+        if runs.empty:
+            return pd.DataFrame(columns=list(EFFECT_COLUMNS))
+        return fit_effects(runs).table()
+
+    def responses(self) -> pd.DataFrame:
+        """Gain by the level of each dial: `matlib.analysis.experiment.responses_by_dose`."""
+        return pd.DataFrame() if self.dialled.empty else responses_by_dose(self.dialled)
 
     def predictions(self, *, within: bool = False) -> pd.DataFrame:
         """Real techniques, left out of the fit, as the fitted model predicts them.
@@ -206,19 +290,20 @@ class PairStudy:
 
         Args:
             within: only those that lie within the range of the dials.
+
+        Returns:
+            `PREDICTED_COLUMNS`, levels in [0, 1] and gains in shares of 1.
         """
-        effects, plain = self.effects(), plain_techniques(self.gains)
-        if effects is None or plain.empty:
-            return pd.DataFrame()
-        plain = plain[plain["modality"].isin(set(self.dialled["modality"]))]
-        if len(plain) < MIN_PREDICTED:
-            return pd.DataFrame()
-        measured = plain.rename(columns={column: dial for dial, column in COORDINATES.items()})
-        levels = levels_from_measures(self.dialled, COORDINATES, measured)
-        levels = levels[levels["inside"]] if within else levels
+        plain, levels = plain_techniques(self.gains), pd.DataFrame()
+        if len(plain):
+            plain = plain[plain["modality"].isin(set(self.dialled["modality"]))]
+            measured = plain.rename(columns={column: dial for dial, column in COORDINATES.items()})
+            levels = levels_from_measures(self.dialled, COORDINATES, measured)
+        levels = levels[levels["inside"]] if within and len(levels) else levels
         if len(levels) < MIN_PREDICTED:
-            return pd.DataFrame()
-        return predict_left_out(effects, levels, plain.set_index("technique")["gain"])
+            return pd.DataFrame(columns=list(PREDICTED_COLUMNS))
+        gain = plain.set_index("technique")["gain"]
+        return predict_left_out(fit_effects(self.dialled), levels, gain)
 
 
 def plain_techniques(gains: pd.DataFrame) -> pd.DataFrame:
@@ -235,10 +320,19 @@ def real_techniques(gains: pd.DataFrame) -> pd.DataFrame:
     return plain if plain.empty else plain[~plain["augmentation"].isin(CONTROLS)]
 
 
-def pair_study(study: Study, published: Path | None = None) -> PairStudy | None:
-    """This study's own tables of pairs; for the demo those in `published/one-to-many`.
+def pair_study(
+    study: Study,
+    table: str = "techniques",
+    order: Sequence[str] = PAIRS,
+    published: Path | None = None,
+) -> PairStudy:
+    """This study's own tables of pairs; for the demo those of one published study.
+
+    All of one study: what techniques gain and what the dials foretell are of one world.
 
     Args:
+        table: that the published study is chosen by, as for `larger_study`.
+        order: as for `larger_study`.
         published: folder of all published studies; the checkout's own by default.
     """
     profile = study.profile
@@ -249,8 +343,7 @@ def pair_study(study: Study, published: Path | None = None) -> PairStudy | None:
             curve_of_pairs(study), profile.reference,
             f"computed here, {seeds} training seeds per technique",
         )  # fmt: skip
-    found = larger_study(study, NAME, published)
-    return None if found is None else of_published(found)
+    return of_published(larger_study(study, table, order, published))
 
 
 def of_published(found: PublishedStudy) -> PairStudy:
@@ -268,8 +361,3 @@ def _read(found: PublishedStudy, name: str) -> pd.DataFrame:
     for column in set(table.columns) - words:
         table[column] = pd.to_numeric(table[column])
     return table
-
-
-def where_pairs_are(study: Study) -> str:
-    """One sentence for a notebook that has no study of pairs to show."""
-    return where_the_rest_is(study, NAME)

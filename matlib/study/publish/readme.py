@@ -9,9 +9,8 @@ from typing import Any
 import pandas as pd
 
 from matlib.analysis.as_text import markdown_text
-from matlib.analysis.figures.sentences import percent, theory_sentence
+from matlib.analysis.figures.sentences import percent
 from matlib.analysis.figures.style import label_of
-from matlib.analysis.prediction import prediction_errors
 from matlib.files import write_durably
 from matlib.study.publish.answers import (
     MAT,
@@ -20,6 +19,7 @@ from matlib.study.publish.answers import (
     left,
     pairs_answer,
     photographs_answer,
+    theory_sentences,
     threat_answer,
     what_true_words_give,
 )
@@ -73,6 +73,8 @@ def claims_markdown(
         notebooks: folder of the notebooks, as seen from where the table is read.
         with_open: open claims are rows of the table too.
     """
+    if not claims:
+        return "No claims of this kind here."
     rows = claim_rows(claims)
     is_open = [row["verdict"] == "not yet tested" and not with_open for row in rows]
     lines = [f"| {' | '.join(columns.values())} |", f"|{'---|' * len(columns)}"]
@@ -106,17 +108,7 @@ def ledger_markdown(folder: Path) -> str:
 
 def theory_markdown(folder: Path) -> str:
     """Whether the model fitted to the dials predicts real techniques (notebook 70)."""
-    pairs = of_published(published_study(folder))
-    every, nearby = pairs.predictions(), pairs.predictions(within=True)
-    n_inside = int(every["inside"].sum())
-    told = {}
-    for name, predicted in {"within the range of the dials": nearby, "anywhere": every}.items():
-        if len(predicted):
-            errors = prediction_errors(predicted).set_index("model")
-            error, low, high = (
-                float(errors[column]["theory"]) for column in ("error", "better_low", "better_high")
-            )
-            told[name] = theory_sentence(error, low, high, n_inside, int(errors["n"].iloc[0]))
+    told = theory_sentences(of_published(published_study(folder)))
     sentences = "; ".join(f"{name}, {sentence}" for name, sentence in told.items())
     return f"What the experiment foretells of techniques (notebook 70): {sentences}."
 
@@ -124,9 +116,9 @@ def theory_markdown(folder: Path) -> str:
 def findings_markdown(published: Path) -> str:
     """The paper's claims beside what we found: of all studies judged by the gallery attacker."""
     ledgers = {
-        path.parent.name: read_claims(path)
+        study.name: study.claims()
         for path in sorted(published.glob("*/claims.json"))
-        if published_study(path.parent).knows_gallery
+        if (study := published_study(path.parent)).knows_gallery
     }
     return "\n".join(f"- {sentence}" for sentence in beside_the_paper(one_family(ledgers)))
 
@@ -199,10 +191,9 @@ def found_markdown(published: Path) -> str:
     """
     main, many = (published_study(published / name) for name in (MAIN, "one-to-many"))
     table, effects, threat = main.table("endpoints"), of_published(many).effects(), main.deciding
-    claims = read_claims(main.folder / "claims.json")
+    claims, dials = main.claims(), dials_answer(effects)
     has_photos = (published / PHOTOS / "endpoints.csv").is_file()
     photos = published_study(published / PHOTOS) if has_photos else None
-    dials = dials_answer(effects.table() if effects else pd.DataFrame())
     told = [
         ("10_threat", threat_answer(table, threat)),
         ("20_defences", beside_rivals(table, threat, claims)),

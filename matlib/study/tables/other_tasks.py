@@ -134,16 +134,16 @@ STRONGEST = {"captioning": "caption-loss", "grounding": "both"}
 """The attack of each task that pictures show."""
 
 
-def task_pictures(study: Study, task: TaskName, row: str) -> dict[str, list[TaskPicture]]:
+def task_pictures(study: Study, task: TaskName) -> dict[str, list[TaskPicture]]:
     """The first test images as the base sees them, clean and attacked, and as a defended row does.
 
-    Args:
-        row: of `profile.other_tasks.rows`.
-
     Returns:
-        label of a line -> its pictures, for `task_strip`.
+        label of a line -> its pictures, for `task_strip`; the defended row is the last one that
+        is judged by other tasks. Empty where none is.
     """
-    attack = STRONGEST[task]
+    if not _judged(study):
+        return {}
+    attack, row = STRONGEST[task], _judged(study)[-1]
     lines = {"clean": ("base", "clean"), "attacked": ("base", attack),
              f"attacked,\n{row}": (row, attack)}  # fmt: skip
     found = {}
