@@ -30,7 +30,7 @@ def test_shelves_agree_with_the_ranks_of_the_evaluation(base_study: Study) -> No
         assert shelf.caption == pairs.captions[query]
         for ranks, is_right in (
             (outcomes["clean", ""].ir_rank, shelf.is_right_before),
-            (outcomes["sep", THREAT].ir_rank, shelf.is_right_after),
+            (outcomes["gallery", THREAT].ir_rank, shelf.is_right_after),
         ):
             rank = int(ranks[query])
             assert is_right.index(True) == rank if rank < 5 else not any(is_right)

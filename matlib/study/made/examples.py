@@ -6,6 +6,7 @@ How near attacked captions stay to the originals, where truth itself cannot be c
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,25 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from matlib.analysis.figures.pictures import Shelf
-from matlib.attacks.gallery import Gallery as Attacked, embed_images
-from matlib.attacks.multimodal import pgd_attack
+from matlib.attacks.gallery import embed_images
 from matlib.attacks.scoring import embed_texts
+from matlib.evaluation.robustness import evaluate
 from matlib.evaluation.statistics import Estimate, bootstrap_ratio
 from matlib.models.sentence_encoder import SentenceEncoder
 from matlib.study.context import Context, Node
 from matlib.study.identity.makers import makes
+from matlib.study.made.candidates import tables
 from matlib.study.made.evaluated import EvaluatedModel, evaluated
 from matlib.study.made.models import open_model
-from matlib.study.made.protocols import full, make_suite
+from matlib.study.made.protocols import full, make_suite, moves_of
 from matlib.study.made.substitutions import labelled_share
 from matlib.study.sources.scenes import ScenesSource
 from matlib.study.store.provenance import named_weights
 from matlib.study.store.store import Artefact
 
 FOUND = "found.safetensors"
+SHOWN_ATTACK = "gallery"
+"""The attack under which captions search: who chooses all images and all words together."""
 
 
 def _evaluated(study: Context, name: str, seed: int) -> EvaluatedModel:
@@ -56,44 +60,48 @@ def chosen_queries(study: Context, name: str, seed: int, n: int) -> list[int]:
 def found(
     study: Context, name: str, threat: str, *, seed: int, n_queries: int, k: int
 ) -> Node[dict[str, Tensor]]:
-    """Rows and pixels of the `k` images that a few captions find, before and after Sep-Attack."""
-    how = full(study.profile.evaluation, "test")
-    of_model = evaluated(study, name, seed, how)
+    """Rows and pixels of the `k` images that a few captions find, before and under the attack."""
+    whole = full(study.profile.evaluation, "test")
+    how = replace(whole, attacks=("clean", SHOWN_ATTACK), with_curve=False)
+    of_model = evaluated(study, name, seed, whole)
+    words = tables(study, how.gallery, how.threats)
+    parts = tables(study, how.gallery, how.parts) if how.parts else None
 
     def make(folder: Path) -> None:
         pairs, encoder = study.pairs("test"), open_model(study, name, seed)
-        image = make_suite(study.profile.evaluation, how).image
-        captions = study.get(of_model).captions["bert", threat]
+        suite = replace(make_suite(study.profile.evaluation, how), n_shown=len(pairs))
+        # seed 0 as in the evaluation: the very images and captions that were judged
+        attacked = evaluate(encoder, pairs, study.get(words), suite, seed=0,
+                            parts=study.get(parts) if parts else None)  # fmt: skip
         queries = chosen_queries(study, name, seed, n_queries)
-        gallery = Attacked(pairs.pixels(), pairs.captions, pairs.relevance(), pairs.image_of)
-        # seed 0 as in the evaluation: the very images that its Sep-Attack made
-        moved = pgd_attack(encoder, gallery, image, generator=torch.Generator().manual_seed(0))
-        tensors: dict[str, Tensor] = {}
+        at, tensors = (SHOWN_ATTACK, threat), dict[str, Tensor]()
         for label, pixels, texts in (
-            ("before", gallery.pixels, [pairs.captions[q] for q in queries]),
-            ("after", moved, [captions[q] for q in queries]),
+            ("before", pairs.pixels(), pairs.captions),
+            ("after", attacked.shown[at], attacked.captions[at]),
         ):
-            score = embed_texts(encoder, texts) @ embed_images(encoder, pixels).T
-            top = score.topk(k, dim=1).indices.cpu()
+            asked = embed_texts(encoder, [texts[q] for q in queries])
+            top = (asked @ embed_images(encoder, pixels).T).topk(k, dim=1).indices.cpu()
             tensors[f"{label}_rows"] = top.contiguous()
             tensors[f"{label}_pixels"] = pixels[top.flatten()].unflatten(0, top.shape).contiguous()
         save_file(tensors, str(folder / FOUND))
 
     config = {"threat": threat, "n_queries": n_queries, "k": k}
+    inputs = {"judged": of_model, "tables": words, "parts": parts}
     return study.node(
-        "found", name, seed, config, {"judged": of_model}, make,
+        "found", name, seed, config, inputs, make,
         lambda artefact: load_file(str(artefact.file(FOUND))),
+        chosen=moves_of(how, study.profile.model),
     )  # fmt: skip
 
 
 def shelves(
     study: Context, name: str, threat: str, *, seed: int = 0, n_queries: int = 3, k: int = 5
 ) -> list[Shelf]:
-    """What a few captions find before and under Sep-Attack (PGD and one changed word).
+    """What a few captions find before and under the gallery attack.
 
     Args:
         name: row of the study.
-        threat: text threat.
+        threat: text threat, one under which the slow attacks run.
         seed: of the model.
         n_queries: captions, chosen by `chosen_queries`.
         k: images shown per caption.
@@ -101,7 +109,7 @@ def shelves(
     pairs, relevant = study.pairs("test"), study.pairs("test").relevance()
     k = min(k, len(pairs))
     top = study.get(found(study, name, threat, seed=seed, n_queries=n_queries, k=k))
-    captions = _evaluated(study, name, seed).captions["bert", threat]
+    captions = _evaluated(study, name, seed).captions[SHOWN_ATTACK, threat]
     return [
         Shelf(
             pairs.captions[query],
