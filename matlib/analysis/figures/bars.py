@@ -51,7 +51,7 @@ def robustness_bars(
     if table.empty:
         return nothing("no recall to draw here")
     kinds, rows = ([str(value) for value in dict.fromkeys(table[each])] for each in (panel, bars))
-    n_columns = min(3, len(kinds))
+    n_columns = 2 if len(kinds) == 4 else min(3, len(kinds))
     n_lines = -(-len(kinds) // n_columns)
     labels = [fill(label_of(row, bars), 17) for row in rows]
     wrapped = any("\n" in a and "\n" in b for a, b in pairwise(labels))

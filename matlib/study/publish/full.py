@@ -126,7 +126,10 @@ class PublishedStudy:
 
     @property
     def worlds(self) -> str:
-        """Which embedded worlds it is of, in words."""
+        """Which embedded worlds it is of, or which photographs, in words."""
+        data = self.profile["dataset"]
+        if data["name"] != "scenes":
+            return f"{data['name']} at {data['image_size']} px"
         seeds = [self.profile["dataset"]["world_seed"], *self.profile.get("worlds", ())]
         return f"world seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
