@@ -190,6 +190,27 @@ def bench() -> str:
     return bench_markdown(json.loads((PUBLISHED / "bench.json").read_text(encoding="utf-8")))
 
 
+def growth() -> str:
+    """What the study's machinery costs beside the work, as `benchmarks.growth` measured it."""
+    found = json.loads((PUBLISHED / "growth.json").read_text(encoding="utf-8"))
+    lines = ["| workers | until the first row begins, s | each row, ms |", "|---|---|---|"]
+    for n, of_engine in found["engine_by_workers"].items():
+        cost = f"{of_engine['start_seconds']:.0f} | {1000 * of_engine['row_seconds']:.0f}"
+        lines.append(f"| {n} | {cost} |")
+    lines += ["", "| artefacts in the store | open, ms | find one, ms | read all provenance, ms |",
+              "|---|---|---|---|"]  # fmt: skip
+    for n, of_store in found["store_by_artefacts"].items():
+        seconds = (of_store[f"{what}_seconds"] for what in ("open", "find", "provenances"))
+        lines.append(f"| {int(n):,} | {' | '.join(f'{1000 * each:.1f}' for each in seconds)} |")
+    records = found["records"]
+    return "\n".join([
+        *lines, "",
+        f"Records of {records['queries']:,} queries are read in {records['read_seconds']:.1f} s. "
+        f"Measured on {found['machine']['n_cores']} cores ({found['machine']['cpu']}), of which "
+        "each worker above them waits for its turn.",
+    ])  # fmt: skip
+
+
 def door(name: str) -> str:
     """The reference of one part of the library: its own text, then every name behind its door."""
     doors = sorted((ROOT / "matlib" / name).rglob("__init__.pyi"), key=lambda p: len(p.parts))
@@ -240,6 +261,7 @@ MADE: dict[str, Callable[..., str]] = {
     "found": found,
     "judge": judge,
     "bench": bench,
+    "growth": growth,
     "recall": lambda name=MAIN: recall_markdown(PUBLISHED / name),
     "outside": lambda: outside_markdown(PUBLISHED),
     "findings": lambda: findings_markdown(PUBLISHED),

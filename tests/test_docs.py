@@ -178,6 +178,15 @@ def test_commits_that_it_names_exist() -> None:
         subprocess.run([*git, "cat-file", "-e", f"{commit}^{{commit}}"], check=True)
 
 
+def test_the_table_of_growth_is_the_files() -> None:
+    found = json.loads((ROOT / "published" / "growth.json").read_text(encoding="utf-8"))
+    text = generated.growth()
+    for n, cost in found["engine_by_workers"].items():
+        assert f"| {n} | {cost['start_seconds']:.0f} |" in text
+    assert list(found["engine_by_workers"]) == ["1", "2", "4", "8"]
+    assert "| 10,000 |" in text
+
+
 def test_no_page_types_a_result() -> None:
     """Numbers with an interval, and points of recall, come from `published/` while it is built."""
     result = re.compile(r"\d \[[\d−-]|\d[.]\d points|\d ?%")
