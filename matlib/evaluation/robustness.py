@@ -38,7 +38,12 @@ from matlib.evaluation.suite import (
     Situation,
     Suite,
 )
-from matlib.models.dual_encoder import DualEncoder, as_fusion, check_evaluation_mode
+from matlib.models.dual_encoder import (
+    CachedText,
+    DualEncoder,
+    as_fusion,
+    check_evaluation_mode,
+)
 
 Against = Literal["adversarial", "clean"]
 """What a query searches: the attacked gallery (the field's convention), or the clean one."""
@@ -117,8 +122,10 @@ def evaluate(
         ValueError: a model in training mode, a table that does not fit, an unknown `gallery`;
             before any attack.
     """
-    judge = Evaluator(encoder, gallery_of(pairs), suite, gallery, quantise_8bit)
-    attacks = Attacks(source or encoder, judge.gallery, tables, suite, seed, parts)
+    judged = remembering(encoder)
+    judge = Evaluator(judged, gallery_of(pairs), suite, gallery, quantise_8bit)
+    attacked = judged if source is None else remembering(source)
+    attacks = Attacks(attacked, judge.gallery, tables, suite, seed, parts)
     found = judge.found
     for attack, threat in suite.rows(tables, of_fusion=as_fusion(attacks.encoder) is not None):
         pixels, captions, report = attacks.run(attack, threat)
@@ -134,6 +141,16 @@ def evaluate(
     found.n_unattackable, found.n_embedded, found.n_edits = texts
     found.attackable_words = attacks.attackable_words
     return found
+
+
+def remembering(encoder: DualEncoder) -> DualEncoder:
+    """A model that embeds each sentence once while it is judged, where that saves time.
+
+    The attacks of a suite end in captions that their searches embedded, and every gallery is
+    embedded again for its ranks: most of a judge's time with a text tower like MiniLM on a CPU.
+    An accelerator embeds a sentence sooner than the host has found it.
+    """
+    return CachedText(encoder) if encoder.device.type == "cpu" else encoder
 
 
 def gallery_of(pairs: ImageTextPairs) -> Gallery:
@@ -364,8 +381,11 @@ def transfer_from(
     if not targets:
         raise ValueError("transfer needs at least one target to judge; got none")
     gallery, ranks_only = gallery_of(pairs), replace(suite, n_shown=0)
-    judges = {name: Evaluator(target, gallery, ranks_only) for name, target in targets.items()}
-    attacks = Attacks(source, gallery, tables, suite, seed, parts)
+    judges = {
+        name: Evaluator(remembering(target), gallery, ranks_only)
+        for name, target in targets.items()
+    }
+    attacks = Attacks(remembering(source), gallery, tables, suite, seed, parts)
     for attack, threat in suite.rows(tables, of_fusion=as_fusion(source) is not None):
         pixels, captions, _ = attacks.run(attack, threat)
         for judge in judges.values():

@@ -235,21 +235,26 @@ class CachedText(nn.Module):
     threats, edited captions by all attacks, and SGA's second text step by its first.
     Embeddings are kept by string, without gradients.
 
+    Args:
+        encoder: the model, untouched afterwards.
+        chunk: sentences of a forward.
+        max_kept: rows that are kept, D floats each, 2 GiB at D = 512 by default; all are
+            forgotten when one more comes.
+
     Attributes:
         n_embedded: sentences embedded so far.
         n_asked: sentences asked for so far.
     """
 
-    def __init__(self, encoder: DualEncoder, chunk: int = 512) -> None:
+    def __init__(self, encoder: DualEncoder, chunk: int = 512, max_kept: int = 2**20) -> None:
         super().__init__()
         self.encoder = encoder
         self.image_size = encoder.image_size
-        self.chunk = chunk
+        self.chunk, self.max_kept = chunk, max_kept
         self.n_embedded = 0
         self.n_asked = 0
         self._row: dict[str, int] = {}
-        self._blocks: list[Tensor] = []
-        self._all: Tensor | None = None
+        self._kept: Tensor | None = None  # (C, D), C >= len(self._row)
 
     @property
     def device(self) -> torch.device:
@@ -278,16 +283,25 @@ class CachedText(nn.Module):
         """B strings -> unit (B, D), detached."""
         self.n_asked += len(texts)
         new = [text for text in dict.fromkeys(texts) if text not in self._row]
+        if len(self._row) + len(new) > self.max_kept:
+            self._row, new = {}, list(dict.fromkeys(texts))
         new.sort()  # sentences that begin alike share a forward, which computes that part once
         for i in range(0, len(new), self.chunk):
             part = new[i : i + self.chunk]
             with torch.no_grad(), frozen(self.encoder):
-                self._blocks.append(self.encoder.encode_text(part))
-            for text in part:
-                self._row[text] = len(self._row)
-        if new:
-            self.n_embedded += len(new)
-            self._all = torch.cat(self._blocks)
-            self._blocks = [self._all]
-        assert self._all is not None, "encode_text needs at least one string"
-        return self._all[[self._row[text] for text in texts]]
+                self._keep(part, self.encoder.encode_text(part))
+        self.n_embedded += len(new)
+        assert self._kept is not None, "encode_text needs at least one string"
+        return self._kept[[self._row[text] for text in texts]]  # (B, D)
+
+    def _keep(self, texts: Sequence[str], features: Tensor) -> None:
+        """Append (R, D) rows; what holds them doubles when it is full."""
+        n = len(self._row)
+        if self._kept is None or n + len(texts) > len(self._kept):
+            old, size = self._kept, max(2 * n, n + len(texts))
+            self._kept = features.new_empty(size, features.shape[1])
+            if old is not None:
+                self._kept[:n] = old[:n]
+        self._kept[n : n + len(texts)] = features
+        for text in texts:
+            self._row[text] = len(self._row)

@@ -115,6 +115,16 @@ def test_cached_encoder_gives_the_same_attack_and_embeds_each_sentence_once() ->
     assert cached.n_embedded == embedded < cached.n_asked
 
 
+def test_cached_encoder_keeps_no_more_than_it_may() -> None:
+    encoder = tiny_encoder().double()
+    captions, _ = random_captions([3, 4], 4)
+    cached, free = CachedText(encoder, chunk=3, max_kept=5), CachedText(encoder)
+    for part in (captions[:3], captions[:4], captions, captions[2:], captions[:1]):
+        assert torch.allclose(cached.encode_text(part), encoder.encode_text(part), atol=1e-12)
+        free.encode_text(part)
+    assert free.n_embedded == len(set(captions)) < cached.n_embedded < cached.n_asked
+
+
 def test_table_of_another_length_or_outside_the_caption_is_refused() -> None:
     encoder = tiny_encoder()
     with pytest.raises(ValueError, match="1 lists for 2 captions"):

@@ -48,6 +48,15 @@ def test_every_row_is_there_and_worst_leaves_no_more_than_any() -> None:
             assert ((row, threat) in found.shown) == ATTACKS[row].moves_images
 
 
+def test_no_sentence_is_embedded_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, embedded = tiny_encoder(), list[str]()
+    real = encoder._text_features
+    monkeypatch.setattr(encoder, "_text_features", lambda own: embedded.extend(own) or real(own))
+    found = evaluate(encoder, PAIRS, ALL, SUITE, seed=0)
+    assert len(embedded) == len(set(embedded))
+    assert {text for own in found.captions.values() for text in own} <= set(embedded)
+
+
 @pytest.mark.parametrize("row", ROWS)
 def test_a_row_does_not_depend_on_the_others(row: str) -> None:
     together = evaluate(tiny_encoder(), PAIRS, ALL, SUITE, seed=5).outcomes
