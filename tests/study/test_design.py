@@ -11,15 +11,21 @@ import pytest
 
 from matlib.data.strict import read_yaml
 from matlib.evaluation.crossed import SCORES
+from matlib.evaluation.statistics import MIN_SEEDS_FOR_CLAIM
 from matlib.models.small import Family
 from matlib.study.profile.profile import Profile, load_profile, profile_names
-from matlib.study.publish.design import design_markdown, design_of, history_markdown
+from matlib.study.publish.design import (
+    REPLICATION,
+    design_markdown,
+    design_of,
+    history_markdown,
+)
 from matlib.study.store.provenance import PACKAGE_ROOT
 from matlib.study.tables.contrasts import MIN_ARCHITECTURES, RIVALS, THREAT_PARTS
-from matlib.study.tables.ledger import CLAIM_ALPHA, CLAIMS
+from matlib.study.tables.ledger import CLAIM_ALPHA, CLAIMS, OWN_FAMILY
 
 PUBLISHED = PACKAGE_ROOT / "published"
-DESIGN = design_of(PUBLISHED)
+DESIGN, AGAIN = design_of(PUBLISHED), design_of(PUBLISHED, REPLICATION)
 REPORT: dict[str, Profile] = {name: load_profile(name) for name in DESIGN["profiles"]}
 
 
@@ -66,15 +72,47 @@ def test_code_decides_as_the_design_says() -> None:
 
 def test_no_world_of_the_report_was_used_before() -> None:
     report, calibration = (set(DESIGN["worlds"][key]) for key in ("report", "calibration"))
+    again = set(AGAIN["worlds"]["replication"])
     others = {load_profile(name).dataset.world_seed
-              for name in profile_names() if name not in REPORT}  # fmt: skip
-    assert not report & calibration and others <= calibration
+              for name in profile_names() if name not in (*REPORT, *OWN_FAMILY)}  # fmt: skip
+    assert not report & calibration and others <= calibration and not again & (report | calibration)
     history = read_yaml(PUBLISHED / "history.yaml")
-    assert {world for each in history for world in each["worlds"]} == report | calibration
+    assert {world for each in history for world in each["worlds"]} == report | calibration | again
+
+
+def test_the_replication_has_the_reports_settings_in_worlds_of_its_own() -> None:
+    assert tuple(AGAIN["profiles"]) == OWN_FAMILY
+    profile, report, of_pairs = (
+        load_profile(name) for name in ("replication", "report", "report-pairs")
+    )
+    assert [profile.dataset.world_seed, *profile.worlds] == AGAIN["worlds"]["replication"]
+    assert len(profile.worlds) + 1 >= MIN_SEEDS_FOR_CLAIM
+    assert list(profile.seeds) == AGAIN["training_seeds"]["replication"]
+    asked = {"threats": (AGAIN["threat"].split("(")[1].split(")")[0],)}
+    asked["slow_under"] = asked["threats"]
+    assert profile.evaluation == report.evaluation.model_copy(update=asked)
+    for part in ("model", "masked_lm", "base", "finetune", "train_attack", "candidates"):
+        assert getattr(profile, part) == getattr(report, part), part
+    assert profile.dataset.model_copy(update={"world_seed": 11}) == report.dataset
+    known = {run.row: run for run in report.runs}
+    assert all(known[run.row] == run for run in profile.runs)
+    known = {run.row: run for run in of_pairs.techniques}
+    for run in profile.techniques:  # what a row leaves to `finetune` is given here and there
+        wanted = known[run.row]
+        rates = [each.lr or default.lr for each, default in
+                 ((run, profile.finetune), (wanted, of_pairs.finetune))]  # fmt: skip
+        threats = [each.threats or default.threats for each, default in
+                   ((run, profile.train_attack), (wanted, of_pairs.train_attack))]  # fmt: skip
+        assert len({*rates}) == len({*threats}) == 1
+        free = {"lr": None, "threats": None}
+        assert run.model_copy(update=free) == wanted.model_copy(update=free)
+    assert {*AGAIN["claims"]} == {*AGAIN["expected"]} == {"C0", "C1", "C2", "C3", "C4"}
 
 
 def test_it_is_shown_with_the_hash_of_the_file_and_its_status() -> None:
     text = design_markdown(PUBLISHED)
+    again = design_markdown(PUBLISHED, REPLICATION)
+    assert hashlib.sha256((PUBLISHED / "replication.yaml").read_bytes()).hexdigest() in again
     assert hashlib.sha256((PUBLISHED / "design.yaml").read_bytes()).hexdigest() in text
     assert ("draft" in text.splitlines()[0]) == (DESIGN["status"] == "draft")
     assert "- claims:\n  - C0: MAT - base, by threat\n" in text

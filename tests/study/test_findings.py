@@ -81,6 +81,15 @@ def test_among_as_many_seeds_the_study_of_pairs_speaks_of_pairs() -> None:
     assert "demo-full" in c2
 
 
+def test_the_replication_speaks_of_what_it_asks() -> None:
+    report = [claim("C2", "inconclusive", 6), claim("C3", "inconclusive", 6)]
+    for ledgers in ({"report": report, "replication": [claim("C2", "supported")]},
+                    {"replication": [claim("C2", "supported")], "report": report}):  # fmt: skip
+        c2, c3 = findings(ledgers)
+        assert "replication" in c2 and "**supported**" in c2 and "(report" not in c2
+        assert "report" in c3
+
+
 def test_every_claim_is_shown_in_a_notebook_that_is_there() -> None:
     there = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
     assert {notebook for notebook, _ in SHOWN_IN.values()} <= there

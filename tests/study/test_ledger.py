@@ -10,7 +10,14 @@ import pytest
 from matlib.evaluation.statistics import Estimate, t_interval
 from matlib.study.study import Study
 from matlib.study.tables.contrasts import Contrast, p_above
-from matlib.study.tables.ledger import CLAIMS, ClaimEntry, _entry, contrast_table, one_family
+from matlib.study.tables.ledger import (
+    CLAIMS,
+    ClaimEntry,
+    _entry,
+    by_family,
+    contrast_table,
+    one_family,
+)
 
 
 def over_seeds(name: str, centre: float, spread: float = 0.01) -> Contrast:
@@ -91,6 +98,18 @@ def test_a_p_value_of_the_other_side_is_never_0_where_it_was_sampled() -> None:
 def test_a_ranking_is_never_refuted_by_a_test_of_the_other_side(base_study: Study) -> None:
     ranks = Contrast("rank correlation", Estimate(-0.5, -0.7, -0.3, 5, 1.0, "seed"), 5, "seed")
     assert verdict_of(base_study, {"C8a": [ranks]}) == "inconclusive"
+
+
+def test_the_replications_claims_are_a_family_of_their_own(base_study: Study) -> None:
+    slight, other = over_seeds("mat - a", 0.022), over_seeds("b - c", 0.01)  # p = 0.018
+    one = [_entry(base_study, "C2", "", [slight])]
+    more = [_entry(base_study, claim, "", [other]) for claim in ("C0", "C1")]
+    found = by_family({"report": more, "replication": one, "demo": more})
+    assert list(found) == ["report", "replication", "demo"]
+    assert found["replication"][0]["verdict"] == "supported"
+    assert by_family({"report": more, "report-pairs": one})["report-pairs"][0]["verdict"] == (
+        "inconclusive"
+    )
 
 
 def test_ledgers_of_before_p_values_were_written_keep_their_verdicts() -> None:

@@ -8,32 +8,33 @@ from typing import Any
 
 from matlib.data.strict import read_yaml
 
-DESIGN, HISTORY = "design.yaml", "history.yaml"
+DESIGN, REPLICATION, HISTORY = "design.yaml", "replication.yaml", "history.yaml"
 
 
-def design_of(published: Path) -> dict[str, Any]:
-    """The design of the report.
+def design_of(published: Path, name: str = DESIGN) -> dict[str, Any]:
+    """The design of the report, or of its replication.
 
     Args:
-        published: folder with `design.yaml`.
+        published: folder with `design.yaml` and `replication.yaml`.
+        name: which of the two.
     """
-    found: dict[str, Any] = read_yaml(published / DESIGN)
+    found: dict[str, Any] = read_yaml(published / name)
     return found
 
 
-def design_markdown(published: Path) -> str:
-    """The design with the hash of its file: the same hash, nothing changed since.
+def design_markdown(published: Path, name: str = DESIGN) -> str:
+    """A design with the hash of its file: the same hash, nothing changed since.
 
     Args:
-        published: folder with `design.yaml`.
+        published, name: as of `design_of`.
     """
-    path = published / DESIGN
-    design, sha256 = design_of(published), hashlib.sha256(path.read_bytes()).hexdigest()
+    path = published / name
+    design, sha256 = design_of(published, name), hashlib.sha256(path.read_bytes()).hexdigest()
     status = {
-        "draft": "a draft: nothing is frozen, and nothing of the report has been looked at",
-        "frozen": "frozen before any of the report's worlds was looked at",
+        "draft": "a draft: nothing is frozen, and none of its worlds has been looked at",
+        "frozen": "frozen before any of its worlds was looked at",
     }[design.pop("status")]
-    lines = [f"`published/{DESIGN}`, sha256 `{sha256}`, {status}.", ""]
+    lines = [f"`published/{name}`, sha256 `{sha256}`, {status}.", ""]
     return "\n".join([*lines, *_bullets(design)])
 
 

@@ -34,7 +34,7 @@ from matlib.study.tables.endpoints import (
     RANKING_COLUMNS,
     TRANSFER_COLUMNS,
 )
-from matlib.study.tables.ledger import CONTRAST_COLUMNS
+from matlib.study.tables.ledger import CONTRAST_COLUMNS, OWN_FAMILY
 from matlib.study.tables.other_tasks import OTHER_TASK_COLUMNS
 from matlib.study.tables.techniques import (
     COORDINATES,
@@ -211,7 +211,8 @@ def larger_study(
 def continuing(study: Study, published: Path | None = None) -> list[PublishedStudy]:
     """The published studies whose claims stand beside the demo's, each once.
 
-    On defences, on their ranking over models, on pairs and on the dials of pairs.
+    On defences, what asks again about them, on their ranking over models, on pairs and on the
+    dials of pairs.
 
     Args:
         published: as for `larger_study`.
@@ -219,7 +220,10 @@ def continuing(study: Study, published: Path | None = None) -> list[PublishedStu
     Returns:
         one or more; one that says why there is none.
     """
-    asked = (("claims", LARGER), ("ranking", LARGER), ("claims", PAIRS), ("claims", OF_DIALS))
+    asked = (
+        ("claims", LARGER), ("claims", OWN_FAMILY), ("ranking", LARGER), ("claims", PAIRS),
+        ("claims", OF_DIALS),
+    )  # fmt: skip
     every = [larger_study(study, table, order, published) for table, order in asked]
     found = {each.name: each for each in every}
     return [each for each in found.values() if each.claims()] or [*found.values()]

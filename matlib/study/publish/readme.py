@@ -28,7 +28,7 @@ from matlib.study.publish.report import claim_rows, read_claims
 from matlib.study.publish.shown import origin_markdown
 from matlib.study.store.shared_json import read_shared
 from matlib.study.tables.findings import beside_the_paper, shown_in
-from matlib.study.tables.ledger import one_family
+from matlib.study.tables.ledger import by_family
 from matlib.study.tables.recall_left import cells_of, intervals_over
 
 HEADINGS = {
@@ -120,7 +120,7 @@ def findings_markdown(published: Path) -> str:
         for path in sorted(published.glob("*/claims.json"))
         if (study := published_study(path.parent)).knows_gallery
     }
-    return "\n".join(f"- {sentence}" for sentence in beside_the_paper(one_family(ledgers)))
+    return "\n".join(f"- {sentence}" for sentence in beside_the_paper(by_family(ledgers)))
 
 
 def bench_markdown(found: Mapping[str, Any]) -> str:

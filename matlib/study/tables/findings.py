@@ -46,6 +46,11 @@ PAIRS_STUDY, OF_PAIRS = "one-to-many", ("C3", "C4", "C5", "C6", "C7")
 validation). Among as many seeds it speaks, not one that has the same rows by the way."""
 
 
+REPLICATION = "replication"
+"""The study that asks again, in worlds of its own, what the others left near to a verdict: what it
+asks it answers, however many trainings they have."""
+
+
 def shown_in(claim: str) -> tuple[str, str]:
     """Name of the notebook that shows a claim, and of its published figure; "" for none.
 
@@ -67,7 +72,8 @@ def as_worded_now(claim: Mapping[str, Any]) -> dict[str, Any]:
 def findings(ledgers: Mapping[str, Ledger]) -> list[str]:
     """One sentence per decided claim, that of the study with the most training seeds.
 
-    Among studies with as many seeds, `PAIRS_STUDY` speaks of pairs; of others the first.
+    `REPLICATION` speaks before all others; among studies with as many seeds, `PAIRS_STUDY` speaks
+    of pairs; of others the first.
 
     Args:
         ledgers: profile name -> its claims, as in claims.json.
@@ -112,9 +118,10 @@ def _in_part(claim: Mapping[str, Any]) -> str:
     return f" ({claim['part']})" if claim.get("part") else ""
 
 
-def _weight(profile: str, claim: Mapping[str, Any]) -> tuple[int, bool]:
-    """Which study speaks of a claim: the larger, the sooner."""
-    return claim["n_seeds"], profile == PAIRS_STUDY and claim["id"].startswith(OF_PAIRS)
+def _weight(profile: str, claim: Mapping[str, Any]) -> tuple[bool, int, bool]:
+    """Which study speaks of a claim: a replication first, then the larger, the sooner."""
+    is_of_pairs = profile == PAIRS_STUDY and claim["id"].startswith(OF_PAIRS)
+    return profile == REPLICATION, claim["n_seeds"], is_of_pairs
 
 
 def _sentence(profile: str, claim: Mapping[str, Any]) -> str:

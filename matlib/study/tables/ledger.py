@@ -104,7 +104,7 @@ def ledger(study: Study, contrasts: Contrasts | None = None) -> list[ClaimEntry]
     Endpoints are the mean of TR@1 and IR@1 under the worst-of suite, and for C5 and C6 the mean
     reciprocal rank, as the design has it. A claim has a row for each of its parts (threats,
     numbers of pairs, modalities); of several contrasts the weakest stands for the row. Verdicts
-    are those of this study by itself; `one_family` corrects over all studies.
+    are those of this study by itself; `by_family` corrects over all studies of a family.
 
     Args:
         contrasts: from `contrasts_of`, where they are there already.
@@ -124,6 +124,23 @@ def ledger(study: Study, contrasts: Contrasts | None = None) -> list[ClaimEntry]
         else _untested(study, "C9")
     )
     return one_family({"": [*entries, {**c9, **_figure("C9")}]})[""]
+
+
+OWN_FAMILY = ("replication",)
+"""Studies whose frozen design makes a family of their own claims alone; the claims of all others
+are one family."""
+
+
+def by_family(ledgers: Mapping[str, Sequence[ClaimEntry]]) -> dict[str, list[ClaimEntry]]:
+    """The ledgers of several studies with verdicts by Holm over all claims of each family.
+
+    Args:
+        ledgers: as of `one_family`.
+    """
+    apart = [{name: claims} for name, claims in ledgers.items() if name in OWN_FAMILY]
+    rest = {name: claims for name, claims in ledgers.items() if name not in OWN_FAMILY}
+    found = {name: each for part in (rest, *apart) for name, each in one_family(part).items()}
+    return {name: found[name] for name in ledgers}
 
 
 def one_family(ledgers: Mapping[str, Sequence[ClaimEntry]]) -> dict[str, list[ClaimEntry]]:
