@@ -57,6 +57,10 @@ def environment(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+"""Variables of processes that run side by side: each library would take every core otherwise."""
+
+
 @contextmanager
 def one_thread(wanted: bool = True) -> Iterator[None]:
     """One thread in the block, where wanted: sums are then taken in the same order everywhere."""

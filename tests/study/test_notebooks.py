@@ -76,7 +76,8 @@ def test_two_run_side_by_side_and_their_lines_say_whose_they_are(tmp_path: Path)
     sources = [
         write_notebook(tmp_path / "00_a.ipynb", toy_notebook(
             "from matlib.progress import note\nnote('step 1/2')",
-            "print('to b', file=open('ab', 'w'))", "print(open('ba').read())")),
+            "print('to b', file=open('ab', 'w'))", "print(open('ba').read())",
+            "import torch\nprint(torch.get_num_threads())")),
         write_notebook(tmp_path / "10_b.ipynb", toy_notebook(
             "print(open('ab').read())", "print('to a', file=open('ba', 'w'))")),
     ]  # fmt: skip
@@ -94,6 +95,7 @@ def test_two_run_side_by_side_and_their_lines_say_whose_they_are(tmp_path: Path)
     texts = [{cell.id: cell for cell in read_notebook(run.executed).cells} for run in done]
     assert texts[0]["step-2"].outputs[0].text == "to a\n\n"
     assert texts[1]["step-0"].outputs[0].text == "to b\n\n"
+    assert texts[0]["step-3"].outputs[0].text == "1\n", "each takes every core"
     assert "    step 1/2 (00_a)" in lines
 
 

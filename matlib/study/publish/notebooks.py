@@ -33,7 +33,7 @@ from papermill.inspection import inspect_notebook
 from pyflakes.checker import Checker
 
 from matlib.progress import MARK
-from matlib.study.arithmetic import environment
+from matlib.study.arithmetic import ONE_THREAD, environment
 from matlib.study.store.provenance import PACKAGE_ROOT
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -106,7 +106,8 @@ def run_notebooks(
         finally:  # nbclient leaves the loop of this thread open
             ensure_event_loop().close()
 
-    with environment(MATLIB_PROGRESS="log", PYTHONPATH=this_package_first()):
+    threads = ONE_THREAD if at_once > 1 else {}
+    with environment(MATLIB_PROGRESS="log", PYTHONPATH=this_package_first(), **threads):
         if at_once == 1:
             return [run(i, source) for i, source in enumerate(sources, start=1)]
         with ThreadPoolExecutor(at_once) as pool:  # a thread waits for its kernel

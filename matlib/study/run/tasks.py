@@ -30,6 +30,7 @@ from joblib.externals.loky import get_reusable_executor
 
 from matlib.memory import keep_freed_memory
 from matlib.progress import speak_utf8
+from matlib.study.arithmetic import ONE_THREAD
 from matlib.study.context import Node, in_order
 from matlib.study.made.base import base
 from matlib.study.made.evaluated import evaluated
@@ -336,9 +337,6 @@ def make_rows(study: Study, data: Path | None, rows: Rows, workers: int, say: Sa
             _run(pool, left, say)
         finally:  # an interrupted study keeps what is whole; the rest begins again
             pool.shutdown(kill_workers=True)
-
-
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 def _run(pool: Executor, left: dict[str, Node[Any]], say: Say) -> None:
