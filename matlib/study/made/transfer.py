@@ -127,8 +127,9 @@ def subjects(profile: Profile) -> list[Subject]:
 
 
 def sources(profile: Profile) -> list[Subject]:
-    """The subjects that attacks are made on: all; none where there is only one model."""
-    found = subjects(profile)
+    """The subjects that attacks are made on: all; none where a profile wants no transfer, or where
+    there is only one model."""
+    found = subjects(profile) if profile.transfer == "all" else []
     return found if len(found) > 1 else []
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -89,6 +89,9 @@ class Profile(Part):
     )
     transfer_rows: Annotated[tuple[str, ...], Distinct] = Field(
         default=(), description="names of rows that every architecture is trained as too"
+    )
+    transfer: Literal["all", "none"] = Field(
+        default="all", description="models whose attacks are shown to all others (notebook 85)"
     )
     battery_rows: Annotated[tuple[str, ...], Distinct] = Field(
         default=(), description="names of rows that the sanity battery examines; all if empty"

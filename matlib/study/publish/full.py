@@ -34,7 +34,7 @@ from matlib.study.tables.endpoints import (
     RANKING_COLUMNS,
     TRANSFER_COLUMNS,
 )
-from matlib.study.tables.ledger import CONTRAST_COLUMNS, OWN_FAMILY
+from matlib.study.tables.ledger import CONTRAST_COLUMNS, OWN_FAMILY, ClaimEntry, by_family
 from matlib.study.tables.other_tasks import OTHER_TASK_COLUMNS
 from matlib.study.tables.techniques import (
     COORDINATES,
@@ -227,6 +227,20 @@ def continuing(study: Study, published: Path | None = None) -> list[PublishedStu
     every = [larger_study(study, table, order, published) for table, order in asked]
     found = {each.name: each for each in every}
     return [each for each in found.values() if each.claims()] or [*found.values()]
+
+
+def ledgers_of_now(published: Path) -> dict[str, list[ClaimEntry]]:
+    """Claims of every published study that the gallery attacker judged, corrected by family.
+
+    Args:
+        published: folder of all published studies.
+    """
+    found = {
+        study.name: study.claims()
+        for path in sorted(published.glob("*/claims.json"))
+        if (study := published_study(path.parent)).knows_gallery
+    }
+    return by_family(found)
 
 
 def own_or_larger(study: Study, table: str, own: pd.DataFrame) -> tuple[pd.DataFrame, str]:

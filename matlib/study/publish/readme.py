@@ -23,12 +23,16 @@ from matlib.study.publish.answers import (
     threat_answer,
     what_true_words_give,
 )
-from matlib.study.publish.full import OLDER_JUDGE, of_published, published_study
+from matlib.study.publish.full import (
+    OLDER_JUDGE,
+    ledgers_of_now,
+    of_published,
+    published_study,
+)
 from matlib.study.publish.report import claim_rows, read_claims
 from matlib.study.publish.shown import origin_markdown
 from matlib.study.store.shared_json import read_shared
-from matlib.study.tables.findings import beside_the_paper, shown_in
-from matlib.study.tables.ledger import by_family
+from matlib.study.tables.findings import REPLICATION, Ledger, beside_the_paper, decided, shown_in
 from matlib.study.tables.recall_left import cells_of, intervals_over
 
 HEADINGS = {
@@ -115,12 +119,8 @@ def theory_markdown(folder: Path) -> str:
 
 def findings_markdown(published: Path) -> str:
     """The paper's claims beside what we found: of all studies judged by the gallery attacker."""
-    ledgers = {
-        study.name: study.claims()
-        for path in sorted(published.glob("*/claims.json"))
-        if (study := published_study(path.parent)).knows_gallery
-    }
-    return "\n".join(f"- {sentence}" for sentence in beside_the_paper(by_family(ledgers)))
+    sentences = beside_the_paper(ledgers_of_now(published))
+    return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
 def bench_markdown(found: Mapping[str, Any]) -> str:
@@ -183,6 +183,20 @@ def judge_markdown(published: Path) -> str:
     )
 
 
+def claims_told(published: Path) -> Ledger:
+    """The rows of claims that README quotes: the replication's, which are named so, then `MAIN`'s.
+
+    Args:
+        published: folder of all published studies.
+    """
+    every = decided(ledgers_of_now(published))
+    again = [
+        {**claim, "part": ", ".join(filter(None, [claim.get("part", ""), name]))}
+        for name, claim in every if name == REPLICATION
+    ]  # fmt: skip
+    return [*again, *(claim for name, claim in every if name == MAIN)]
+
+
 def found_markdown(published: Path) -> str:
     """What was found, in five sentences with a link to the notebook that shows each.
 
@@ -191,13 +205,13 @@ def found_markdown(published: Path) -> str:
     """
     main, many = (published_study(published / name) for name in (MAIN, "one-to-many"))
     table, effects, threat = main.table("endpoints"), of_published(many).effects(), main.deciding
-    claims, dials = main.claims(), dials_answer(effects)
+    claims, dials = claims_told(published), dials_answer(effects)
     has_photos = (published / PHOTOS / "endpoints.csv").is_file()
     photos = published_study(published / PHOTOS) if has_photos else None
     told = [
         ("10_threat", threat_answer(table, threat)),
         ("20_defences", beside_rivals(table, threat, claims)),
-        ("20_defences", what_true_words_give(table, threat)),
+        ("20_defences", what_true_words_give(table, threat, claims)),
         ("30_one_to_many", pairs_answer(table, threat, claims)),
         ("20_defences", photographs_answer(photos.table("endpoints"), photos.deciding))
         if photos

@@ -25,7 +25,7 @@ from matlib.data.strict import read_json
 from matlib.files import write_durably
 from matlib.study.publish.notebooks import has_tag, read_notebook
 from matlib.study.publish.published import without_progress
-from matlib.study.tables.findings import Ledger, as_worded_now, shown_in
+from matlib.study.tables.findings import Ledger, as_worded_now, decided, shown_in
 
 _UNKNOWN = "–"
 CLAIM_COLUMNS = ("id", "claim", "contrast", "verdict", "estimate", "scope", "n", "seeds")
@@ -169,8 +169,8 @@ def _front_html(environment: Environment, front: FrontPage, **parts: Any) -> str
         title=front.title,
         front=front,
         rows=[
-            {**row, "published": _published(row["id"], front)}
-            for row in claim_rows(front.claims, front.scale)
+            {**row, "published": _published(claim, front)}
+            for claim, row in zip(front.claims, claim_rows(front.claims, front.scale), strict=True)
         ],
         scopes=scopes(front.claims),
         page_of={claim: file for claim, file in page_of.items() if file in files},
@@ -193,17 +193,13 @@ def scopes(claims: Ledger) -> list[str]:
     return [f"{', '.join(ids)}: {scope}" for scope, ids in of.items()]
 
 
-def _published(claim: str, front: FrontPage) -> dict[str, str] | None:
-    """What the published study with the most training seeds decided of a claim."""
-    decided = [
-        (found, name)
-        for name, claims in front.published.items()
-        for found in claims
-        if found["id"] == claim and found["estimate"] is not None
-    ]
-    if not decided:
+def _published(claim: Mapping[str, Any], front: FrontPage) -> dict[str, str] | None:
+    """What the published study that speaks of a claim decided: of its part, or else of another."""
+    of_it = [each for each in decided(front.published) if each[1]["id"] == claim["id"]]
+    if not of_it:
         return None
-    found, name = max(decided, key=lambda each: each[0]["n_seeds"])
+    part = claim.get("part", "")
+    name, found = next((each for each in of_it if each[1].get("part", "") == part), of_it[0])
     return {**_claim_row(found, front.scale), "study": name}
 
 

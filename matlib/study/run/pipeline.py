@@ -14,6 +14,7 @@ from typing import Any
 
 from matlib.files import lock_fault, write_durably
 from matlib.study.profile.profile import Profile, load_profile, profile_names
+from matlib.study.publish.full import ledgers_of_now
 from matlib.study.publish.notebooks import find_notebooks, refuse_unfit, run_notebooks
 from matlib.study.publish.published import publish_outputs
 from matlib.study.publish.readme import update_readme
@@ -48,7 +49,6 @@ from matlib.study.run.tasks import (
 from matlib.study.sources.karpathy import KarpathySource
 from matlib.study.store.provenance import PACKAGE_ROOT
 from matlib.study.study import Study, open_study
-from matlib.study.tables.findings import PAIRS_STUDY
 from matlib.study.tables.results import write_results
 
 QUESTION = (
@@ -222,8 +222,7 @@ def _larger(profile: Profile) -> dict[str, list[dict[str, Any]]]:
     """Ledgers of the published studies that go on from this one, which is the demo's alone."""
     if profile.name != "demo":
         return {}
-    ledgers = {name: PUBLISHED / name / "claims.json" for name in ("demo-full", PAIRS_STUDY)}
-    return {name: read_claims(path) for name, path in ledgers.items() if path.is_file()}
+    return {name: claims for name, claims in ledgers_of_now(PUBLISHED).items() if name != "demo"}
 
 
 def _summary(profile: Profile, folder: Path) -> dict[str, Any]:

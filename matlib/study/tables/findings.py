@@ -81,7 +81,7 @@ def findings(ledgers: Mapping[str, Ledger]) -> list[str]:
     Returns:
         sentences in the order of the claims; empty where nothing is decided.
     """
-    return [_sentence(profile, claim) for profile, claim in _decided(ledgers)]
+    return [_sentence(profile, claim) for profile, claim in decided(ledgers)]
 
 
 def beside_the_paper(ledgers: Mapping[str, Ledger]) -> list[str]:
@@ -90,12 +90,12 @@ def beside_the_paper(ledgers: Mapping[str, Ledger]) -> list[str]:
         f"{claim['id']}, {PAPER_SAYS[claim['id']]}{_in_part(claim)}: **{claim['verdict']}** "
         f"({claim_numbers(claim)}; {profile}{_although_apart(claim)}); "
         f"{_beside_the_paper(claim['verdict'])}."
-        for profile, claim in _decided(ledgers)
+        for profile, claim in decided(ledgers)
         if claim["id"] in PAPER_SAYS
     ]
 
 
-def _decided(ledgers: Mapping[str, Ledger]) -> list[tuple[str, Mapping[str, Any]]]:
+def decided(ledgers: Mapping[str, Ledger]) -> list[tuple[str, Mapping[str, Any]]]:
     """The study that speaks of each part of each decided claim, and its row of the ledger."""
     best: dict[tuple[str, str], tuple[str, Mapping[str, Any]]] = {}
     for profile, claims in ledgers.items():
