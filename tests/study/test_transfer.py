@@ -137,6 +137,7 @@ def test_many_rows_are_named_or_left_out(tmp_path: Path) -> None:
     named = tuple(run.row for run in many[:6])
     study = Study(profile(runs=many, transfer_rows=named), tmp_path)
     assert subjects(study.profile) == sources(study.profile)
+    assert sources(study.profile.model_copy(update={"transfer": "none"})) == []
     assert len(subjects(study.profile)) == 2 + 6
     assert len(architecture_rows(study.profile)) == 1 + 6
 
