@@ -253,7 +253,8 @@ def with_true_names(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """The table with rows and techniques called what they are on these data, for figures.
 
     Of a photograph there is no other rendering: there `captions+renderings` adds images by
-    RandAugment. Rows keep their names in all files.
+    RandAugment. Whether its other captions are true nobody knows: they are people's. Rows keep
+    their names in all files.
 
     Args:
         table: with any of the columns row, technique, augmentation.
@@ -262,10 +263,13 @@ def with_true_names(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
     if dataset == "scenes":
         return table
     columns = [c for c in ("row", "technique", "augmentation") if c in table.columns]
-    words = "captions and RandAugment"
-    return table.assign(
-        **{c: table[c].str.replace("captions+renderings", words, regex=False) for c in columns}
-    )
+    both, captions = "captions and RandAugment", r"\1people's captions"
+
+    def renamed(names: pd.Series) -> pd.Series:
+        named = names.str.replace("captions+renderings", both, regex=False)
+        return named.str.replace(r"(^|\.)captions$", captions, regex=True)
+
+    return table.assign(**{c: renamed(table[c]) for c in columns})
 
 
 @styled

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from matlib.analysis.as_text import markdown_text
+from matlib.analysis.figures.effects import with_true_names
 from matlib.analysis.figures.sentences import percent
 from matlib.analysis.figures.style import label_of
 from matlib.files import write_durably
@@ -213,7 +214,13 @@ def found_markdown(published: Path) -> str:
         ("20_defences", beside_rivals(table, threat, claims)),
         ("20_defences", what_true_words_give(table, threat, claims)),
         ("30_one_to_many", pairs_answer(table, threat, claims)),
-        ("20_defences", photographs_answer(photos.table("endpoints"), photos.deciding))
+        (
+            "20_defences",
+            photographs_answer(
+                with_true_names(photos.table("endpoints"), photos.profile["dataset"]["name"]),
+                photos.deciding,
+            ),
+        )
         if photos
         else ("70_what_makes_a_good_pair", f"{dials}{'' if many.knows_gallery else OLDER_JUDGE}"),
     ]

@@ -34,6 +34,9 @@ FIGURES = {
     "augmentations": "Alignment, diversity and distribution shift of augmented pairs.",
     "good_pairs": "What makes a good pair: robustness gained by the set level of each dial.",
 }
+SHOW_IMAGES = frozenset({"retrieval", "adversarial"})
+"""Figures that show images of the data: of photographs they are never published."""
+
 RESULTS = (
     "claims.json", "contrasts.csv", "robustness.csv", "endpoints.csv", "held_out.csv", "inside.csv",
     "transfer.csv", "ranking.csv", "other_tasks.csv", "techniques.csv", "sweeps.csv",

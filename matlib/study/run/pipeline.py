@@ -23,6 +23,7 @@ from matlib.study.publish.shown import (
     FIGURES,
     PROFILE,
     RESULTS,
+    SHOW_IMAGES,
     is_writable,
     keep_profile,
     kept_profile,
@@ -248,8 +249,8 @@ def _take_records(study: Study, say: Say, *, whole: bool = False) -> None:
 
 def figures_of(profile: Profile) -> tuple[str, ...]:
     """The figures that may be published: none that shows a photograph."""
-    shows_images = {"adversarial"} if profile.dataset.data == "disk" else set()
-    return tuple(figure for figure in FIGURES if figure not in shows_images)
+    hidden = SHOW_IMAGES if profile.dataset.data == "disk" else frozenset()
+    return tuple(figure for figure in FIGURES if figure not in hidden)
 
 
 def _publish(folder: Path, target: Path, figures: Sequence[str]) -> None:

@@ -207,13 +207,19 @@ def _between(
 
 
 def _equal_pairs(study: Study) -> list[Contrast]:
-    """Few images with several captions and renderings against as many 1:1 pairs."""
+    """Few images with several captions and renderings against as many 1:1 pairs.
+
+    Empty where the reference learns from fewer pairs than there are.
+    """
+    reference = study.run(study.profile.reference)
+    if (reference.n_train or study.profile.dataset.n_train) < study.profile.dataset.n_train:
+        return []
 
     def has_as_many(run: Run) -> bool:
         n = (run.n_train or 0) * n_variants_of(study.profile, run)
         return run.augmentation == PAPER_TECHNIQUE and n == study.profile.dataset.n_train
 
-    return _between(study, _rows(study, has_as_many), [study.profile.reference])
+    return _between(study, _rows(study, has_as_many), [reference.row])
 
 
 def _same_facts(study: Study) -> list[Contrast]:
