@@ -172,10 +172,13 @@ def test_the_caption_of_a_sweep_says_which_points_have_one_seed(n_seeds: int, sa
 
 
 def test_on_photographs_no_rendering_is_named() -> None:
-    table = pd.DataFrame({"row": ["mat+.captions+renderings.t500", "mat"], "gain": [1, 0]})
+    rows = ["mat+.captions+renderings.t500", "mat", "mat+.captions", "captions"]
+    table = pd.DataFrame({"row": rows, "gain": 0})
     assert with_true_names(table, "scenes") is table
     named = with_true_names(table, "flickr8k")["row"].tolist()
-    assert named == ["mat+.captions and RandAugment.t500", "mat"]
+    assert named == ["mat+.captions and RandAugment.t500", "mat", "mat+.people's captions",
+                     "people's captions"]  # fmt: skip
+    assert figures.label_of(named[2]) == "MAT+ people's captions"
     assert figures.label_of("mat+.captions and RandAugment") == "MAT+ captions and RandAugment"
 
 

@@ -34,6 +34,7 @@ from matlib.study.run.tasks import all_rows, is_done, make_rows, tasks_of
 from matlib.study.study import Study
 from matlib.study.tables.contrasts import turned
 from matlib.study.tables.contrasts_of_pairs import (
+    _equal_pairs,
     contrasts_of_pairs,
     curve_of_pairs,
     failed_checks,
@@ -142,6 +143,15 @@ def test_gains_of_the_experiment_are_under_the_same_attacks_as_the_reference(stu
     true = table.set_index(list(DIALS))["true_fraction"]
     assert (true.xs(1.0, level="alignment") == 1).all()
     assert (true.xs(0.0, level="alignment") < 0.8).all()
+
+
+def test_a_reference_on_few_pairs_is_no_rival_at_an_equal_number(tmp_path: Path) -> None:
+    profile = pairs_profile()
+    fewer = Run(defence="mat", n_train=8)
+    few = profile.model_copy(update={
+        "techniques": (fewer, *profile.techniques), "reference": fewer.row,
+    })  # fmt: skip
+    assert _equal_pairs(Study(few, tmp_path)) == []
 
 
 def test_the_claims_on_pairs_are_decided_from_these_rows(study: Study) -> None:

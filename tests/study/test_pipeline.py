@@ -14,6 +14,8 @@ import yaml
 
 from matlib.cli import main
 from matlib.study.profile.profile import load_profile
+from matlib.study.publish.full import published_study
+from matlib.study.publish.shown import FIGURES, SHOW_IMAGES
 from matlib.study.run import pipeline
 
 
@@ -59,6 +61,16 @@ class FillingDisk:
     def usage(self, folder: Path) -> SimpleNamespace:
         self.n -= 1
         return SimpleNamespace(free=2**40 if self.is_freed or self.n >= 0 else 1000)
+
+
+def test_no_figure_that_shows_photographs_is_published() -> None:
+    world, photographs = (load_profile(name) for name in ("demo", "photos"))
+    assert set(pipeline.figures_of(world)) >= SHOW_IMAGES
+    assert set(pipeline.figures_of(photographs)) == set(FIGURES) - SHOW_IMAGES
+    for path in pipeline.PUBLISHED.glob("*/provenance.json"):
+        if published_study(path.parent).profile["dataset"]["name"] != "scenes":
+            pictures = {each.stem for each in path.parent.glob("*.png")}
+            assert pictures <= set(pipeline.figures_of(photographs)), path.parent.name
 
 
 @pytest.mark.parametrize("n_before", [0, 4])
