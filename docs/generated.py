@@ -28,6 +28,7 @@ from matlib.evaluation.suite import default_rows
 from matlib.study.profile.parts import JudgedThreat
 from matlib.study.profile.rows import ON_TRUE_WORDS, OPTIONS
 from matlib.study.publish.design import history_markdown
+from matlib.study.publish.full import published_study
 from matlib.study.publish.readme import (
     MAIN,
     bench_markdown,
@@ -175,6 +176,30 @@ def ledger(study: str) -> str:
     return re.sub(r"\[(C\w[\w-]*)\]\([^)]*\.ipynb\)", r"[\1](names.md#claims)", found)
 
 
+def curve(study: str) -> str:
+    """What MAT and MAT+ keep of new pairs, and how much less that is than of learnt ones."""
+    rows = published_study(PUBLISHED / study).table("curves").to_dict("records")
+    headings = ["row", "training pairs", "weights", "worst, new pairs", "gap in points",
+                "gain over MAT in points"]  # fmt: skip
+    lines = [
+        [_code(row["row"]), str(row["n_train"]), row["weights"],
+         in_points(row["worst"], row["low"], row["high"]),
+         in_points(row["gap"], row["gap_low"], row["gap_high"]),
+         in_points(row["gain"], row["gain_low"], row["gain_high"])]
+        for row in rows
+    ]  # fmt: skip
+    return table(headings, lines) + (
+        "\n\nThe gap: recall under the joint attack on as many training as held-out pairs, the "
+        "first minus the second, the undefended model's difference subtracted. Recall in %, all "
+        "with 95 % intervals over trainings, images and worlds."
+    )
+
+
+def in_points(value: float, low: float, high: float) -> str:
+    """`18.8 [15.8, 21.9]` of shares of 1; a dash for what there is none of."""
+    return "–" if value != value else f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
 def found() -> str:
     """README's sentences; notebooks are no pages of the site."""
     return re.sub(r" \(\[(\w+)\]\([^)]*\.ipynb\)\)", r" (notebook `\1`)", found_markdown(PUBLISHED))
@@ -256,6 +281,7 @@ MADE: dict[str, Callable[..., str]] = {
     "threats": threats,
     "verdicts": verdicts,
     "claims": claims,
+    "curve": curve,
     "options": options,
     "ledger": ledger,
     "found": found,

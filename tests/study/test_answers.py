@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from matlib.analysis.figures.style import label_of
 from matlib.study.publish import answers
 from matlib.study.publish.full import of_published, published_study
 from matlib.study.publish.notebooks import code_cells, find_notebooks, read_notebook
@@ -75,6 +76,28 @@ def test_30_sets_more_pairs_beside_one_with_the_verdict() -> None:
         assert recall(table, row, "worst", "bert_true") in text
     [c4] = [each for each in claims if each["id"] == "C4"]
     assert f"{c4['verdict']} (C4, {c4['contrast']}: {100 * c4['estimate']:+.1f} points" in text
+
+
+def test_few_pairs_are_told_in_absolute_numbers_with_both_verdicts() -> None:
+    again = published_study(ROOT / "published" / "replication")
+    curve, claims = again.table("curves"), again.claims()
+    text = answers.few_pairs_answer(curve, claims)
+    best = curve[curve["weights"] == "best"].set_index("defence")
+    for defence in ("mat-valid", "mat+.captions+renderings"):
+        assert f"{100 * best.loc[defence, 'worst']:.1f} %" in text
+        assert f"{100 * best.loc[defence, 'gap']:.1f} points less" in text
+    for claim in ("C3", "C4"):
+        [row] = [each for each in claims if each["id"] == claim]
+        assert f"is {row['verdict']} ({claim} 500 pairs, " in text
+
+
+def test_photographs_are_told_by_row_and_by_the_most_that_the_worst_leaves() -> None:
+    table = published_study(ROOT / "published" / "photos").table("endpoints")
+    text = answers.photographs_answer(table, "bert_similar")
+    for row in table["row"].unique():
+        assert f"{label_of(row)} {recall(table, row, 'pgd', '')}" in text
+    worst = table[(table.attack == "worst") & (table.text_threat == "bert_similar")]
+    assert text.endswith(f"leaves no row more than {100 * worst['value'].max():.1f} %.")
 
 
 def measured(measure: str, modality: str, **values: float) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from matlib.analysis.prediction import prediction_errors
 from matlib.evaluation.statistics import Estimate
 from matlib.study.profile.rows import ON_TRUE_WORDS
 from matlib.study.publish.full import PairStudy
+from matlib.study.tables.contrasts_of_pairs import PAPER_TECHNIQUE
 from matlib.study.tables.findings import Ledger
 from matlib.study.tables.other_tasks import RANKED_BY
 
@@ -104,8 +105,8 @@ def beside_rivals(table: pd.DataFrame, threat: str, claims: Ledger) -> str:
     best = f"{label_of(rivals[0])} {left(table, rivals[0], 'worst', threat)}" if rivals else "none"
     return (
         f"Under it MAT as the paper trains it keeps {left(table, MAT, 'worst', threat)}, the best "
-        f"other published defence, {best}; that MAT beats defences of one side is "
-        f"{verdict_of(claims, 'C2')}."
+        f"other published defence, {best}; that MAT beats defences of one side where it was "
+        f"trained on the attack's words is {verdict_of(claims, 'C2')}."
     )
 
 
@@ -135,6 +136,25 @@ def pairs_answer(table: pd.DataFrame, threat: str, claims: Ledger) -> str:
         f"With several captions and images for each pair, and with one of each: "
         f"{' against '.join(told)} under the worst attack; that more help is "
         f"{verdict_of(claims, 'C4')}."
+    )
+
+
+def few_pairs_answer(curve: pd.DataFrame, claims: Ledger) -> str:
+    """README: MAT and MAT+ on few pairs, with the verdicts on C3 and C4.
+
+    Args:
+        curve: as `curve_of_pairs`, of one number of pairs.
+    """
+    kept = curve[curve["weights"] == "best"]
+    [plain], [plus] = (kept[kept["defence"] == name].to_dict("records")
+                       for name in (MAT_TRUE, f"{MAT_PLUS}.{PAPER_TECHNIQUE}"))  # fmt: skip
+    return (
+        f"Of {plain['n_train']} pairs with one caption and one image each, "
+        f"{label_of(MAT_TRUE)} keeps {percent(plain['worst'])} on new pairs, "
+        f"{100 * plain['gap']:.1f} points less than on those that it learnt; with several "
+        f"captions and images for each it keeps {percent(plus['worst'])}, "
+        f"{100 * plus['gap']:.1f} points less. That MAT over-fits is {verdict_of(claims, 'C3')}; "
+        f"that one-to-many pairs help is {verdict_of(claims, 'C4')}."
     )
 
 

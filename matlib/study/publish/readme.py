@@ -17,8 +17,8 @@ from matlib.study.publish.answers import (
     MAT,
     beside_rivals,
     dials_answer,
+    few_pairs_answer,
     left,
-    pairs_answer,
     photographs_answer,
     theory_sentences,
     threat_answer,
@@ -204,7 +204,9 @@ def found_markdown(published: Path) -> str:
     Args:
         published: folder of all published studies.
     """
-    main, many = (published_study(published / name) for name in (MAIN, "one-to-many"))
+    main, again, many = (
+        published_study(published / name) for name in (MAIN, REPLICATION, "one-to-many")
+    )
     table, effects, threat = main.table("endpoints"), of_published(many).effects(), main.deciding
     claims, dials = claims_told(published), dials_answer(effects)
     has_photos = (published / PHOTOS / "endpoints.csv").is_file()
@@ -213,7 +215,7 @@ def found_markdown(published: Path) -> str:
         ("10_threat", threat_answer(table, threat)),
         ("20_defences", beside_rivals(table, threat, claims)),
         ("20_defences", what_true_words_give(table, threat, claims)),
-        ("30_one_to_many", pairs_answer(table, threat, claims)),
+        ("30_one_to_many", few_pairs_answer(again.table("curves"), claims)),
         (
             "20_defences",
             photographs_answer(

@@ -163,12 +163,13 @@ def curve_of_pairs(study: Study) -> pd.DataFrame:
         `PAIR_CURVE_COLUMNS`, one row per row of the comparison without other options of its pairs:
         `gap` as in C3, `worst` what the worst attack leaves, `gain` that minus MAT's on as many
         pairs with the same choice of weights (`best` on validation pairs, or `last`). Empty
-        without rows of different numbers of pairs.
+        without a row that says how many pairs it learns from.
     """
     rows: list[dict[str, Any]] = []
     evaluated = of_pairs(study, study.profile.seeds_of_techniques)
     sizes = by_size(study)
-    for n, runs in sizes.items() if len(sizes) > 1 else ():
+    is_of_sizes = any(run.n_train for runs in sizes.values() for run in runs)
+    for n, runs in sizes.items() if is_of_sizes else ():
         plain = {run.weights: run.row for run in runs
                  if not run.modality and not is_regularised(run)}  # fmt: skip
         for run in runs:
