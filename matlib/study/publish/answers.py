@@ -150,10 +150,10 @@ def few_pairs_answer(curve: pd.DataFrame, claims: Ledger) -> str:
                        for name in (MAT_TRUE, f"{MAT_PLUS}.{PAPER_TECHNIQUE}"))  # fmt: skip
     return (
         f"Of {plain['n_train']} pairs with one caption and one image each, "
-        f"{label_of(MAT_TRUE)} keeps {percent(plain['worst'])} on new pairs, "
-        f"{100 * plain['gap']:.1f} points less than on those that it learnt; with several "
-        f"captions and images for each it keeps {percent(plus['worst'])}, "
-        f"{100 * plus['gap']:.1f} points less. That MAT over-fits is {verdict_of(claims, 'C3')}; "
+        f"{label_of(MAT_TRUE)} keeps {percent(plain['worst'])} of new pairs under the worst "
+        f"attack, and under the joint attack {100 * plain['gap']:.1f} points more of pairs that it "
+        f"learnt; with several captions and images for each it is {percent(plus['worst'])} and "
+        f"{100 * plus['gap']:.1f} points. That MAT over-fits is {verdict_of(claims, 'C3')}; "
         f"that one-to-many pairs help is {verdict_of(claims, 'C4')}."
     )
 
