@@ -19,8 +19,8 @@ from joblib.externals.loky import get_reusable_executor
 
 from benchmarks.machine import describe_machine
 from benchmarks.run import table, write_found
+from matlib.study.arithmetic import ONE_THREAD
 from matlib.study.run.records import Expected, checked_files
-from matlib.study.run.tasks import ONE_THREAD
 from matlib.study.store.store import PROVENANCE, ArtefactSpec, Store
 
 GALLERY = 5000, 25000

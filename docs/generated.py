@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+import pandas as pd
 from mkdocs.structure.files import File, Files
 
 from matlib.analysis.as_text import markdown_text
@@ -178,7 +179,10 @@ def ledger(study: str) -> str:
 
 def curve(study: str) -> str:
     """What MAT and MAT+ keep of new pairs, and how much less that is than of learnt ones."""
-    rows = published_study(PUBLISHED / study).table("curves").to_dict("records")
+    found = published_study(PUBLISHED / study).table("curves")
+    numbers = found.columns.drop(["row", "defence", "weights"])
+    found[numbers] = found[numbers].apply(pd.to_numeric)  # an empty cell, "", is NaN
+    rows = found.to_dict("records")
     headings = ["row", "training pairs", "weights", "worst, new pairs", "gap in points",
                 "gain over MAT in points"]  # fmt: skip
     lines = [

@@ -15,7 +15,7 @@ from matlib.evaluation.statistics import MIN_SEEDS_FOR_CLAIM
 from matlib.models.small import Family
 from matlib.study.profile.profile import Profile, load_profile, profile_names
 from matlib.study.publish.design import (
-    REPLICATION,
+    REPLICATION_DESIGN,
     design_markdown,
     design_of,
     history_markdown,
@@ -25,7 +25,7 @@ from matlib.study.tables.contrasts import MIN_ARCHITECTURES, RIVALS, THREAT_PART
 from matlib.study.tables.ledger import CLAIM_ALPHA, CLAIMS, OWN_FAMILY
 
 PUBLISHED = PACKAGE_ROOT / "published"
-DESIGN, AGAIN = design_of(PUBLISHED), design_of(PUBLISHED, REPLICATION)
+DESIGN, AGAIN = design_of(PUBLISHED), design_of(PUBLISHED, REPLICATION_DESIGN)
 REPORT: dict[str, Profile] = {name: load_profile(name) for name in DESIGN["profiles"]}
 
 
@@ -111,7 +111,7 @@ def test_the_replication_has_the_reports_settings_in_worlds_of_its_own() -> None
 
 def test_it_is_shown_with_the_hash_of_the_file_and_its_status() -> None:
     text = design_markdown(PUBLISHED)
-    again = design_markdown(PUBLISHED, REPLICATION)
+    again = design_markdown(PUBLISHED, REPLICATION_DESIGN)
     assert hashlib.sha256((PUBLISHED / "replication.yaml").read_bytes()).hexdigest() in again
     assert hashlib.sha256((PUBLISHED / "design.yaml").read_bytes()).hexdigest() in text
     assert ("draft" in text.splitlines()[0]) == (DESIGN["status"] == "draft")

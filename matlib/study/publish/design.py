@@ -8,7 +8,7 @@ from typing import Any
 
 from matlib.data.strict import read_yaml
 
-DESIGN, REPLICATION, HISTORY = "design.yaml", "replication.yaml", "history.yaml"
+DESIGN, REPLICATION_DESIGN, HISTORY = "design.yaml", "replication.yaml", "history.yaml"
 
 
 def design_of(published: Path, name: str = DESIGN) -> dict[str, Any]:
