@@ -18,7 +18,7 @@ from matlib.attacks.word_substitution import WordSubstitution
 from matlib.choices import Choices
 from matlib.defences.defence import Defence
 from matlib.defences.reference import Unnormalised, reference_image, reference_text
-from matlib.models.dual_encoder import DualEncoder
+from matlib.models.dual_encoder import CachedText, DualEncoder
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class OwnLossAttack:
             candidates: the allowed edits of every caption.
             image, text: the judge's budgets.
         """
+        # distances are of features, which the memory of unit embeddings does not hold
+        encoder = encoder.encoder if isinstance(encoder, CachedText) else encoder
         if self.how.image == "reference_distance":
             moved = self._far_images(encoder, gallery, image, generator, report)
         else:

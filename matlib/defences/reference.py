@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from matlib.attacks.scoring import embed_texts
-from matlib.models.dual_encoder import CachedText, DualEncoder, frozen
+from matlib.models.dual_encoder import DualEncoder, frozen
 
 
 @runtime_checkable
@@ -28,8 +28,8 @@ class OffersFeatures(DualEncoder, Protocol):
 class Unnormalised(nn.Module):
     """The same model, with `encode_image` and `encode_text` before normalisation.
 
-    Attacks and losses written for embeddings then measure what FARE and LEAF measure. Of
-    `CachedText`, which keeps unit embeddings, it is a view of the encoder inside. The weights, their flags and the mode are those of the encoder itself, which `frozen` reaches
+    Attacks and losses written for embeddings then measure what FARE and LEAF measure. The
+    weights, their flags and the mode are those of the encoder itself, which `frozen` reaches
     through this view.
 
     Raises:
@@ -38,7 +38,6 @@ class Unnormalised(nn.Module):
 
     def __init__(self, encoder: DualEncoder) -> None:
         super().__init__()
-        encoder = encoder.encoder if isinstance(encoder, CachedText) else encoder
         if not isinstance(encoder, OffersFeatures):
             raise ValueError(
                 "distances to a reference are taken before normalisation: the encoder needs "
