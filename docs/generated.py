@@ -128,7 +128,8 @@ def attacks() -> str:
     moved = {"image": "images", "words": "words", "both": "images and words"}
     rows = [
         [_code(name), markdown_text(label_of(name, "attack")), moved[each.sides],
-         "fusion models" if each.of_fusion else "always" if name in usual else "on request"]
+         "fusion models" if each.of_fusion else "always" if name in usual
+         else "with `Suite(own=…)`" if name == "own" else "on request"]
         for name, each in ATTACKS.items()
     ]  # fmt: skip
     ends = {"clean": "nothing", "worst": "what leaves each query least, of all rows that are legal"}

@@ -44,7 +44,7 @@ def read_user_data(
     Raises:
         FileNotFoundError: the folder, the captions or an image file is missing.
         ValueError: no such file of captions, no captions at all, an image without captions or
-            under two names, or a caption that no file can hold.
+            under two names, a blank caption, or one that no file can hold.
     """
     if not images.is_dir():
         raise FileNotFoundError(f"no folder of images at {images}")
@@ -63,6 +63,13 @@ def read_user_data(
             raise ValueError(f"{captions}: relevance eccv needs COCO's file in the Karpathy format")
         names, per_image = _mapping(content, captions)
         also = ()
+    blank = [name for name, texts in zip(names, per_image, strict=True)
+             if not all(text.strip() for text in texts)]  # fmt: skip
+    if blank:
+        raise ValueError(
+            f"{captions}: a caption without a word, of {blank[0]!r} and {len(blank) - 1} further "
+            "images: it is true of every image, so leave it out"
+        )
     paths = find_images(images, names, captions)
     own = [i for i, texts in enumerate(per_image) for _ in texts]
     return ImageTextPairs(

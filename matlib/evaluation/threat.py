@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
+from matlib.attacks.budgets import check_count, check_positive
 from matlib.attacks.edits import (
     CandidateTable,
     check_table,
@@ -73,6 +74,17 @@ class Threat:
     k: int = 10
     rerank: int = RERANKED
     released: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse attacks of size zero, which would be told as robustness.
+
+        Raises:
+            ValueError: a budget or a number of steps or words that is not above 0.
+        """
+        check_positive("eps_255", self.eps_255, " in 1/255 (leave attacks on images out by name)")
+        check_count("n_steps", self.n_steps, 1)
+        if self.words is not None:
+            check_count("n_words", self.n_words, 1)
 
     def suite(self, attacks: Sequence[str] = ASKED) -> Suite:
         """The attacks in this budget.

@@ -91,6 +91,7 @@ def test_a_karpathy_file_is_read_with_the_images_that_its_captions_are_true_of(
         ({"\u00e9.png": ["a"], "e\u0301.png": ["b"]}, "name the same image"),
         ({"i0.png": ["fine", "a dog \ud83d"]}, r"image 'i0\.png'.*half a surrogate pair"),
         ({"i\ud83d.png": ["a dog"]}, "half a surrogate pair"),
+        ({"i0.png": ["a dog", " "], "i1.png": [""]}, "without a word, of 'i0.png' and 1 further"),
     ],
 )
 def test_captions_that_cannot_be_used_are_refused(toy: Toy, content: Any, message: str) -> None:

@@ -65,6 +65,13 @@ def test_seed_and_attacks_are_the_callers() -> None:
         benchmark(tiny_encoder(), toy_pairs(), SMALL, attacks=("fgsm",))
 
 
+@pytest.mark.parametrize("nothing", [{"eps_255": 0}, {"n_steps": 0}, {"n_words": 0}])
+def test_attacks_of_size_zero_are_no_robustness(nothing: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(nothing))} must be"):
+        Threat(**nothing)  # type: ignore[arg-type]
+    assert Threat(words=None, n_words=0).n_words == 0  # images alone
+
+
 def test_words_that_no_caption_has_are_refused() -> None:
     with pytest.raises(ValueError, match="changes no word of the 9 captions"):
         benchmark(tiny_encoder(), toy_pairs(), Threat(words={"zebra": ["horse"]}))

@@ -104,9 +104,10 @@ def beside_rivals(table: pd.DataFrame, threat: str, claims: Ledger) -> str:
     rivals = [row for row in worst.index if row in LITERATURE]
     best = f"{label_of(rivals[0])} {left(table, rivals[0], 'worst', threat)}" if rivals else "none"
     return (
-        f"Under it MAT as the paper trains it keeps {left(table, MAT, 'worst', threat)}, the best "
-        f"other published defence, {best}; that MAT beats defences of one side where it was "
-        f"trained on the attack's words is {verdict_of(claims, 'C2')}."
+        f"Under it MAT as the paper trains it (on any word) keeps "
+        f"{left(table, MAT, 'worst', threat)}, the best other published defence, {best}, no "
+        f"defence {left(table, BASE, 'worst', threat)}; that MAT beats defences of one side where "
+        f"it was trained on the attack's words is {verdict_of(claims, 'C2')}."
     )
 
 
@@ -163,8 +164,8 @@ def photographs_answer(table: pd.DataFrame, threat: str) -> str:
     told = [f"{label_of(row)} {left(table, row, 'pgd', '')}" for row in table["row"].unique()]
     worst = _best_first(table, threat)
     return (
-        f"On photographs (Flickr8k), of which nobody knows the truth, changed pixels alone leave "
-        f"{', '.join(told)}; the worst attack on pixels and one word "
+        f"On photographs (Flickr8k), of which nobody knows the truth, changed pixels alone (PGD) "
+        f"leave {', '.join(told)}; the worst attack on pixels and one word "
         f"({label_of(threat, 'threat')}) leaves no row more than {percent(worst.iloc[0])}."
     )
 
