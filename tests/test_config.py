@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import combinations, product
 from pathlib import Path
 
 import pytest
@@ -209,6 +210,17 @@ def test_rows_are_named_by_their_options_and_the_experiment_has_every_setting() 
     runs = Intervention(levels=(0, 0.5, 1)).runs()
     assert len({run.row for run in runs}) == 54
     assert runs[1].row == "mat+.dialled.text-a0-d0-s0.5"
+
+
+def test_in_a_latin_square_each_two_levels_of_two_dials_meet_once() -> None:
+    experiment = Intervention(levels=(0, 0.5, 1), design="latin")
+    points = [run.dials for run in experiment.trained()]
+    assert len(points) == 18 and Intervention().trained() == Intervention().runs()
+    for first, second in combinations(("alignment", "diversity", "shift"), 2):
+        for modality in ("text", "image"):
+            met = [(each.levels[first], each.levels[second])
+                   for each in points if each and each.modality == modality]  # fmt: skip
+            assert sorted(met) == [*product((0, 0.5, 1), repeat=2)]
 
 
 def test_a_part_of_a_profile_has_the_defaults_of_what_it_becomes() -> None:

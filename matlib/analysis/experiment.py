@@ -4,6 +4,9 @@ Each run is one training at one point of a factorial design: `alignment`, `diver
 `shift` were *set* (levels in [0, 1]) for added pairs of one `modality`, and `gain` is what the
 run won over the same seed without added pairs. Effects are those of the set levels.
 
+A training seed in one world is one training of everything: below, a *seed* is such a pair, where
+a table has the column `world`.
+
 Intervals follow the project's rule of seeds: from three seeds on, the model is fitted to each
 seed by itself and a t-interval is taken of the coefficients (the seed is the unit). With
 fewer, design points are resampled with all their seeds: such an interval also counts what the
@@ -103,7 +106,8 @@ def design_matrix(
     Args:
         levels: columns alignment, diversity, shift in [0, 1] and modality.
         terms: columns wanted; by default the mean, every factor that varies, a bend for each
-            dial with three levels or more, and the products of two factors.
+            dial with three levels or more, and the products of two factors (in a Latin square,
+            which cannot tell them, without those of two dials).
 
     Raises:
         ValueError: a column is missing, or a modality is neither image nor text.
@@ -122,13 +126,21 @@ def design_matrix(
         bends = [d + BEND for d in varied if d in DIALS and len(np.unique(factors[d])) > 2]
         products = [":".join(pair) for pair in combinations(varied, 2)]
         terms = ("mean", *varied, *bends, *products)
-    columns = []
+        columns = _columns(factors, terms)
+        if np.linalg.matrix_rank(columns) < len(terms):
+            terms = tuple(t for t in terms if ":" not in t or t.endswith(":modality"))
+    return _columns(factors, terms), tuple(terms)
+
+
+def _columns(factors: Mapping[str, np.ndarray], terms: Sequence[str]) -> np.ndarray:
+    """(P, T): each term at each design point."""
+    columns, n = [], len(next(iter(factors.values())))
     for term in terms:
-        column = np.ones(len(levels))
+        column = np.ones(n)
         for name in () if term == "mean" else term.split(":"):
             column = column * (_bend(factors[name[:-2]]) if name.endswith(BEND) else factors[name])
         columns.append(column)
-    return np.stack(columns, 1), tuple(terms)
+    return np.stack(columns, 1)
 
 
 def _bend(centred: np.ndarray) -> np.ndarray:
@@ -148,7 +160,7 @@ def fit_effects(runs: pd.DataFrame, *, n_boot: int = 2000, seed: int = 0) -> Eff
         ValueError: columns missing, a level outside [0, 1], a gain that is not finite, or a
             design that cannot tell the terms apart.
     """
-    check_runs(runs)
+    runs = checked_runs(runs)
     design, terms = design_matrix(runs)
     gain = runs["gain"].to_numpy(dtype=float)
     if np.linalg.matrix_rank(design) < len(terms):
@@ -176,8 +188,24 @@ def fit_effects(runs: pd.DataFrame, *, n_boot: int = 2000, seed: int = 0) -> Eff
     return Effects(estimates, p, residual, n_points, len(set(seeds)))
 
 
-def check_runs(runs: pd.DataFrame) -> None:
-    """Raise ValueError unless `runs` is a table that the model can be fitted to."""
+def by_training(runs: pd.DataFrame) -> pd.DataFrame:
+    """The table with one `seed` for each pair of world and training seed."""
+    if "world" not in runs:
+        return runs
+    return runs.assign(seed=runs.groupby(["world", "seed"], sort=True).ngroup())
+
+
+def n_trainings(runs: pd.DataFrame) -> int:
+    """How often everything was trained: pairs of a world and a training seed."""
+    return int(by_training(runs)["seed"].nunique())
+
+
+def checked_runs(runs: pd.DataFrame) -> pd.DataFrame:
+    """The table `by_training`.
+
+    Raises:
+        ValueError: the model cannot be fitted to it.
+    """
     missing = {*DIALS, "modality", "seed", "gain"} - set(runs.columns)
     if missing or runs.empty:
         raise ValueError(f"a table of runs with columns {sorted(missing)} is expected")
@@ -186,8 +214,10 @@ def check_runs(runs: pd.DataFrame) -> None:
         raise ValueError("levels are set in [0, 1]; measured values are not levels")
     if not np.isfinite(runs["gain"].to_numpy(dtype=float)).all():
         raise ValueError("some runs have no gain: leave failed runs out of the table")
+    runs = by_training(runs)
     if runs.duplicated([*DIALS, "modality", "seed"]).any():
         raise ValueError("a design point has two runs of one seed; one row per run is expected")
+    return runs
 
 
 def point_of(runs: pd.DataFrame, columns: Sequence[str] = (*DIALS, "modality")) -> np.ndarray:
@@ -335,8 +365,9 @@ def steps_of_dials(
     """What every step of every dial adds to the gain, by modality.
 
     A step is the mean gain at one level minus that at the level below, over the settings of the
-    other dials. With three seeds or more, a t-interval over seeds; with fewer, over these
-    settings. So a dial that helps and then harms is seen as that.
+    other dials (in a Latin square, over the levels of one of them). With three seeds or more, a
+    t-interval over seeds; with fewer, over these settings. So a dial that helps and then harms is
+    seen as that.
 
     Args:
         runs: as for `fit_effects`.
@@ -346,12 +377,10 @@ def steps_of_dials(
     Returns:
         (dial, modality) -> (lower level, higher level, step), in the order of the levels.
     """
-    check_runs(runs)
-    found = {}
+    runs, found = checked_runs(runs), {}
     for dial in DIALS:
-        others = [name for name in DIALS if name != dial]
         for modality, part in runs.groupby("modality"):
-            by = part.pivot_table(index=["seed", *others], columns=dial, values="gain").dropna()
+            by, others = _blocks(part, dial, "gain", ["seed"])
             levels = by.columns.to_numpy(dtype=float).tolist()
             steps = by.diff(axis=1).iloc[:, 1:]
             per_seed = steps.groupby("seed").mean()
@@ -367,11 +396,31 @@ def steps_of_dials(
     return found
 
 
-def _moved(part: pd.DataFrame, dial: str, column: str, n_boot: int, seed: int) -> Estimate:
+def _blocks(
+    part: pd.DataFrame, dial: str, value: str, also: Sequence[str] = ()
+) -> tuple[pd.DataFrame, list[str]]:
+    """Means at every level of a dial, for each setting of the others that has all levels.
+
+    In a Latin square no setting of both others has more than one: there, for each level of the
+    first of them, which meets every level of the dial once.
+
+    Args:
+        also: further columns that a block has one value of.
+
+    Returns:
+        (blocks x levels), and the names of the other dials that settle a block.
+    """
     others = [name for name in DIALS if name != dial]
-    blocks = part.pivot_table(index=others, columns=dial, values=column, aggfunc="mean").dropna()
-    if blocks.empty:
-        raise ValueError(f"no setting of {' and '.join(others)} was run at every level of {dial}")
+    for settling in (others, others[:1]):
+        index = [*also, *settling]
+        blocks = part.pivot_table(index=index, columns=dial, values=value, aggfunc="mean").dropna()
+        if len(blocks):
+            return blocks, settling
+    raise ValueError(f"no setting of {' and '.join(others)} was run at every level of {dial}")
+
+
+def _moved(part: pd.DataFrame, dial: str, column: str, n_boot: int, seed: int) -> Estimate:
+    blocks, _ = _blocks(part, dial, column)
     differences = blocks.to_numpy()[:, 1:] - blocks.to_numpy()[:, :1]
     farthest = int(np.abs(differences.mean(0)).argmax())
     own = differences[:, farthest]
@@ -409,6 +458,7 @@ def gains_of_techniques(runs: pd.DataFrame, reference: str) -> pd.DataFrame:
         `sga_high`, `gap` with `gap_low` and `gap_high`, and `clean_gain` over the reference with
         `clean_low` and `clean_high` (t-intervals; else not a number), n_seeds.
     """
+    runs = by_training(runs)
     clean = runs[runs["row"] == reference].set_index("seed")["clean"]
     rows: list[dict[str, Any]] = []
     for name, part in runs.groupby("row", sort=False):
@@ -472,8 +522,7 @@ def responses_by_dose(runs: pd.DataFrame, *, n_boot: int = 2000, seed: int = 0) 
     Returns:
         columns dial, modality, level, value, low, high, n, unit.
     """
-    check_runs(runs)
-    rows = []
+    runs, rows = checked_runs(runs), []
     for dial in DIALS:
         for modality, part in runs.groupby("modality"):
             for level, found in _level_means(part, dial, n_boot, seed).items():
@@ -483,15 +532,14 @@ def responses_by_dose(runs: pd.DataFrame, *, n_boot: int = 2000, seed: int = 0) 
 
 
 def _level_means(part: pd.DataFrame, dial: str, n_boot: int, seed: int) -> dict[float, Estimate]:
-    others = [name for name in DIALS if name != dial]
     per_seed = part.pivot_table(index="seed", columns=dial, values="gain", aggfunc="mean")
     if len(per_seed) >= MIN_SEEDS_FOR_INTERVAL and not per_seed.isna().any(axis=None):
         levels = per_seed.columns.to_numpy(dtype=float).tolist()
         return dict(zip(levels, map(t_interval, per_seed.to_numpy().T.tolist()), strict=True))
-    blocks = part.pivot_table(index=others, columns=dial, values="gain", aggfunc="mean").dropna()
+    blocks, _ = _blocks(part, dial, "gain")
     n_levels = blocks.shape[1]
-    if blocks.empty or n_levels < 2:
-        raise ValueError(f"no setting of {' and '.join(others)} was run at every level of {dial}")
+    if n_levels < 2:
+        raise ValueError(f"{dial} has one level only")
     centred = blocks.sub(blocks.mean(axis=1), axis=0)
     # taking out the block's mean shrinks the variance of L levels by (L - 1) / L
     widened = (centred - centred.mean()) * math.sqrt(n_levels / (n_levels - 1)) + blocks.mean()

@@ -53,7 +53,7 @@ def dialled_rows_of(profile: Profile) -> list[tuple[str, int]]:
     experiment = profile.intervention
     if experiment is None:
         return []
-    return [(run.row, seed) for seed in experiment.seeds for run in experiment.runs()]
+    return [(run.row, seed) for seed in experiment.seeds for run in experiment.trained()]
 
 
 def undefended_rows(profile: Profile) -> list[tuple[str, int]]:

@@ -14,6 +14,7 @@ from matlib.analysis.experiment import (
     design_matrix,
     fit_effects,
     manipulation_check,
+    n_trainings,
     range_check,
     responses_by_dose,
     steps_of_dials,
@@ -135,6 +136,34 @@ def test_a_table_that_cannot_be_fitted_is_refused(change: dict[str, object], wor
         fit_effects(runs(1).replace({"modality": {"text": "sound"}}))
     with pytest.raises(ValueError, match="two runs of one seed"):
         fit_effects(pd.concat([runs(1), runs(1)]))
+
+
+def test_a_latin_square_finds_steps_and_bends_but_no_interactions_of_dials() -> None:
+    table = runs(3, **{"alignment:diversity": 0.0})
+    table["gain"] += 0.04 * (table["alignment"] == 0.5)
+    level = (2 * table[list(DIALS)]).astype(int)
+    square = table[level["shift"] == (level["alignment"] + level["diversity"]) % 3]
+    effects = fit_effects(square).estimates
+    assert "alignment:shift" not in effects and "shift:modality" in effects
+    assert effects["alignment^2"].value == pytest.approx(-0.04, abs=0.006)
+    whole, part = steps_of_dials(table), steps_of_dials(square)
+    for key, steps in whole.items():
+        for (_, _, own), (_, _, wanted) in zip(part[key], steps, strict=True):
+            assert own.value == pytest.approx(wanted.value, abs=0.01) and own.n == 3
+    check = manipulation_check(square, ACHIEVED)
+    assert not check["failed"].any() and len(check) == 18
+    assert set(responses_by_dose(square[square["seed"] == 0])["unit"]) == {"query"}
+
+
+def test_a_training_is_a_seed_in_a_world() -> None:
+    one = runs(1, seed=1)
+    worlds = pd.concat([one.assign(world=w, gain=one["gain"] + 0.001 * w) for w in (31, 32, 33)])
+    assert n_trainings(worlds) == 3 and n_trainings(one) == 1
+    [step, _] = steps_of_dials(worlds)["shift", "image"]
+    assert (step[2].n, step[2].unit) == (3, "seed")
+    assert fit_effects(worlds).n_seeds == 3
+    with pytest.raises(ValueError, match="two runs of one seed"):
+        fit_effects(worlds.assign(world=31))
 
 
 def test_dials_that_move_together_are_refused() -> None:

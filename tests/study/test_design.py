@@ -15,17 +15,18 @@ from matlib.evaluation.statistics import MIN_SEEDS_FOR_CLAIM
 from matlib.models.small import Family
 from matlib.study.profile.profile import Profile, load_profile, profile_names
 from matlib.study.publish.design import (
-    REPLICATION_DESIGN,
+    DESIGNS,
     design_markdown,
     design_of,
     history_markdown,
 )
 from matlib.study.store.provenance import PACKAGE_ROOT
 from matlib.study.tables.contrasts import MIN_ARCHITECTURES, RIVALS, THREAT_PARTS
-from matlib.study.tables.ledger import CLAIM_ALPHA, CLAIMS, OWN_FAMILY
+from matlib.study.tables.findings import REPLICATIONS
+from matlib.study.tables.ledger import CLAIM_ALPHA, CLAIMS
 
 PUBLISHED = PACKAGE_ROOT / "published"
-DESIGN, AGAIN = design_of(PUBLISHED), design_of(PUBLISHED, REPLICATION_DESIGN)
+DESIGN, AGAIN, OF_PAIRS = (design_of(PUBLISHED, name) for name in DESIGNS)
 REPORT: dict[str, Profile] = {name: load_profile(name) for name in DESIGN["profiles"]}
 
 
@@ -72,16 +73,20 @@ def test_code_decides_as_the_design_says() -> None:
 
 def test_no_world_of_the_report_was_used_before() -> None:
     report, calibration = (set(DESIGN["worlds"][key]) for key in ("report", "calibration"))
-    again = set(AGAIN["worlds"]["replication"])
+    again, of_pairs = (
+        set(each["worlds"][name])
+        for each, name in zip((AGAIN, OF_PAIRS), REPLICATIONS, strict=True)
+    )
     others = {load_profile(name).dataset.world_seed
-              for name in profile_names() if name not in (*REPORT, *OWN_FAMILY)}  # fmt: skip
-    assert not report & calibration and others <= calibration and not again & (report | calibration)
+              for name in profile_names() if name not in (*REPORT, *REPLICATIONS)}  # fmt: skip
+    used = [calibration, report, again, of_pairs]
+    assert sum(map(len, used)) == len(set.union(*used)) and others <= calibration
     history = read_yaml(PUBLISHED / "history.yaml")
-    assert {world for each in history for world in each["worlds"]} == report | calibration | again
+    assert {world for each in history for world in each["worlds"]} == set.union(*used)
 
 
 def test_the_replication_has_the_reports_settings_in_worlds_of_its_own() -> None:
-    assert tuple(AGAIN["profiles"]) == OWN_FAMILY
+    assert tuple(AGAIN["profiles"]) == REPLICATIONS[:1]
     profile, report, of_pairs = (
         load_profile(name) for name in ("replication", "report", "report-pairs")
     )
@@ -109,9 +114,31 @@ def test_the_replication_has_the_reports_settings_in_worlds_of_its_own() -> None
     assert {*AGAIN["claims"]} == {*AGAIN["expected"]} == {"C0", "C1", "C2", "C3", "C4"}
 
 
+def test_the_replication_on_pairs_has_the_settings_of_the_dials_in_worlds_of_its_own() -> None:
+    assert tuple(OF_PAIRS["profiles"]) == REPLICATIONS[1:]
+    profile, dials, of_pairs = (
+        load_profile(name) for name in ("replication-pairs", "report-dials", "report-pairs")
+    )
+    worlds = [profile.dataset.world_seed, *profile.worlds]
+    assert worlds == OF_PAIRS["worlds"]["replication-pairs"]
+    assert len(worlds) >= MIN_SEEDS_FOR_CLAIM
+    assert list(profile.seeds) == OF_PAIRS["training_seeds"]["replication-pairs"]
+    free = {"world_seed": 0}
+    assert profile.dataset.model_copy(update=free) == dials.dataset.model_copy(update=free)
+    for part in ("model", "masked_lm", "base", "finetune", "train_attack", "candidates",
+                 "evaluation", "n_variants", "reference"):  # fmt: skip
+        assert getattr(profile, part) == getattr(dials, part), part
+    known = {run.row: run for run in (*of_pairs.techniques, *dials.techniques)}
+    assert all(known[run.row] == run for run in profile.techniques)
+    own, theirs = profile.intervention, dials.intervention
+    assert own and theirs and (own.design, theirs.design) == ("latin", "factorial")
+    assert own.runs() == theirs.runs() and len(own.trained()) == 18
+    assert {"C5", "C6", "C7"} < {*OF_PAIRS["claims"]}
+
+
 def test_it_is_shown_with_the_hash_of_the_file_and_its_status() -> None:
     text = design_markdown(PUBLISHED)
-    again = design_markdown(PUBLISHED, REPLICATION_DESIGN)
+    again = design_markdown(PUBLISHED, DESIGNS[1])
     assert hashlib.sha256((PUBLISHED / "replication.yaml").read_bytes()).hexdigest() in again
     assert hashlib.sha256((PUBLISHED / "design.yaml").read_bytes()).hexdigest() in text
     assert ("draft" in text.splitlines()[0]) == (DESIGN["status"] == "draft")

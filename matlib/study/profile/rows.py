@@ -223,11 +223,16 @@ class Run(Part):
 class Intervention(Part):
     """A factorial experiment: MAT+ on pairs with set alignment, diversity and shift.
 
-    Every dial has the same levels, and every combination is trained once per seed and
-    modality. The repeats per pair are `profile.n_variants` throughout.
+    Every dial has the same levels, and every combination (or those of a Latin square) is trained
+    once per seed and modality. The repeats per pair are `profile.n_variants` throughout.
     """
 
     levels: tuple[float, ...] = Field(default=(0.0, 0.5, 1.0), min_length=2)
+    design: Literal["factorial", "latin"] = Field(
+        default="factorial",
+        description="latin: one combination in so many as there are levels, in which each two "
+        "levels of two dials meet once; interactions of two dials are part of the third's effect",
+    )
     modalities: Annotated[tuple[Literal["image", "text"], ...], Distinct, Field(min_length=1)] = (
         "text",
         "image",
@@ -248,7 +253,7 @@ class Intervention(Part):
         return self
 
     def runs(self) -> tuple[Run, ...]:
-        """The rows of the experiment, one per design point."""
+        """The rows of the experiment, one per combination."""
         return tuple(
             Run(defence="mat+", augmentation="dialled", threats=self.threats, lr=self.lr,
                 dials=SetLevels(modality=modality, alignment=a, diversity=d, shift=s,
@@ -256,6 +261,15 @@ class Intervention(Part):
             for modality in self.modalities
             for a, d, s in product(self.levels, repeat=3)
         )  # fmt: skip
+
+    def trained(self) -> tuple[Run, ...]:
+        """Those of `runs` that the design asks for."""
+        return tuple(run for run in self.runs() if self.design == "factorial" or self._meets(run))
+
+    def _meets(self, run: Run) -> bool:
+        assert run.dials is not None
+        i, j, k = (self.levels.index(level) for level in run.dials.levels.values())
+        return k == (i + j) % len(self.levels)
 
 
 class OtherTasks(Part):

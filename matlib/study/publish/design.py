@@ -8,15 +8,17 @@ from typing import Any
 
 from matlib.data.strict import read_yaml
 
-DESIGN, REPLICATION_DESIGN, HISTORY = "design.yaml", "replication.yaml", "history.yaml"
+DESIGN, HISTORY = "design.yaml", "history.yaml"
+DESIGNS = (DESIGN, "replication.yaml", "replication-pairs.yaml")
+"""Of the report, and of what asks again; each was frozen before its worlds were looked at."""
 
 
 def design_of(published: Path, name: str = DESIGN) -> dict[str, Any]:
-    """The design of the report, or of its replication.
+    """The design of the report, or of a replication.
 
     Args:
-        published: folder with `design.yaml` and `replication.yaml`.
-        name: which of the two.
+        published: folder with `DESIGNS`.
+        name: which of them.
     """
     found: dict[str, Any] = read_yaml(published / name)
     return found

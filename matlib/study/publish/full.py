@@ -34,7 +34,8 @@ from matlib.study.tables.endpoints import (
     RANKING_COLUMNS,
     TRANSFER_COLUMNS,
 )
-from matlib.study.tables.ledger import CONTRAST_COLUMNS, OWN_FAMILY, ClaimEntry, by_family
+from matlib.study.tables.findings import REPLICATIONS
+from matlib.study.tables.ledger import CONTRAST_COLUMNS, ClaimEntry, by_family
 from matlib.study.tables.other_tasks import OTHER_TASK_COLUMNS
 from matlib.study.tables.techniques import (
     COORDINATES,
@@ -47,7 +48,8 @@ from matlib.study.tables.techniques import (
 )
 
 LARGER = ("report", "report-rivals", "report-models", "demo-full")
-PAIRS, OF_DIALS = ("report-pairs", "one-to-many"), ("report-dials", "one-to-many")
+PAIRS = ("report-pairs", "replication-pairs", "one-to-many")
+OF_DIALS = ("report-dials", "replication-pairs", "one-to-many")
 """Published studies that continue the demo: on defences, on pairs, and on the dials of pairs. The
 first that has a table gives it; the last makes every table of its kind."""
 
@@ -221,8 +223,8 @@ def continuing(study: Study, published: Path | None = None) -> list[PublishedStu
         one or more; one that says why there is none.
     """
     asked = (
-        ("claims", LARGER), ("claims", OWN_FAMILY), ("ranking", LARGER), ("claims", PAIRS),
-        ("claims", OF_DIALS),
+        ("claims", LARGER), *(("claims", (name,)) for name in REPLICATIONS), ("ranking", LARGER),
+        ("claims", PAIRS), ("claims", OF_DIALS),
     )  # fmt: skip
     every = [larger_study(study, table, order, published) for table, order in asked]
     found = {each.name: each for each in every}

@@ -33,7 +33,7 @@ from matlib.study.publish.full import (
 from matlib.study.publish.report import claim_rows, read_claims
 from matlib.study.publish.shown import origin_markdown
 from matlib.study.store.shared_json import read_shared
-from matlib.study.tables.findings import REPLICATION, Ledger, beside_the_paper, decided, shown_in
+from matlib.study.tables.findings import REPLICATIONS, Ledger, beside_the_paper, decided, shown_in
 from matlib.study.tables.recall_left import cells_of, intervals_over
 
 HEADINGS = {
@@ -193,7 +193,7 @@ def claims_told(published: Path) -> Ledger:
     every = decided(ledgers_of_now(published))
     again = [
         {**claim, "part": ", ".join(filter(None, [claim.get("part", ""), name]))}
-        for name, claim in every if name == REPLICATION
+        for name, claim in every if name in REPLICATIONS
     ]  # fmt: skip
     return [*again, *(claim for name, claim in every if name == MAIN)]
 
@@ -205,7 +205,7 @@ def found_markdown(published: Path) -> str:
         published: folder of all published studies.
     """
     main, again, many = (
-        published_study(published / name) for name in (MAIN, REPLICATION, "one-to-many")
+        published_study(published / name) for name in (MAIN, REPLICATIONS[0], "one-to-many")
     )
     table, effects, threat = main.table("endpoints"), of_published(many).effects(), main.deciding
     claims, dials = claims_told(published), dials_answer(effects)

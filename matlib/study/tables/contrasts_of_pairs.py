@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from matlib.analysis.experiment import best_on_validation, manipulation_check, steps_of_dials
+from matlib.analysis.experiment import (
+    best_on_validation,
+    manipulation_check,
+    n_trainings,
+    steps_of_dials,
+)
 from matlib.evaluation.crossed import (
     EndpointName,
     between_galleries,
@@ -257,7 +262,7 @@ def _dials(study: Study) -> dict[str, list[Contrast]]:
     if runs.empty:
         return {}
     steps = steps_of_dials(runs, n_boot=study.profile.evaluation.n_boot)
-    failed, n_seeds = failed_checks(runs), int(runs["seed"].nunique())
+    failed, n_seeds = failed_checks(runs), n_trainings(runs)
     found: dict[str, list[Contrast]] = {claim: [] for claim in DIAL_OF}
     for claim, dial in DIAL_OF.items():
         for modality, added in _ADDED.items():

@@ -46,9 +46,10 @@ PAIRS_STUDY, OF_PAIRS = "one-to-many", ("C3", "C4", "C5", "C6", "C7")
 validation). Among as many seeds it speaks, not one that has the same rows by the way."""
 
 
-REPLICATION = "replication"
-"""The study that asks again, in worlds of its own, what the others left near to a verdict: what it
-asks it answers, however many trainings they have."""
+REPLICATIONS = ("replication", "replication-pairs")
+"""Studies that ask again, in worlds of their own, what others left open: what they ask they answer,
+the first of them first, however many trainings the others have. The frozen design of each makes a
+family of its own claims alone; the claims of all other studies are one family."""
 
 
 def shown_in(claim: str) -> tuple[str, str]:
@@ -72,7 +73,7 @@ def as_worded_now(claim: Mapping[str, Any]) -> dict[str, Any]:
 def findings(ledgers: Mapping[str, Ledger]) -> list[str]:
     """One sentence per decided claim, that of the study with the most training seeds.
 
-    `REPLICATION` speaks before all others; among studies with as many seeds, `PAIRS_STUDY` speaks
+    `REPLICATIONS` speak before all others; among studies with as many seeds, `PAIRS_STUDY` speaks
     of pairs; of others the first.
 
     Args:
@@ -118,10 +119,11 @@ def _in_part(claim: Mapping[str, Any]) -> str:
     return f" ({claim['part']})" if claim.get("part") else ""
 
 
-def _weight(profile: str, claim: Mapping[str, Any]) -> tuple[bool, int, bool]:
+def _weight(profile: str, claim: Mapping[str, Any]) -> tuple[int, int, bool]:
     """Which study speaks of a claim: a replication first, then the larger, the sooner."""
     is_of_pairs = profile == PAIRS_STUDY and claim["id"].startswith(OF_PAIRS)
-    return profile == REPLICATION, claim["n_seeds"], is_of_pairs
+    again = [*reversed(REPLICATIONS)].index(profile) + 1 if profile in REPLICATIONS else 0
+    return again, claim["n_seeds"], is_of_pairs
 
 
 def _sentence(profile: str, claim: Mapping[str, Any]) -> str:

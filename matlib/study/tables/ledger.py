@@ -21,7 +21,7 @@ from matlib.study.tables.contrasts import (
     transfer_of_ranking,
 )
 from matlib.study.tables.contrasts_of_pairs import contrasts_of_pairs
-from matlib.study.tables.findings import shown_in
+from matlib.study.tables.findings import REPLICATIONS, shown_in
 from matlib.study.tables.other_tasks import transfer_to_tasks
 
 CLAIMS = {
@@ -126,19 +126,14 @@ def ledger(study: Study, contrasts: Contrasts | None = None) -> list[ClaimEntry]
     return one_family({"": [*entries, {**c9, **_figure("C9")}]})[""]
 
 
-OWN_FAMILY = ("replication",)
-"""Studies whose frozen design makes a family of their own claims alone; the claims of all others
-are one family."""
-
-
 def by_family(ledgers: Mapping[str, Sequence[ClaimEntry]]) -> dict[str, list[ClaimEntry]]:
     """The ledgers of several studies with verdicts by Holm over all claims of each family.
 
     Args:
         ledgers: as of `one_family`.
     """
-    apart = [{name: claims} for name, claims in ledgers.items() if name in OWN_FAMILY]
-    rest = {name: claims for name, claims in ledgers.items() if name not in OWN_FAMILY}
+    apart = [{name: claims} for name, claims in ledgers.items() if name in REPLICATIONS]
+    rest = {name: claims for name, claims in ledgers.items() if name not in REPLICATIONS}
     found = {name: each for part in (rest, *apart) for name, each in one_family(part).items()}
     return {name: found[name] for name in ledgers}
 

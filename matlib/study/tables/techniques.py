@@ -23,9 +23,9 @@ from matlib.study.study import Study
 from matlib.study.tables.recalls import Recalls, of_pairs, shown
 
 RUN_COLUMNS = (
-    "row", "technique", "augmentation", "modality", "seed", "n_train", "n_variants", *PAIRS_ATTACKS,
-    "worst", "gain", "gain_low", "gain_high", "sga_gain", "validation", "gap", "seconds",
-    "similarity", "vendi", "mmd2", "true_fraction",
+    "row", "technique", "augmentation", "modality", "world", "seed", "n_train", "n_variants",
+    *PAIRS_ATTACKS, "worst", "gain", "gain_low", "gain_high", "sga_gain", "validation", "gap",
+    "seconds", "similarity", "vendi", "mmd2", "true_fraction",
 )  # fmt: skip
 
 SWEEP_COLUMNS = (
@@ -41,7 +41,7 @@ have no strength."""
 
 
 def technique_table(study: Study) -> pd.DataFrame:
-    """Every row of the comparison and every seed: what it trained on, and how robust it is.
+    """Every row of the comparison, world and seed: what it trained on, and how robust it is.
 
     Returns:
         `RUN_COLUMNS`. Recalls are primary endpoints on the test gallery; `gain` is the
@@ -51,7 +51,8 @@ def technique_table(study: Study) -> pd.DataFrame:
         weights are here; then the coordinates of its pairs. Empty without techniques.
     """
     rows = [
-        _technique_row(study, run, seed)
+        _technique_row(here, run, seed)
+        for here in study.worlds()
         for seed in study.profile.seeds_of_techniques
         for run in study.profile.techniques
     ]
@@ -64,6 +65,7 @@ def _technique_row(study: Study, run: Run, seed: int) -> dict[str, Any]:
     history = study.history(run.row, seed)
     return {
         **about_row(study, run),
+        "world": study.profile.dataset.world_seed,
         "seed": seed,
         **{attack: evaluated.level(run.row, attack) for attack in (*PAIRS_ATTACKS, WORST)},
         **evaluated.recall(run.row, WORST, reference=reference).columns("gain", "gain_"),
@@ -199,8 +201,8 @@ def _of_seeds_with(study: Study, *names: str) -> Recalls:
 
 
 INTERVENTION_COLUMNS = (
-    "alignment", "diversity", "shift", "modality", "seed", "gain", "sga_gain", "worst", "clean",
-    "similarity", "vendi", "mmd2", "true_fraction",
+    "alignment", "diversity", "shift", "modality", "world", "seed", "gain", "sga_gain", "worst",
+    "clean", "similarity", "vendi", "mmd2", "true_fraction",
 )  # fmt: skip
 
 ACHIEVED = {"alignment": "true_fraction", "diversity": "vendi", "shift": "mmd2"}
@@ -211,30 +213,36 @@ COORDINATES = {"alignment": "similarity", "diversity": "vendi", "shift": "mmd2"}
 
 
 def intervention_table(study: Study) -> pd.DataFrame:
-    """One row per design point and seed.
+    """One row per design point, world and seed.
 
     Returns:
         `INTERVENTION_COLUMNS`: levels as set, the gain in worst-of recall (`INSIDE_ATTACKS`)
         over MAT of the same seed, the same under SGA, recalls, and the achieved measures, which
         are those of the pairs and so the same for all seeds. Empty without an experiment.
     """
-    experiment, reference = study.profile.intervention, study.profile.reference
-    e, rows = study.profile.evaluation, []
-    for seed in experiment.seeds if experiment else ():
-        evaluated = Recalls(study, protocols.inside(e), (seed,), INSIDE_ATTACKS,
-                         {reference: protocols.pairs(e)})  # fmt: skip
-        for run in experiment.runs() if experiment else ():
-            assert run.dials is not None
-            rows.append(
-                {
-                    **run.dials.levels,
-                    "modality": run.modality,
-                    "seed": seed,
-                    "gain": evaluated.recall(run.row, WORST, reference=reference).value,
-                    "sga_gain": evaluated.recall(run.row, "sga", reference=reference).value,
-                    "worst": evaluated.level(run.row, WORST),
-                    "clean": evaluated.level(run.row, "clean"),
-                    **study.get(coordinates(study, run)),
-                }
-            )
+    experiment = study.profile.intervention
+    rows = [
+        _dialled_row(here, run, seed)
+        for here in study.worlds()
+        for seed in experiment.seeds
+        for run in experiment.trained()
+    ] if experiment else []  # fmt: skip
     return pd.DataFrame(rows, columns=list(INTERVENTION_COLUMNS))
+
+
+def _dialled_row(study: Study, run: Run, seed: int) -> dict[str, Any]:
+    assert run.dials is not None
+    reference, e = study.profile.reference, study.profile.evaluation
+    evaluated = Recalls(study, protocols.inside(e), (seed,), INSIDE_ATTACKS,
+                        {reference: protocols.pairs(e)})  # fmt: skip
+    return {
+        **run.dials.levels,
+        "modality": run.modality,
+        "world": study.profile.dataset.world_seed,
+        "seed": seed,
+        "gain": evaluated.recall(run.row, WORST, reference=reference).value,
+        "sga_gain": evaluated.recall(run.row, "sga", reference=reference).value,
+        "worst": evaluated.level(run.row, WORST),
+        "clean": evaluated.level(run.row, "clean"),
+        **study.get(coordinates(study, run)),
+    }
