@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from matlib.analysis import figures
 from matlib.analysis.diversity import vendi_score
 from matlib.analysis.embeddings import HeldOutEmbeddings, VariantEmbeddings
-from matlib.analysis.experiment import best_on_validation, gains_of_techniques
 from matlib.analysis.figures.effects import with_true_names
 from matlib.analysis.figures.sentences import effect_sentence
 from matlib.analysis.figures.style import place_names
+from matlib.analysis.gains import best_on_validation, gains_of_techniques
 from matlib.analysis.technique import technique_coordinates
 from tests.toys import generator
 

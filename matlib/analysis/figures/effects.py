@@ -196,7 +196,7 @@ def technique_gains(table: pd.DataFrame, *, gain_label: str) -> Figure:
 
     Args:
         table: columns row, technique, modality, gain, low, high (shares of 1), as from
-            `matlib.analysis.experiment.gains_of_techniques`.
+            `matlib.analysis.gains.gains_of_techniques`.
         gain_label: what was gained, for the axis.
     """
     if table.empty:

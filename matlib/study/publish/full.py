@@ -14,12 +14,11 @@ from typing import Any
 import pandas as pd
 
 from matlib.analysis.experiment import (
-    CONTROLS,
     DIALS,
     fit_effects,
-    gains_of_techniques,
     responses_by_dose,
 )
+from matlib.analysis.gains import CONTROLS, gains_of_techniques
 from matlib.analysis.prediction import MODELS, levels_from_measures, predict_left_out
 from matlib.study.publish.report import read_claims
 from matlib.study.publish.shown import origin_markdown
@@ -290,7 +289,7 @@ class PairStudy:
 
     @property
     def gains(self) -> pd.DataFrame:
-        """One line per technique: `matlib.analysis.experiment.gains_of_techniques`."""
+        """One line per technique: `matlib.analysis.gains.gains_of_techniques`."""
         return gains_of_techniques(self.techniques, self.reference)
 
     def effects(self, modality: str = "") -> pd.DataFrame:

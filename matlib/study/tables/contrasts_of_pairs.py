@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from matlib.analysis.experiment import (
-    best_on_validation,
     manipulation_check,
     n_trainings,
     steps_of_dials,
 )
+from matlib.analysis.gains import best_on_validation
 from matlib.evaluation.crossed import (
     EndpointName,
     between_galleries,
