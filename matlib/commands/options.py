@@ -194,7 +194,30 @@ class AttackOptions(ThreatOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(ThreatOptions):
+class WeightOptions:
+    """Which weights a model has; without a checkpoint, `--pretrained` gives them, as for attack."""
+
+    checkpoint: Annotated[
+        str, Option(help=".safetensors or .pt file, or a tag; not of a folder or hf-hub: name")
+    ] = ""
+    rest: Annotated[
+        str,
+        Option(
+            "--pretrained",
+            metavar="TAG|FILE",
+            help="weights of the towers that the checkpoint lacks; without one, the model's own",
+        ),
+    ] = ""
+
+    def __post_init__(self) -> None:
+        """Let `--pretrained` alone be the weights."""
+        if self.rest and not self.checkpoint:
+            object.__setattr__(self, "checkpoint", self.rest)
+            object.__setattr__(self, "rest", "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(WeightOptions, ThreatOptions):
     """Which model is judged, on what: a folder of one's own, or a study's gallery by its suite.
 
     With `images` and `captions` the threat is the one that is given here. Without them the
@@ -206,19 +229,8 @@ class EvaluateOptions(ThreatOptions):
     """
 
     model: ModelName = ""
-    checkpoint: Annotated[
-        str, Option(help=".safetensors or .pt file, or a tag; not of a folder or hf-hub: name")
-    ] = ""
     zoo: Annotated[str, Option(help="name in the zoo, instead of --model and --checkpoint")] = ""
     zoo_file: Annotated[Path | None, Option(help="a zoo of your own, in YAML")] = None
-    rest: Annotated[
-        str,
-        Option(
-            "--pretrained",
-            metavar="TAG|FILE",
-            help="weights of the towers that the checkpoint lacks",
-        ),
-    ] = ""
     name: Annotated[str, Option(help="of the row; a study's must be given")] = ""
     images: Annotated[Path | None, _IMAGES] = None
     captions: Annotated[Path | None, _CAPTIONS] = None
@@ -284,7 +296,7 @@ class EvaluateOptions(ThreatOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroundOptions(ThreatOptions):
+class GroundOptions(WeightOptions, ThreatOptions):
     """Which model looks for the things of which phrases.
 
     Phrases are attacked where a source of words is given. On model and weights see `open_model`,
@@ -292,10 +304,6 @@ class GroundOptions(ThreatOptions):
     """
 
     model: ModelName
-    checkpoint: Annotated[str, Option(help="file, or a tag; not of a folder or hf-hub: name")] = ""
-    rest: Annotated[
-        str, Option("--pretrained", metavar="TAG|FILE", help="weights that the checkpoint lacks")
-    ] = ""
     refs: Annotated[Path, Option(help="folder of RefCOCO: refs(unc).json and instances.json")]
     images: Annotated[Path, Option(help="folder of COCO's images of 2014")]
     split: Annotated[str, Option(help="val, testA, testB")] = "val"

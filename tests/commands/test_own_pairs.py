@@ -63,7 +63,7 @@ def test_the_file_has_the_table_of_the_library_and_what_it_depends_on(
 
 
 def test_the_table_is_printed_without_a_file(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(typed(toy)) == 0
+    assert main(typed(toy, **{"--checkpoint": "", "--pretrained": str(toy.weights)})) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["TR@1", "IR@1", "mean"]
     assert [line.split()[0] for line in lines[1 : len(ROWS) + 2]] == [*ROWS, "worst"]

@@ -29,12 +29,12 @@ from matlib.study.tables.contrasts import (
 @pytest.mark.parametrize(
     ("share", "words"),
     [
-        (0.29, "29% left, outside 30-60 %"),
+        (0.29, "29% left, not the 30-60 % that C1 is about"),
         (0.2951, "30% left"),
         (0.3, "30% left"),
         (0.6, "60% left"),
-        (0.61, "61% left, outside 30-60 %"),
-        (0.0, "0% left, outside 30-60 %"),
+        (0.61, "61% left, not the 30-60 % that C1 is about"),
+        (0.0, "0% left, not the 30-60 % that C1 is about"),
     ],
 )
 def test_less_or_more_left_than_the_claim_is_about_is_said(share: float, words: str) -> None:

@@ -278,7 +278,7 @@ def left_in_words(share: float) -> str:
     joint attack has little more to take. The percentage that is shown decides.
     """
     shown, (low, high) = round(100 * share), LEFT_ALONE
-    outside = "" if low <= shown <= high else f", outside {low}-{high} %"
+    outside = "" if low <= shown <= high else f", not the {low}-{high} % that C1 is about"
     return f"{shown}% left{outside}"
 
 
