@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,28 @@ def test_few_pairs_are_told_in_absolute_numbers_with_both_verdicts() -> None:
     best = curve[curve["weights"] == "best"].set_index("defence")
     for defence in ("mat-valid", "mat+.captions+renderings"):
         assert f"{100 * best.loc[defence, 'worst']:.1f} %" in text
-        assert f"{100 * best.loc[defence, 'gap']:.1f} points" in text
+        assert f" {100 * best.loc[defence, 'gap']:.1f}" in text
     for claim in ("C3", "C4"):
         [row] = [each for each in claims if each["id"] == claim]
-        assert f"is {row['verdict']} ({claim} 500 pairs, " in text
+        assert f"is {row['verdict']} ({claim} 500 pairs: " in text
+
+
+def test_mat_is_told_beside_no_defence_and_under_what_no_training_met() -> None:
+    report = published_study(ROOT / "published" / "report")
+    table, claims = report.table("endpoints"), report.claims()
+    text = answers.what_mat_keeps(table, "true_known", claims)
+    for row in ("base", "mat", "mat-valid", "tecoa"):
+        assert recall(table, row, "worst", "true_known") in text
+    for name in ("C0", "C2"):
+        first = next(each for each in claims if each["id"] == name)
+        numbers = f"{100 * first['estimate']:+.1f} points"
+        assert f"{first['verdict']} ({name} known words: {numbers}" in text
+    text = answers.what_it_never_met(table, claims)
+    for row, threat in product(("base", "mat", "mat-valid"), ("typo", "true_held_out")):
+        assert recall(table, row, "worst", threat) in text
+    for each in claims:
+        is_further = each["id"] == "C0" and each["part"] != "known words"
+        assert not is_further or f"{each['part']}: {each['verdict']}" in text
 
 
 def test_photographs_are_told_by_row_and_by_the_most_that_the_worst_leaves() -> None:

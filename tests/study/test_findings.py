@@ -48,7 +48,7 @@ def test_each_row_of_a_claim_is_told_apart() -> None:
     rows = [{**claim("C2", "supported"), "part": part} for part in ("typos", "known words")]
     told = beside_the_paper({"demo": rows})
     assert len(told) == len(findings({"demo": rows})) == 2
-    assert "(typos): **supported** (a - b: " in told[0]
+    assert "(typos): **supported** (a - b: +10.0 points" in told[0]
     assert "(known words): **supported**" in told[1]
 
 

@@ -25,6 +25,7 @@ from matlib.analysis.prediction import prediction_errors
 from matlib.evaluation.statistics import Estimate
 from matlib.study.profile.rows import ON_TRUE_WORDS
 from matlib.study.publish.full import PairStudy
+from matlib.study.tables.contrasts import THREAT_PARTS
 from matlib.study.tables.contrasts_of_pairs import PAPER_TECHNIQUE
 from matlib.study.tables.findings import Ledger
 from matlib.study.tables.other_tasks import RANKED_BY
@@ -98,32 +99,39 @@ def defences_answer(table: pd.DataFrame, threat: str) -> str:
     return f"Under the worst attack the undefended model keeps {base}; {others}."
 
 
-def beside_rivals(table: pd.DataFrame, threat: str, claims: Ledger) -> str:
-    """MAT beside the best defence of the literature, with the verdict on C2."""
+def what_mat_keeps(table: pd.DataFrame, threat: str, claims: Ledger) -> str:
+    """README: MAT beside no defence and the best of the literature, with the verdicts on C0, C2."""
     worst = _best_first(table, threat)
     rivals = [row for row in worst.index if row in LITERATURE]
-    best = f"{label_of(rivals[0])} {left(table, rivals[0], 'worst', threat)}" if rivals else "none"
+    best = f", {label_of(rivals[0])} {left(table, rivals[0], 'worst', threat)}" if rivals else ""
     return (
-        f"Under it MAT as the paper trains it (on any word) keeps "
-        f"{left(table, MAT, 'worst', threat)}, the best other published defence, {best}, no "
-        f"defence {left(table, BASE, 'worst', threat)}; that MAT beats defences of one side where "
-        f"it was trained on the attack's words is {verdict_of(claims, 'C2')}."
+        f"Under it MAT as the paper trains it, on any word (`{MAT}`), keeps "
+        f"{left(table, MAT, 'worst', threat)}; no defence {left(table, BASE, 'worst', threat)}"
+        f"{best}. Trained on true words alone (`{MAT_TRUE}`) it keeps "
+        f"{left(table, MAT_TRUE, 'worst', threat)}: more than no defence, "
+        f"{verdict_of(claims, 'C0', in_short=True)}; more than each defence of one side, "
+        f"{verdict_of(claims, 'C2', in_short=True)}."
     )
 
 
-def what_true_words_give(table: pd.DataFrame, threat: str, claims: Ledger) -> str:
-    """MAT on words that keep captions true, under these, typos, and words of no training."""
-    text = (
-        f"MAT that was trained on true words alone keeps {left(table, MAT_TRUE, 'worst', threat)}; "
-        f"that it beats no defence is {verdict_of(claims, 'C0', first_alone=True)}; it keeps "
-        f"{left(table, MAT_TRUE, 'worst', 'typo')} against typos, which it never met"
-    )
-    if "true_held_out" not in set(table["text_threat"]):
-        return f"{text}."
-    same = [left(table, row, "worst", "true_held_out") for row in (MAT_TRUE, MAT, BASE)]
+def what_it_never_met(table: pd.DataFrame, claims: Ledger) -> str:
+    """README: MAT under typos and words of no training, with the verdicts of C0's further rows.
+
+    Args:
+        claims: of the study that `table` is of.
+    """
+    never = {"typo": "typos", "true_held_out": "true words that no training had"}
+    told = [
+        f"under {said} `{MAT_TRUE}` keeps {left(table, MAT_TRUE, 'worst', threat)}, `{MAT}` "
+        f"{left(table, MAT, 'worst', threat)}, no defence {left(table, BASE, 'worst', threat)}"
+        for threat, said in never.items()
+        if threat in set(table["text_threat"])
+    ]
+    rows = [claim for claim in claims if claim["id"] == "C0" and claim["estimate"] is not None]
+    verdicts = "; ".join(f"{claim['part']}: {claim['verdict']}" for claim in rows[1:])
     return (
-        f"{text}; where words come in that no training had, it keeps {same[0]}, MAT as the paper "
-        f"trains it {same[1]}, the undefended model {same[2]}."
+        f"Against what no training met: {'; '.join(told)}. That `{MAT}` keeps more than no defence "
+        f"(C0) is for {verdicts or 'none of these tested'}."
     )
 
 
@@ -150,12 +158,13 @@ def few_pairs_answer(curve: pd.DataFrame, claims: Ledger) -> str:
     [plain], [plus] = (kept[kept["defence"] == name].to_dict("records")
                        for name in (MAT_TRUE, f"{MAT_PLUS}.{PAPER_TECHNIQUE}"))  # fmt: skip
     return (
-        f"Of {plain['n_train']} pairs with one caption and one image each, "
-        f"{label_of(MAT_TRUE)} keeps {percent(plain['worst'])} of new pairs under the worst "
-        f"attack, and under the joint attack {100 * plain['gap']:.1f} points more of pairs that it "
-        f"learnt; with several captions and images for each it is {percent(plus['worst'])} and "
-        f"{100 * plus['gap']:.1f} points. That MAT over-fits is {verdict_of(claims, 'C3')}; "
-        f"that one-to-many pairs help is {verdict_of(claims, 'C4')}."
+        f"Under the joint attack `{MAT_TRUE}`, trained on {plain['n_train']} pairs with one "
+        f"caption and one image each, keeps {100 * plain['gap']:.1f} points more of the pairs that it "
+        f"learnt than of new ones; with several captions and images for each (`{MAT_PLUS}`) "
+        f"{100 * plus['gap']:.1f}. Of new pairs the worst attack leaves it "
+        f"{percent(plus['worst'])} instead of {percent(plain['worst'])}. That MAT over-fits is "
+        f"{verdict_of(claims, 'C3', in_short=True)}; that one-to-many pairs help is "
+        f"{verdict_of(claims, 'C4', in_short=True)}."
     )
 
 
@@ -341,25 +350,33 @@ def tasks_answer(table: pd.DataFrame) -> str:
     return f"Under the worst attack the undefended model keeps {'; '.join(told)}."
 
 
-def verdict_of(claims: Ledger, name: str, *, first_alone: bool = False) -> str:
+def verdict_of(claims: Ledger, name: str, *, in_short: bool = False) -> str:
     """A claim's verdict with its contrast: `inconclusive (C2, mat - tecoa: +1.1 [-0.1, 2.2])`.
 
     Of a claim that has several parts the first that was tested, which is the primary one, has
     its numbers; the others are verdicts.
+
+    Args:
+        in_short: without the contrast, and without parts that are threats.
     """
     parts = [claim for claim in claims if claim["id"] == name and claim["estimate"] is not None]
     if not parts:
         return f"not yet tested ({name})"
-    rest = [] if first_alone else parts[1:]
-    others = (f"{claim['part']}: {claim['verdict']}" for claim in rest)
-    return "; ".join([_with_contrast(parts[0]), *others])
+    threats = {part.name for part in THREAT_PARTS} if in_short else set()
+    others = (
+        f"{claim['part']}: {claim['verdict']}"
+        for claim in parts[1:]
+        if claim["part"] not in threats
+    )
+    return "; ".join([_in_numbers(parts[0], with_contrast=not in_short), *others])
 
 
-def _with_contrast(claim: Mapping[str, Any]) -> str:
+def _in_numbers(claim: Mapping[str, Any], *, with_contrast: bool) -> str:
     low, high = claim["ci_low"], claim["ci_high"]
     limits = f"≥ {100 * low:.1f}" if high is None else f"{100 * low:.1f}, {100 * high:.1f}"
     part = f" {claim['part']}" if claim.get("part") else ""
+    contrast = f", {claim['contrast']}" if with_contrast else ""
     return (
-        f"{claim['verdict']} ({claim['id']}{part}, {claim['contrast']}: "
+        f"{claim['verdict']} ({claim['id']}{part}{contrast}: "
         f"{100 * claim['estimate']:+.1f} points [{limits}])"
     )

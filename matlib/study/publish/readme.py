@@ -15,14 +15,14 @@ from matlib.analysis.figures.style import label_of
 from matlib.files import write_durably
 from matlib.study.publish.answers import (
     MAT,
-    beside_rivals,
     dials_answer,
     few_pairs_answer,
     left,
     photographs_answer,
     theory_sentences,
     threat_answer,
-    what_true_words_give,
+    what_it_never_met,
+    what_mat_keeps,
 )
 from matlib.study.publish.full import (
     OLDER_JUDGE,
@@ -213,8 +213,8 @@ def found_markdown(published: Path) -> str:
     photos = published_study(published / PHOTOS) if has_photos else None
     told = [
         ("10_threat", threat_answer(table, threat)),
-        ("20_defences", beside_rivals(table, threat, claims)),
-        ("20_defences", what_true_words_give(table, threat, claims)),
+        ("20_defences", what_mat_keeps(table, threat, claims)),
+        ("20_defences", what_it_never_met(table, claims)),
         ("30_one_to_many", few_pairs_answer(again.table("curves"), claims)),
         (
             "20_defences",

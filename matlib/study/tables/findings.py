@@ -89,7 +89,7 @@ def beside_the_paper(ledgers: Mapping[str, Ledger]) -> list[str]:
     """The same for the paper's claims alone, in fewer words."""
     return [
         f"{claim['id']}, {PAPER_SAYS[claim['id']]}{_in_part(claim)}: **{claim['verdict']}** "
-        f"({claim['contrast']}: {claim_numbers(claim)}; {profile}{_although_apart(claim)}); "
+        f"({claim_numbers(claim)}; {profile}{_although_apart(claim)}); "
         f"{_beside_the_paper(claim['verdict'])}."
         for profile, claim in decided(ledgers)
         if claim["id"] in PAPER_SAYS
