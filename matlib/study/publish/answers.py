@@ -159,8 +159,8 @@ def few_pairs_answer(curve: pd.DataFrame, claims: Ledger) -> str:
                        for name in (MAT_TRUE, f"{MAT_PLUS}.{PAPER_TECHNIQUE}"))  # fmt: skip
     return (
         f"Under the joint attack `{MAT_TRUE}`, trained on {plain['n_train']} pairs with one "
-        f"caption and one image each, keeps {100 * plain['gap']:.1f} points more of the pairs that it "
-        f"learnt than of new ones; with several captions and images for each (`{MAT_PLUS}`) "
+        f"caption and one image each, keeps {100 * plain['gap']:.1f} points more of the pairs that "
+        f"it learnt than of new ones; with several captions and images for each (`{MAT_PLUS}`) "
         f"{100 * plus['gap']:.1f}. Of new pairs the worst attack leaves it "
         f"{percent(plus['worst'])} instead of {percent(plain['worst'])}. That MAT over-fits is "
         f"{verdict_of(claims, 'C3', in_short=True)}; that one-to-many pairs help is "
