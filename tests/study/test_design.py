@@ -129,7 +129,9 @@ def test_the_replication_on_pairs_has_the_settings_of_the_dials_in_worlds_of_its
                  "evaluation", "n_variants", "reference"):  # fmt: skip
         assert getattr(profile, part) == getattr(dials, part), part
     known = {run.row: run for run in (*of_pairs.techniques, *dials.techniques)}
-    assert all(known[run.row] == run for run in profile.techniques)
+    for run in profile.techniques:  # at another Vendi score: see `amended`
+        wanted = known[run.row.replace(".v1.25", ".v1.35")]
+        assert run.model_copy(update={"vendi": wanted.vendi}) == wanted
     own, theirs = profile.intervention, dials.intervention
     assert own and theirs and (own.design, theirs.design) == ("latin", "factorial")
     assert own.runs() == theirs.runs() and len(own.trained()) == 18
