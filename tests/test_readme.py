@@ -95,9 +95,9 @@ def test_sentences_and_table_follow_the_published_files(tmp_path: Path) -> None:
     assert "leaves it 12.3 %" in judge_markdown(copied)
 
 
-def test_five_sentences_each_lead_to_a_notebook_and_say_absolute_recall() -> None:
+def test_sentences_each_lead_to_a_notebook_and_most_say_absolute_recall() -> None:
     sentences = found_markdown(PUBLISHED).splitlines()
-    assert len(sentences) == 5
+    assert len(sentences) == 6
     assert all(re.search(r"\]\(notebooks/\w+\.ipynb\)\)$", text) for text in sentences)
     assert sum("%" in text for text in sentences) >= 4
     assert "not measured" not in "".join(sentences)
@@ -112,8 +112,6 @@ def test_an_older_judge_is_admitted_until_the_gallery_attacker_has_judged(tmp_pa
     table[table["attack"] != "gallery"].to_csv(path, index=False)
     assert "older judge" in judge_markdown(copied)
     many = published_study(PUBLISHED / "one-to-many")
-    shutil.rmtree(copied / "photos")  # its sentence would stand for that of the dials
-    assert many.knows_gallery == (OLDER_JUDGE not in found_markdown(copied))
     assert (OLDER_JUDGE in many.origin) != many.knows_gallery
 
 

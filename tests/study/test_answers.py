@@ -110,6 +110,21 @@ def test_mat_is_told_beside_no_defence_and_under_what_no_training_met() -> None:
         assert not is_further or f"{each['part']}: {each['verdict']}" in text
 
 
+def test_what_makes_a_good_pair_is_told_step_by_step_with_the_verdicts_on_both() -> None:
+    again = published_study(ROOT / "published" / "replication-pairs")
+    table, claims = again.table("contrasts"), again.claims()
+    text = answers.good_pairs_answer(table, claims, 500)
+    assert text.startswith("Added to 500 pairs, ")
+    dials = table[table["claim"].str.startswith("C7") & table["decides"]]
+    assert len(dials) == 12
+    for value in dials["estimate"]:
+        assert f"{100 * value:+.1f}" in text
+    rows = [each for each in claims if each["id"].startswith("C7")]
+    assert len(rows) == 6 and text.count("captions ") == text.count("images ") == 3
+    for row in rows:
+        assert f"({row['verdict']})" in text
+
+
 def test_photographs_are_told_by_row_and_by_the_most_that_the_worst_leaves() -> None:
     table = published_study(ROOT / "published" / "photos").table("endpoints")
     text = answers.photographs_answer(table, "bert_similar")

@@ -19,6 +19,7 @@ from matlib.study.profile.profile import load_profile
 from matlib.study.run import tasks as workers
 from matlib.study.run.tasks import (
     all_rows,
+    label,
     make_rows,
     missing,
     n_workers,
@@ -60,23 +61,40 @@ def test_two_at_a_time_give_the_numbers_of_one_after_the_other(tmp_path: Path) -
     assert said == []  # all is there
 
 
-def test_a_failed_run_is_named_with_its_cause(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fails", ["mat s0: model", "base s0: model", ""])
+def test_a_failed_run_is_named_with_its_cause_and_stops_what_needs_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
-    study = _study(tmp_path)
+    study, tried = _study(tmp_path), set[str]()
 
-    def fail(node: Node[Any]) -> None:
-        raise KeyError("the cause")
+    def make(node: Node[Any]) -> None:
+        tried.add(node.hash)
+        if label(node).startswith(fails):  # all of them, where it is ""
+            raise KeyError("the cause")
 
-    monkeypatch.setattr(study, "make", fail)
+    monkeypatch.setattr(study, "make", make)
     left = missing(study, tasks_of(study.profile, all_rows(study.profile)))
     monkeypatch.setattr(workers, "_STUDY", [study])
     monkeypatch.setattr(workers, "_NODES", left)
+    said: list[str] = []
     with (
         ThreadPoolExecutor(1) as pool,
-        pytest.raises(RuntimeError, match="base s0: model failed: KeyError: 'the cause'"),
+        pytest.raises(RuntimeError, match=f"{fails}.* failed: KeyError: 'the cause'") as told,
     ):
-        workers._run(pool, left, print)
+        workers._run(pool, left, said.append)
+    waiting = {key for key, node in left.items() if _needs(node, fails)}
+    n_failed = sum("failed" in line for line in said)
+    if fails:
+        assert tried == left.keys() - waiting and n_failed == 1
+    else:  # one more may have begun before the others were taken back
+        assert n_failed == len(tried) <= workers.MOST_FAILURES + 1
+    assert f"{len(left) - len(tried)} of {len(left)} were not begun" in str(told.value)
+
+
+def _needs(node: Node[Any], name: str) -> bool:
+    """Whether a node needs one whose label begins so."""
+    each = node.inputs.values()
+    return any(label(one).startswith(name) or _needs(one, name) for one in each)
 
 
 def test_the_end_of_a_worker_is_told(tmp_path: Path) -> None:

@@ -168,6 +168,42 @@ def few_pairs_answer(curve: pd.DataFrame, claims: Ledger) -> str:
     )
 
 
+PROPERTIES = {
+    "C7a": "alignment (the share of true ones)", "C7b": "diversity", "C7c": "closeness to new data",
+}  # fmt: skip
+"""What each dial sets; the last one is shift, turned."""
+
+
+def good_pairs_answer(contrasts: pd.DataFrame, claims: Ledger, n_train: int) -> str:
+    """README: what each half of each property of the added pairs gains, with the verdicts on C7.
+
+    Args:
+        contrasts: as `contrast_table`, of a study with the controlled experiment at three levels.
+        claims: its ledger.
+        n_train: its training pairs.
+    """
+    decides = contrasts[contrasts["decides"].astype(bool)]
+    told = []
+    for claim, what in PROPERTIES.items():
+        rows = [each for each in claims if each["id"] == claim]
+        steps = [
+            f"{row['part'].removeprefix('added ')} "
+            + " and ".join(
+                f"{100 * value:+.1f}"
+                for value in decides.loc[
+                    (decides["claim"] == claim) & (decides["part"] == row["part"]), "estimate"
+                ].astype(float)
+            )
+            + f" ({row['verdict']})"
+            for row in rows
+        ]
+        told.append(f"{what}: {', '.join(steps)}")
+    return (
+        f"Added to {n_train} pairs, what makes a pair good, in points for the first and the second "
+        f"half of each property: {'; '.join(told)}. A verdict is on both halves together (C7)."
+    )
+
+
 def photographs_answer(table: pd.DataFrame, threat: str) -> str:
     """README, of the study of photographs: what rows keep under pixels, and under the worst."""
     told = [f"{label_of(row)} {left(table, row, 'pgd', '')}" for row in table["row"].unique()]

@@ -15,8 +15,8 @@ from matlib.analysis.figures.style import label_of
 from matlib.files import write_durably
 from matlib.study.publish.answers import (
     MAT,
-    dials_answer,
     few_pairs_answer,
+    good_pairs_answer,
     left,
     photographs_answer,
     theory_sentences,
@@ -25,7 +25,6 @@ from matlib.study.publish.answers import (
     what_mat_keeps,
 )
 from matlib.study.publish.full import (
-    OLDER_JUDGE,
     ledgers_of_now,
     of_published,
     published_study,
@@ -199,32 +198,27 @@ def claims_told(published: Path) -> Ledger:
 
 
 def found_markdown(published: Path) -> str:
-    """What was found, in five sentences with a link to the notebook that shows each.
+    """What was found, in plain sentences with a link to the notebook that shows each.
 
     Args:
         published: folder of all published studies.
     """
-    main, again, many = (
-        published_study(published / name) for name in (MAIN, REPLICATIONS[0], "one-to-many")
+    main, again, pairs, photos = (
+        published_study(published / name) for name in (MAIN, *REPLICATIONS, PHOTOS)
     )
-    table, effects, threat = main.table("endpoints"), of_published(many).effects(), main.deciding
-    claims, dials = claims_told(published), dials_answer(effects)
-    has_photos = (published / PHOTOS / "endpoints.csv").is_file()
-    photos = published_study(published / PHOTOS) if has_photos else None
+    table, threat, claims = main.table("endpoints"), main.deciding, claims_told(published)
+    own = ledgers_of_now(published)[pairs.name]
+    of_photos = with_true_names(photos.table("endpoints"), photos.profile["dataset"]["name"])
     told = [
         ("10_threat", threat_answer(table, threat)),
         ("20_defences", what_mat_keeps(table, threat, claims)),
         ("20_defences", what_it_never_met(table, claims)),
         ("30_one_to_many", few_pairs_answer(again.table("curves"), claims)),
         (
-            "20_defences",
-            photographs_answer(
-                with_true_names(photos.table("endpoints"), photos.profile["dataset"]["name"]),
-                photos.deciding,
-            ),
-        )
-        if photos
-        else ("70_what_makes_a_good_pair", f"{dials}{'' if many.knows_gallery else OLDER_JUDGE}"),
+            "70_what_makes_a_good_pair",
+            good_pairs_answer(pairs.table("contrasts"), own, pairs.profile["dataset"]["n_train"]),
+        ),
+        ("20_defences", photographs_answer(of_photos, photos.deciding)),
     ]
     return "\n".join(f"- {text} ([{name}](notebooks/{name}.ipynb))" for name, text in told)
 

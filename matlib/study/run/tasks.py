@@ -339,25 +339,48 @@ def make_rows(study: Study, data: Path | None, rows: Rows, workers: int, say: Sa
             pool.shutdown(kill_workers=True)
 
 
+MOST_FAILURES = 3
+"""After so many nothing more is begun: the cause is likely one that all have."""
+
+
 def _run(pool: Executor, left: dict[str, Node[Any]], say: Say) -> None:
-    """Each as soon as what it is made from is there."""
+    """Each as soon as what it is made from is there; what needs one that failed is not begun."""
     n, n_done, began = len(left), 0, time.monotonic()
+    failures: list[RuntimeError] = []
     needs = {key: {each.hash for each in node.inputs.values()} & left.keys()
              for key, node in left.items()}  # fmt: skip
     running: dict[Future[float], str] = {}
-    while needs or running:
-        for key in [key for key, inputs in needs.items() if not inputs]:
-            running[pool.submit(_make, key)] = key
-            del needs[key]
+    while True:
+        if len(failures) < MOST_FAILURES:
+            for key in [key for key, inputs in needs.items() if not inputs]:
+                running[pool.submit(_make, key)] = key
+                del needs[key]
+        else:
+            running = {each: key for each, key in running.items() if not each.cancel()}
+        if not running:
+            break
         done, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in done:
             key = running.pop(future)
-            seconds, name = _told(future, label(left[key])), label(left[key])
+            name = label(left[key])
+            try:
+                seconds = _told(future, name)
+            except RuntimeError as error:
+                if isinstance(error.__cause__, BrokenExecutor):
+                    raise
+                failures.append(error)
+                say(f"  {error}")
+                continue
             for inputs in needs.values():
                 inputs.discard(key)
             n_done += 1
             elapsed = (time.monotonic() - began) / 60
             say(f"  [{n_done}/{n}] {name}: {seconds:.0f} s ({elapsed:.1f} min so far)")
+    if failures:
+        raise RuntimeError(
+            f"{failures[0]}\n{len(failures)} failed, {n - n_done - len(failures)} of {n} were not "
+            "begun; mend the cause and run the same command again: what is finished is kept"
+        ) from failures[0]
 
 
 def _told(future: Future[float], name: str) -> float:
@@ -369,10 +392,7 @@ def _told(future: Future[float], name: str) -> float:
             f"--workers. Run the same command again: what is finished is kept\n{error}"
         ) from error
     except Exception as error:
-        raise RuntimeError(
-            f"{name} failed: {error}\nmend the cause and run the same command again: what is "
-            "finished is kept"
-        ) from error
+        raise RuntimeError(f"{name} failed: {error}") from error
 
 
 _STUDY: list[Study] = []  # of a worker: opened once, so that the world is made once
