@@ -123,6 +123,8 @@ def test_what_makes_a_good_pair_is_told_step_by_step_with_the_verdicts_on_both()
     assert len(rows) == 6 and text.count("captions ") == text.count("images ") == 3
     for row in rows:
         assert f"({row['verdict']})" in text
+    [c5] = [each for each in claims if each["id"] == "C5"]
+    assert text.endswith(f"{answers.verdict_of([c5], 'C5', in_short=True)}.")
 
 
 def test_photographs_are_told_by_row_and_by_the_most_that_the_worst_leaves() -> None:
