@@ -199,9 +199,9 @@ def good_pairs_answer(contrasts: pd.DataFrame, claims: Ledger, n_train: int) -> 
         ]
         told.append(f"{what}: {', '.join(steps)}")
     return (
-        f"Added to {n_train} pairs, what makes a pair good, in points for each half of a property's "
-        f"range: {'; '.join(told)}. A verdict is on both halves together (C7). That text techniques "
-        f"help more than image techniques (by mean reciprocal rank) is "
+        f"Added to {n_train} pairs, what makes a pair good, in points for each half of a "
+        f"property's range: {'; '.join(told)}. A verdict is on both halves together (C7). That "
+        f"text techniques help more than image techniques (by mean reciprocal rank) is "
         f"{verdict_of(claims, 'C5', in_short=True)}."
     )
 
