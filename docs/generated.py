@@ -52,6 +52,7 @@ BESIDE = ("CHANGELOG.md", "CONTRIBUTING.md")
 PICTURES = (
     "demo/retrieval.png", "demo/adversarial.png", "report/robustness.png",
     "one-to-many/good_pairs.png",
+    "replication-pairs/good_pairs.png",
 )  # fmt: skip
 """Published figures that pages show; where, says `place_of`."""
 

@@ -157,8 +157,8 @@ def seeds_in_words(profile: Mapping[str, Any]) -> dict[str, str]:
         name of a table -> e.g. `5 for each defence`; only tables that the profile makes.
     """
     n, found = len(profile["seeds"]), {}
+    where = " in each world" if profile.get("worlds") else ""
     if profile.get("runs"):
-        where = " in each world" if profile.get("worlds") else ""
         told = f"{n} for each defence{where} (the undefended model is one)"
         found = dict.fromkeys(("endpoints", "robustness", "held_out"), told)
     if profile.get("inside"):
@@ -172,12 +172,12 @@ def seeds_in_words(profile: Mapping[str, Any]) -> dict[str, str]:
         found["other_tasks"] = f"{n} for each defence on captioning and grounding"
     if profile.get("techniques"):
         n_techniques = len(profile.get("technique_seeds") or profile["seeds"])
-        found["techniques"] = f"{n_techniques} for each technique"
+        found["techniques"] = f"{n_techniques} for each technique{where}"
     if profile.get("sweeps"):
         found["sweeps"] = "only the first for other amounts and strengths"
     if profile.get("intervention"):
         n_dialled = len(profile["intervention"]["seeds"])
-        found["intervention"] = f"{n_dialled} for each setting of the dials"
+        found["intervention"] = f"{n_dialled} for each setting of the dials{where}"
     return found
 
 
