@@ -31,6 +31,7 @@ from .experiment import (
     achieved_levels as achieved_levels,
     fit_effects as fit_effects,
     manipulation_check as manipulation_check,
+    n_trainings as n_trainings,
     range_check as range_check,
     responses_by_dose as responses_by_dose,
     steps_of_dials as steps_of_dials,
