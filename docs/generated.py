@@ -28,8 +28,9 @@ from matlib.evaluation import ATTACKS
 from matlib.evaluation.statistics import Verdict
 from matlib.evaluation.suite import default_rows
 from matlib.study.profile.parts import JudgedThreat
+from matlib.study.profile.profile import load_profile
 from matlib.study.profile.rows import ON_TRUE_WORDS, OPTIONS
-from matlib.study.publish.design import history_markdown
+from matlib.study.publish.design import design_of, history_markdown
 from matlib.study.publish.full import of_published, published_study
 from matlib.study.publish.readme import (
     MAIN,
@@ -51,7 +52,6 @@ BESIDE = ("CHANGELOG.md", "CONTRIBUTING.md")
 
 PICTURES = (
     "demo/retrieval.png", "demo/adversarial.png", "report/robustness.png",
-    "one-to-many/good_pairs.png",
     "replication-pairs/good_pairs.png",
 )  # fmt: skip
 """Published figures that pages show; where, says `place_of`."""
@@ -180,6 +180,25 @@ def ledger(study: str) -> str:
     return re.sub(r"\[(C\w[\w-]*)\]\([^)]*\.ipynb\)", r"[\1](names.md#claims)", found)
 
 
+def profiles() -> str:
+    """Every profile that comes with the project: what it is, how long, and whether it was run."""
+    found = [load_profile(path.stem) for path in sorted((ROOT / "profiles").glob("*.yaml"))]
+    return table(["profile", "what it is", "about so many minutes", "published"], [
+        [_code(each.name), markdown_text(each.about), f"{each.minutes:g}" if each.minutes else "",
+         "yes" if (PUBLISHED / each.name).is_dir() else ""]
+        for each in found
+    ])  # fmt: skip
+
+
+def expected(study: str) -> str:
+    """What the frozen design of a replication foretold, word for word."""
+    told = design_of(PUBLISHED, f"{study}.yaml")["expected"]
+    return (
+        f"Expected, as it was written down in `published/{study}.yaml` before: "
+        f"{'; '.join(f'{claim}, {markdown_text(str(what))}' for claim, what in told.items())}."
+    )
+
+
 def curve(study: str) -> str:
     """What MAT and MAT+ keep of new pairs, and how much less that is than of learnt ones."""
     found = published_study(PUBLISHED / study).table("curves")
@@ -305,6 +324,8 @@ MADE: dict[str, Callable[..., str]] = {
     "threats": threats,
     "verdicts": verdicts,
     "claims": claims,
+    "profiles": profiles,
+    "expected": expected,
     "curve": curve,
     "gains": gains,
     "options": options,

@@ -92,7 +92,7 @@ def test_sentences_and_table_follow_the_published_files(tmp_path: Path) -> None:
     [line] = [x for x in short_recall_markdown(copied / MAIN).splitlines() if "(`base`)" in x]
     assert "| 12.3 [" in line
     changed(copied / "demo", "endpoints.csv", row="mat", attack="worst", text_threat="bert_true")
-    assert "leaves it 12.3 %" in judge_markdown(copied)
+    assert "(12.3 %), `mat-valid`" in judge_markdown(copied)
 
 
 def test_sentences_each_lead_to_a_notebook_and_most_say_absolute_recall() -> None:
@@ -105,7 +105,7 @@ def test_sentences_each_lead_to_a_notebook_and_most_say_absolute_recall() -> Non
 
 def test_an_older_judge_is_admitted_until_the_gallery_attacker_has_judged(tmp_path: Path) -> None:
     text = judge_markdown(PUBLISHED)
-    assert "older judge" not in text and "An attack from outside the project leaves MAT" in text
+    assert "older judge" not in text and "An attack from outside the project leaves `base`" in text
     copied = shutil.copytree(PUBLISHED, tmp_path / "published")
     path = copied / "demo" / "endpoints.csv"
     table = pd.read_csv(path, keep_default_na=False)

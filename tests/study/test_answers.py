@@ -95,7 +95,10 @@ def test_few_pairs_are_told_in_absolute_numbers_with_both_verdicts() -> None:
 def test_mat_is_told_beside_no_defence_and_under_what_no_training_met() -> None:
     report = published_study(ROOT / "published" / "report")
     table, claims = report.table("endpoints"), report.claims()
-    text = answers.what_mat_keeps(table, "true_known", claims)
+    text = answers.what_mat_keeps(table, "true_known", claims, claims)
+    again = [{**each, "verdict": "supported"} for each in claims]
+    both = answers.what_mat_keeps(table, "true_known", again, claims)
+    assert both.count("is inconclusive in these worlds, and in others supported (C") == 2
     for row in ("base", "mat", "mat-valid", "tecoa"):
         assert recall(table, row, "worst", "true_known") in text
     for name in ("C0", "C2"):
@@ -113,14 +116,17 @@ def test_mat_is_told_beside_no_defence_and_under_what_no_training_met() -> None:
 def test_what_makes_a_good_pair_is_told_step_by_step_with_the_verdicts_on_both() -> None:
     again = published_study(ROOT / "published" / "replication-pairs")
     table, claims = again.table("contrasts"), again.claims()
-    text = answers.good_pairs_answer(table, claims, 500)
-    assert text.startswith("Added to 500 pairs, ")
+    runs = of_published(again).dialled
+    text = answers.good_pairs_answer(table, runs, claims, "6 worlds")
+    assert text.startswith("What makes an added pair good (6 worlds), in points ")
+    settings = runs.groupby(["alignment", "diversity", "shift", "modality"])["gain"].mean()
+    assert f"{sum(settings < 0)} of {len(settings)} settings keep less than MAT" in text
     dials = table[table["claim"].str.startswith("C7") & table["decides"]]
     assert len(dials) == 12
     for value in dials["estimate"]:
         assert f"{100 * value:+.1f}" in text
     rows = [each for each in claims if each["id"].startswith("C7")]
-    assert len(rows) == 6 and text.count("captions ") == text.count("images ") == 3
+    assert len(rows) == 6 and text.count(" captions +") == text.count(" images +") == 3
     for row in rows:
         assert f"({row['verdict']})" in text
     [c5] = [each for each in claims if each["id"] == "C5"]
@@ -129,9 +135,10 @@ def test_what_makes_a_good_pair_is_told_step_by_step_with_the_verdicts_on_both()
 
 def test_photographs_are_told_by_row_and_by_the_most_that_the_worst_leaves() -> None:
     table = published_study(ROOT / "published" / "photos").table("endpoints")
-    text = answers.photographs_answer(table, "bert_similar")
+    text = answers.photographs_answer(table, "bert_similar", "0.5/255")
     for row in table["row"].unique():
-        assert f"{label_of(row)} {recall(table, row, 'pgd', '')}" in text
+        clean, pixels = (recall(table, row, attack, "") for attack in ("clean", "pgd"))
+        assert f"{label_of(row)} {clean} and {pixels}" in text
     worst = table[(table.attack == "worst") & (table.text_threat == "bert_similar")]
     assert text.endswith(f"leaves no row more than {100 * worst['value'].max():.1f} %.")
 

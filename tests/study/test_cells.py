@@ -66,7 +66,7 @@ def test_without_an_experiment_nothing_is_said_of_it(tmp_path: Path) -> None:
         assert table.empty
     assert dial_sentences(none) == [] and theory_sentences(none) == {}
     assert under_sga(none.gains) == "No technique was compared here."
-    assert share_of_false(None).startswith("Truth cannot be checked here")
+    assert share_of_false(None).startswith("Truth is not counted here")
 
 
 def test_the_defence_as_it_is_stands_above_its_variations() -> None:

@@ -213,7 +213,7 @@ def continuing(study: Study, published: Path | None = None) -> list[PublishedStu
     """The published studies whose claims stand beside the demo's, each once.
 
     On defences, what asks again about them, on their ranking over models, on pairs and on the
-    dials of pairs.
+    dials of pairs; what an older judge decided is none of them.
 
     Args:
         published: as for `larger_study`.
@@ -227,7 +227,8 @@ def continuing(study: Study, published: Path | None = None) -> list[PublishedStu
     )  # fmt: skip
     every = [larger_study(study, table, order, published) for table, order in asked]
     found = {each.name: each for each in every}
-    return [each for each in found.values() if each.claims()] or [*found.values()]
+    now = [each for each in found.values() if each.claims() and each.knows_gallery]
+    return now or [*found.values()]
 
 
 def ledgers_of_now(published: Path) -> dict[str, list[ClaimEntry]]:

@@ -15,6 +15,8 @@ from matlib.analysis.figures.style import label_of
 from matlib.files import write_durably
 from matlib.study.publish.answers import (
     MAT,
+    MAT_PLUS,
+    MAT_TRUE,
     few_pairs_answer,
     good_pairs_answer,
     left,
@@ -25,6 +27,7 @@ from matlib.study.publish.answers import (
     what_mat_keeps,
 )
 from matlib.study.publish.full import (
+    PublishedStudy,
     ledgers_of_now,
     of_published,
     published_study,
@@ -32,6 +35,7 @@ from matlib.study.publish.full import (
 from matlib.study.publish.report import claim_rows, read_claims
 from matlib.study.publish.shown import origin_markdown
 from matlib.study.store.shared_json import read_shared
+from matlib.study.tables.contrasts_of_pairs import PAPER_TECHNIQUE
 from matlib.study.tables.findings import REPLICATIONS, Ledger, beside_the_paper, decided, shown_in
 from matlib.study.tables.recall_left import cells_of, intervals_over
 
@@ -57,6 +61,9 @@ SHOWN_FIRST = (
     "mat+.captions+renderings",
 )  # fmt: skip
 """Rows of README's table; the documentation has all."""
+
+JUDGED_FROM_OUTSIDE = ("base", MAT, MAT_TRUE, f"{MAT_PLUS}.{PAPER_TECHNIQUE}")
+"""Rows of which README says what an attack from outside left."""
 
 GOAL = 1.25
 """A step of MAT takes at most this many times the passes that it cannot do without."""
@@ -168,10 +175,13 @@ def judge_markdown(published: Path) -> str:
     study = published_study(published / "demo")
     table = study.table("endpoints")
     outside = pd.read_csv(published / "outside_attack.csv").set_index("row")
-    theirs = percent(*outside.loc[MAT, ["recall", "low", "high"]].astype(float))
+    told = []
+    for row in (name for name in JUDGED_FROM_OUTSIDE if name in outside.index):
+        theirs = percent(*outside.loc[row, ["recall", "low", "high"]].astype(float))
+        told.append(f"`{row}` {theirs} ({left(table, row, 'worst', study.deciding)})")
     beside = (
-        f"leaves MAT {theirs} where the study's worst attack leaves it "
-        f"{left(table, MAT, 'worst', study.deciding)} (demo, one training seed)"
+        f"leaves {', '.join(told)}; in parentheses what the study's worst attack leaves (demo, one "
+        "training seed)"
     )
     if study.knows_gallery:
         return f"An attack from outside the project {beside}."
@@ -207,20 +217,31 @@ def found_markdown(published: Path) -> str:
         published_study(published / name) for name in (MAIN, *REPLICATIONS, PHOTOS)
     )
     table, threat, claims = main.table("endpoints"), main.deciding, claims_told(published)
-    own = ledgers_of_now(published)[pairs.name]
+    ledgers = ledgers_of_now(published)
     of_photos = with_true_names(photos.table("endpoints"), photos.profile["dataset"]["name"])
     told = [
         ("10_threat", threat_answer(table, threat)),
-        ("20_defences", what_mat_keeps(table, threat, claims)),
+        ("20_defences", what_mat_keeps(table, threat, claims, ledgers[main.name])),
         ("20_defences", what_it_never_met(table, claims)),
         ("30_one_to_many", few_pairs_answer(again.table("curves"), claims)),
         (
             "70_what_makes_a_good_pair",
-            good_pairs_answer(pairs.table("contrasts"), own, pairs.profile["dataset"]["n_train"]),
+            good_pairs_answer(
+                pairs.table("contrasts"),
+                of_published(pairs).dialled,
+                ledgers[pairs.name],
+                f"{len(pairs.table('intervention')['world'].unique())} further worlds, "
+                f"{pairs.profile['dataset']['n_train']} pairs",
+            ),
         ),
-        ("20_defences", photographs_answer(of_photos, photos.deciding)),
+        ("20_defences", photographs_answer(of_photos, photos.deciding, _of_photographs(photos))),
     ]
     return "\n".join(f"- {text} ([{name}](notebooks/{name}.ipynb))" for name, text in told)
+
+
+def _of_photographs(photos: PublishedStudy) -> str:
+    eps, seeds = photos.profile["evaluation"]["eps_255"], len(photos.profile["seeds"])
+    return f"{eps:g}/255, {seeds} {'training' if seeds == 1 else 'trainings'} of each row"
 
 
 def short_recall_markdown(folder: Path) -> str:
