@@ -29,6 +29,7 @@ from matlib.study.publish.readme import (
     generated_readme,
     judge_markdown,
     ledger_markdown,
+    published_markdown,
     short_recall_markdown,
     theory_markdown,
 )
@@ -49,6 +50,8 @@ DEMO, FULL = PUBLISHED / "demo", PUBLISHED / "demo-full"
 
 def test_generated_parts_equal_the_published_files() -> None:
     assert generated_readme(README, PUBLISHED) == README
+    page = (PUBLISHED / "README.md").read_text(encoding="utf-8")
+    assert page == published_markdown(PUBLISHED) and page.count("\n## ") == 5
 
 
 def test_it_is_short_and_begins_with_a_picture_of_an_attack() -> None:

@@ -52,6 +52,19 @@ def test_limit_makes_the_whole_study_partial_and_says_so_everywhere(
     assert (results / "own" / "report" / "index.html").read_text() == page, "it says so again"
 
 
+def test_a_study_of_chosen_notebooks_has_its_claims_and_its_report(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = yaml.safe_load(small.read_text()) | {"name": "chosen", "notebooks": ["85"]}
+    path = tmp_path / "chosen.yaml"
+    path.write_text(yaml.safe_dump(chosen))
+    assert main(["study", "--profile", str(path), "--results", str(tmp_path), "--limit", "6"]) == 0
+    said = capsys.readouterr()
+    assert "report: " in said.out and not said.err.count("error")
+    assert json.loads((tmp_path / "chosen" / "claims.json").read_text())
+    assert "85_transfer" in (tmp_path / "chosen" / "report" / "index.html").read_text()
+
+
 class FillingDisk:
     """Room for `n` beginnings of artefacts, and for no more until `is_freed`."""
 

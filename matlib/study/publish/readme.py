@@ -37,7 +37,7 @@ from matlib.study.publish.shown import origin_markdown
 from matlib.study.store.shared_json import read_shared
 from matlib.study.tables.contrasts_of_pairs import PAPER_TECHNIQUE
 from matlib.study.tables.findings import REPLICATIONS, Ledger, beside_the_paper, decided, shown_in
-from matlib.study.tables.recall_left import cells_of, intervals_over
+from matlib.study.tables.recall_left import cells_of, intervals_over, recall_markdown
 
 HEADINGS = {
     "id": "id", "claim": "claim", "contrast": "contrast", "estimate": "points (95 %)",
@@ -111,10 +111,40 @@ def ledger_markdown(folder: Path) -> str:
     if not (folder / "claims.json").is_file():
         return f"`python -m matlib study --profile {folder.name} --publish`, not published yet."
     provenance = read_shared(folder / "provenance.json")
-    parts = [claims_markdown(read_claims(folder / "claims.json"))]
+    parts = [claims_markdown(_verdicts_of_now(folder))]
     if (folder / "intervention.csv").is_file():
         parts.append(theory_markdown(folder))
     return "\n\n".join([*parts, origin_markdown(provenance)])
+
+
+def _verdicts_of_now(folder: Path) -> Ledger:
+    """A study's claims, corrected with their family; of an older judge as they were."""
+    known: Mapping[str, Ledger] = ledgers_of_now(folder.parent)
+    return known.get(folder.name) or read_claims(folder / "claims.json")
+
+
+def published_markdown(published: Path) -> str:
+    """The page of the folder `published`: every study that the judge of now judged.
+
+    Args:
+        published: folder of all published studies.
+    """
+    parts = [
+        "# Published studies",
+        "Made by `python -m matlib readme` from the files beside it. Row names and verdicts are "
+        "explained in [names](../docs/names.md); `make docs` builds the pages with figures. "
+        "`demo-full` and `one-to-many` are of an older judge and are not told here.",
+    ]
+    for name in (MAIN, *REPLICATIONS, PHOTOS, "demo"):
+        study = published_study(published / name)
+        claims = claims_markdown(_verdicts_of_now(study.folder), notebooks="../notebooks/")
+        parts += [
+            f"## {name}",
+            f"{study.gallery}, {study.worlds}.",
+            recall_markdown(study.folder),
+            claims,
+        ]
+    return "\n\n".join(parts) + "\n"
 
 
 def theory_markdown(folder: Path) -> str:
@@ -166,6 +196,18 @@ def with_part(readme: str, part: str, content: str) -> str:
     return f"{head}{begin}\n{content}\n{end}{rest.partition(end)[2]}"
 
 
+def masked_gradients_told(published: Path) -> str:
+    """The verdicts on C9 of the report and of the photographs."""
+    ledgers = ledgers_of_now(published)
+    told = [
+        f"{claim['verdict']} in `{name}`"
+        for name in (MAIN, PHOTOS)
+        for claim in ledgers.get(name, ())
+        if claim["id"] == "C9"
+    ]
+    return f"That robustness is not masked gradients (C9): {'; '.join(told) or 'not tested'}."
+
+
 def judge_markdown(published: Path) -> str:
     """Which judge the published numbers have, beside what an attack from outside left of MAT.
 
@@ -184,7 +226,8 @@ def judge_markdown(published: Path) -> str:
         "training seed)"
     )
     if study.knows_gallery:
-        return f"An attack from outside the project {beside}."
+        told_of_c9 = masked_gradients_told(published)
+        return f"An attack from outside the project {beside}. {told_of_c9}"
     return (
         "**These numbers are of an older judge.** An attack from outside the project, which "
         f"chooses all images and all words together, {beside}. The suite has such an attacker "
@@ -287,5 +330,7 @@ def generated_readme(readme: str, published: Path) -> str:
 
 
 def update_readme(path: Path, published: Path) -> None:
-    """Rewrite the generated parts in the README file from the folder of all published studies."""
+    """Rewrite the generated parts in the README file from the folder of all published studies,
+    and the page of that folder."""
     write_durably(path, generated_readme(path.read_text(encoding="utf-8"), published))
+    write_durably(published / "README.md", published_markdown(published))
