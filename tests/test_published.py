@@ -15,6 +15,7 @@ from matlib.study.made.substitutions import (
     read_substitutions,
 )
 from matlib.study.profile.profile import load_profile
+from matlib.study.publish.design import design_of
 from matlib.study.store.shared_json import read_shared
 from matlib.study.tables.results import ROBUSTNESS_COLUMNS
 
@@ -116,7 +117,14 @@ def test_what_is_common_in_provenance_is_stated_once() -> None:
 
 def test_every_setting_tried_is_a_row() -> None:
     tried = pd.read_csv(PUBLISHED / "calibration.csv")
-    assert len(tried) >= 20 and (tried["world_seed"] == 0).all()  # never the reporting seed
+    assert len(tried) >= 20
+    first, later = (
+        0,
+        design_of(PUBLISHED, "replication.yaml")["worlds"]["replication"][0],
+    )  # the second after it was published
+    assert {*tried["world_seed"]} == {first, later}
+    of_later = {*tried[tried["world_seed"] == later]["subject"]}
+    assert of_later == {"base", "models", "other tasks"}  # no budget, rate or defence of a study
 
 
 def test_bench_compares_equal_outputs() -> None:

@@ -22,7 +22,7 @@ from matlib.study.publish.design import (
 )
 from matlib.study.store.provenance import PACKAGE_ROOT
 from matlib.study.tables.contrasts import MIN_ARCHITECTURES, RIVALS, THREAT_PARTS
-from matlib.study.tables.findings import REPLICATIONS
+from matlib.study.tables.findings import EXPLORING, REPLICATIONS
 from matlib.study.tables.ledger import CLAIM_ALPHA, CLAIMS
 
 PUBLISHED = PACKAGE_ROOT / "published"
@@ -77,10 +77,12 @@ def test_no_world_of_the_report_was_used_before() -> None:
         set(each["worlds"][name])
         for each, name in zip((AGAIN, OF_PAIRS), REPLICATIONS, strict=True)
     )
+    frozen = (*REPORT, *REPLICATIONS, *EXPLORING)
     others = {load_profile(name).dataset.world_seed
-              for name in profile_names() if name not in (*REPORT, *REPLICATIONS)}  # fmt: skip
+              for name in profile_names() if name not in frozen}  # fmt: skip
     used = [calibration, report, again, of_pairs]
     assert sum(map(len, used)) == len(set.union(*used)) and others <= calibration
+    assert {load_profile(name).dataset.world_seed for name in EXPLORING} <= again
     history = read_yaml(PUBLISHED / "history.yaml")
     assert {world for each in history for world in each["worlds"]} == set.union(*used)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,7 @@ from matlib.study.publish.full import (
     OLDER_JUDGE,
     continuing,
     larger_study,
+    ledgers_of_now,
     own_or_larger,
     seeds_in_words,
 )
@@ -147,6 +149,17 @@ def test_a_table_comes_from_the_first_study_that_has_it(tmp_path: Path) -> None:
     assert "world seeds 11, 12, 13; training seeds: 2 for each defence in each world" in told
     assert larger_study(demo, "inside", published=tmp_path).name == "demo-full"
     assert larger_study(demo, "claims", published=tmp_path).name == "report"
+
+
+def test_a_study_of_a_world_that_was_looked_at_before_decides_no_claim(tmp_path: Path) -> None:
+    for name in ("inside-mat", "report"):
+        publish(tmp_path, name, endpoints=ROW.assign(attack="gallery"), inside=ROW)
+        (tmp_path / name / "claims.json").write_text("[]")
+    assert list(ledgers_of_now(tmp_path)) == ["report"]
+    demo = Study(load_profile("demo"), tmp_path)
+    assert larger_study(demo, "inside", published=tmp_path).name == "report"
+    shutil.rmtree(tmp_path / "report")
+    assert larger_study(demo, "inside", published=tmp_path).name == "inside-mat"
 
 
 def test_where_nothing_is_published_tables_are_empty_and_say_what_makes_them(

@@ -33,7 +33,7 @@ from matlib.study.tables.endpoints import (
     RANKING_COLUMNS,
     TRANSFER_COLUMNS,
 )
-from matlib.study.tables.findings import REPLICATIONS
+from matlib.study.tables.findings import EXPLORING, REPLICATIONS
 from matlib.study.tables.ledger import CONTRAST_COLUMNS, ClaimEntry, by_family
 from matlib.study.tables.other_tasks import OTHER_TASK_COLUMNS
 from matlib.study.tables.techniques import (
@@ -46,7 +46,7 @@ from matlib.study.tables.techniques import (
     technique_table,
 )
 
-LARGER = ("report", "report-rivals", "report-models", "demo-full")
+LARGER = ("report", "report-rivals", "report-models", "inside-mat", "demo-full")
 PAIRS = ("report-pairs", "replication-pairs", "one-to-many")
 OF_DIALS = ("report-dials", "replication-pairs", "one-to-many")
 """Published studies that continue the demo: on defences, on pairs, and on the dials of pairs. The
@@ -234,13 +234,15 @@ def continuing(study: Study, published: Path | None = None) -> list[PublishedStu
 def ledgers_of_now(published: Path) -> dict[str, list[ClaimEntry]]:
     """Claims of every published study that the gallery attacker judged, corrected by family.
 
+    `EXPLORING` are none of them.
+
     Args:
         published: folder of all published studies.
     """
     found = {
         study.name: study.claims()
         for path in sorted(published.glob("*/claims.json"))
-        if (study := published_study(path.parent)).knows_gallery
+        if (study := published_study(path.parent)).knows_gallery and study.name not in EXPLORING
     }
     return by_family(found)
 

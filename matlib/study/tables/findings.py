@@ -52,6 +52,10 @@ the first of them first, however many trainings the others have. The frozen desi
 family of its own claims alone; the claims of all other studies are one family."""
 
 
+EXPLORING = ("inside-mat",)
+"""Studies of worlds that were looked at before: their tables are shown, their claims nowhere."""
+
+
 def shown_in(claim: str) -> tuple[str, str]:
     """Name of the notebook that shows a claim, and of its published figure; "" for none.
 
