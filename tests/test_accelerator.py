@@ -214,7 +214,7 @@ def test_a_model_is_evaluated_on_the_accelerator_as_on_the_cpu(
     save_weights(encoder, tmp_path / "own.safetensors")
 
     def evaluated(results: Path) -> pd.DataFrame:
-        asked = ["evaluate", "--model", "small", "--checkpoint", str(tmp_path / "own.safetensors"),
+        asked = ["evaluate", "--model", "small", "--pretrained", str(tmp_path / "own.safetensors"),
                  "--profile", "smoke", "--name", "own", "--dataset", "scenes",
                  "--results", str(results)]  # fmt: skip
         assert main(asked) == 0

@@ -147,7 +147,7 @@ def test_world_is_exported_and_verify_reports_missing_data(
 
 def test_lines_beyond_ascii_are_printed_whatever_the_locale(tmp_path: Path) -> None:
     """`evaluate` says what it is about, with a dot between, before it misses the checkpoint."""
-    words = "evaluate --model small --checkpoint gone.pt --profile smoke --name x --results"
+    words = "evaluate --model small --pretrained gone.pt --profile smoke --name x --results"
     done = subprocess.run(
         [sys.executable, "-m", "matlib", *words.split(), str(tmp_path)],
         env={**os.environ, "PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONIOENCODING": ""},

@@ -51,8 +51,8 @@ CLIP = "ViT-B-32-quickgelu"
 
 TOY_SIZED = {
     "n_steps=2000, batch_size=128": "n_steps=2, batch_size=4",
-    f"--model {CLIP} --checkpoint my_clip.pt --pretrained openai \\\n    --profile flickr30k "
-    "--data flickr30k": "--model small --checkpoint small.safetensors --profile smoke "
+    f"--model {CLIP} --pretrained my_clip.pt --rest openai \\\n    --profile flickr30k "
+    "--data flickr30k": "--model small --pretrained small.safetensors --profile smoke "
     "--results results --limit 4",
     "--out attacked": "--batch 3 --steps 2 --out attacked",
     "--split testA": "--split val --steps 2",

@@ -288,7 +288,7 @@ def test_commands_have_the_options_that_it_shows(monkeypatch: pytest.MonkeyPatch
 
 def test_openais_weights_are_named_with_their_activation() -> None:
     """They were trained with QuickGELU, which open_clip's plain names do not build."""
-    named = re.findall(r"--model (\S+).*?--checkpoint openai", README, flags=re.DOTALL)
+    named = re.findall(r"--model (\S+).*?--pretrained openai", README, flags=re.DOTALL)
     named += re.findall(r'models\.open\("([^"]+)", "openai"\)', README)
     assert len(named) == 2 and all(name.endswith("-quickgelu") for name in named)
 

@@ -150,7 +150,7 @@ def test_the_installed_command_attacks_evaluates_and_asks_for_the_checkout(
                "--attack", "sep", "--out", out)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads((out / "pairs.json").read_text())["summary"]["n_images"] == 5
-    judged = run(installed, tmp_path, "evaluate", *model, "--checkpoint", weights, *own, *steps,
+    judged = run(installed, tmp_path, "evaluate", *model, "--pretrained", weights, *own, *steps,
                  "--out", tmp_path / "own.json")  # fmt: skip
     assert judged.returncode == 0 and "worst" in judged.stdout, judged.stderr
     assert run(installed, tmp_path, "board", tmp_path).returncode == 0

@@ -195,25 +195,35 @@ class AttackOptions(ThreatOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class WeightOptions:
-    """Which weights a model has; without a checkpoint, `--pretrained` gives them, as for attack."""
+    """Which weights a model has, said as for `attack`: `--pretrained`, and `--rest` beside a file.
 
-    checkpoint: Annotated[
-        str, Option(help=".safetensors or .pt file, or a tag; not of a folder or hf-hub: name")
-    ] = ""
-    rest: Annotated[
+    Once they were `--checkpoint`, and `--pretrained` what is `--rest` now; that is still read.
+    """
+
+    checkpoint: Annotated[str, Option(hidden=True)] = ""
+    pretrained: Annotated[
         str,
         Option(
-            "--pretrained",
             metavar="TAG|FILE",
-            help="weights of the towers that the checkpoint lacks; without one, the model's own",
+            help="its weights; left out for a folder or a name of hf-hub:, which has its own",
         ),
     ] = ""
+    rest: Annotated[str, Option(help="weights of the towers that a FILE lacks")] = ""
 
     def __post_init__(self) -> None:
-        """Let `--pretrained` alone be the weights."""
-        if self.rest and not self.checkpoint:
-            object.__setattr__(self, "checkpoint", self.rest)
-            object.__setattr__(self, "rest", "")
+        """Let `checkpoint` be the weights, and `rest` what they lack, however they were said.
+
+        Raises:
+            typer.BadParameter: three of them, or only what weights lack.
+        """
+        if self.checkpoint and self.pretrained and self.rest:
+            raise typer.BadParameter("expected --pretrained and --rest; leave --checkpoint out")
+        if self.rest and not (self.checkpoint or self.pretrained):
+            raise typer.BadParameter("--rest completes a file: give that with --pretrained")
+        if not self.checkpoint:
+            object.__setattr__(self, "checkpoint", self.pretrained)
+        elif self.pretrained:
+            object.__setattr__(self, "rest", self.pretrained)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +239,7 @@ class EvaluateOptions(WeightOptions, ThreatOptions):
     """
 
     model: ModelName = ""
-    zoo: Annotated[str, Option(help="name in the zoo, instead of --model and --checkpoint")] = ""
+    zoo: Annotated[str, Option(help="name in the zoo, instead of --model and --pretrained")] = ""
     zoo_file: Annotated[Path | None, Option(help="a zoo of your own, in YAML")] = None
     name: Annotated[str, Option(help="of the row; a study's must be given")] = ""
     images: Annotated[Path | None, _IMAGES] = None
@@ -278,7 +288,7 @@ class EvaluateOptions(WeightOptions, ThreatOptions):
             raise typer.BadParameter("expected either --model or --zoo")
         if self.zoo and (self.checkpoint or self.rest):
             raise typer.BadParameter(
-                "--zoo NAME says its weights: leave --checkpoint and --pretrained out"
+                "--zoo NAME says its weights: leave --pretrained and --rest out"
             )
         is_folder = self.images is not None or self.captions is not None
         form = "--images and --captions" if is_folder else "--profile and --name"

@@ -115,7 +115,7 @@ def found_in_zoo(name: str, path: Path = ZOO) -> ZooModel:
     if entry.weights is None:
         raise ValueError(
             f"the name of {name}'s file is not known: fetch it from {entry.source}, and pass "
-            f"--model {entry.model} --checkpoint FILE --pretrained {entry.rest} instead of --zoo"
+            f"--model {entry.model} --pretrained FILE --rest {entry.rest} instead of --zoo"
         )
     model = _model_here(entry.model, path.parent)
     weights = _file_here(entry.weights, path.parent)

@@ -52,7 +52,7 @@ def test_a_model_of_photographs_is_judged_on_the_embedded_world(
             for sentence in entry["sentences"] for word in sentence["raw"].split()}  # fmt: skip
     words.write_text(json.dumps({word: ["thing"] for word in said}))
     data = judged(
-        tmp_path / "out.json", "--model", NAME, "--checkpoint", str(weights),
+        tmp_path / "out.json", "--model", NAME, "--pretrained", str(weights),
         "--images", str(captions.parent / "images"), "--captions", str(captions),
         "--synonyms", str(words), "--eps", "1",
     )  # fmt: skip
@@ -71,7 +71,7 @@ def test_a_model_of_the_world_is_judged_on_a_folder_with_the_shape_of_its_profil
     own.parent.mkdir()
     save_weights(build_small(profile.model.shape(profile.dataset.image_size), 0), own)
     data = judged(
-        tmp_path / "out.json", "--model", "small", "--checkpoint", str(own),
+        tmp_path / "out.json", "--model", "small", "--pretrained", str(own),
         "--profile", "smoke", "--images", str(toy.images), "--captions", str(toy.captions),
         "--synonyms", str(toy.synonyms),
     )  # fmt: skip

@@ -33,7 +33,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Path:
 
 def _arguments(weights: Path, results: Path, **changes: str) -> list[str]:
     given = {
-        "--model": "small", "--checkpoint": str(weights), "--profile": "smoke", "--name": "own",
+        "--model": "small", "--pretrained": str(weights), "--profile": "smoke", "--name": "own",
         "--dataset": "scenes", "--results": str(results), "--train-eps": "4", **changes,
     }  # fmt: skip
     return ["evaluate", *(word for pair in given.items() for word in pair)]
@@ -239,7 +239,7 @@ def test_names_stay_text(
         ({"--train-eps": "nan"}, "--train-eps is a budget"),
         ({"--train-eps": "-1"}, "--train-eps is a budget"),
         ({"--dataset": "coco"}, "is about scenes, not coco"),
-        ({"--checkpoint": "nowhere.pt"}, "no checkpoint file"),
+        ({"--pretrained": "nowhere.pt"}, "no checkpoint file"),
         ({"--profile": "nope"}, "no profile 'nope'"),
     ],
 )

@@ -13,6 +13,7 @@ import pytest
 
 from matlib.cli import main
 from matlib.commands.board import run_board
+from matlib.commands.options import EvaluateOptions
 from matlib.commands.record import read_record
 from matlib.commands.user_data import read_user_data, sized
 from matlib.evaluation.threat import ROWS, Threat, benchmark
@@ -29,7 +30,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
 
 def typed(toy: Toy, out: Path | None = None, **changes: str) -> list[str]:
     given = {
-        "--model": "small", "--checkpoint": str(toy.weights), "--images": str(toy.images),
+        "--model": "small", "--pretrained": str(toy.weights), "--images": str(toy.images),
         "--captions": str(toy.captions), "--synonyms": str(toy.synonyms), "--eps": "8",
         "--steps": "1", **({"--out": str(out)} if out else {}), **changes,
     }  # fmt: skip
@@ -62,8 +63,33 @@ def test_the_file_has_the_table_of_the_library_and_what_it_depends_on(
     assert str(toy.images.parent) not in evaluated.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("said", "weights", "rest"),
+    [
+        ({"pretrained": "tag"}, "tag", ""),
+        ({"pretrained": "own.pt", "rest": "tag"}, "own.pt", "tag"),
+        ({"checkpoint": "own.pt", "pretrained": "tag"}, "own.pt", "tag"),  # as it was once said
+        ({"checkpoint": "own.pt", "rest": "tag"}, "own.pt", "tag"),
+        ({"checkpoint": "own.pt"}, "own.pt", ""),
+    ],
+)
+def test_weights_are_said_as_for_attack(said: dict[str, str], weights: str, rest: str) -> None:
+    found = EvaluateOptions(model="small", **said)
+    assert (found.checkpoint, found.rest) == (weights, rest)
+
+
+def test_weights_that_cannot_be_meant_are_refused(
+    toy: Toy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(typed(toy, **{"--pretrained": "", "--rest": "openai"})) == 2
+    assert "--rest completes a file" in " ".join(capsys.readouterr().err.split())
+    both = {"--checkpoint": "a.pt", "--rest": "openai"}
+    assert main(typed(toy, **both)) == 2
+    assert "leave --checkpoint out" in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_table_is_printed_without_a_file(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(typed(toy, **{"--checkpoint": "", "--pretrained": str(toy.weights)})) == 0
+    assert main(typed(toy)) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["TR@1", "IR@1", "mean"]
     assert [line.split()[0] for line in lines[1 : len(ROWS) + 2]] == [*ROWS, "worst"]
@@ -123,7 +149,7 @@ def test_every_form_of_captions_gives_the_same_numbers(
         ({"--images": "", "--captions": "", "--profile": "smoke", "--name": "x"}, 2,
          "--eps: not allowed with --profile and --name"),
         ({"--eps": "-1"}, 1, "1/255"),
-        ({"--checkpoint": "gone.pt"}, 1, "no checkpoint file at gone.pt"),
+        ({"--pretrained": "gone.pt"}, 1, "no checkpoint file at gone.pt"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_a_line(
@@ -143,7 +169,7 @@ def board(toy: Toy, evaluated: Path, tmp_path: Path) -> Path:
     other = tmp_path / "other"
     other.mkdir()
     save_small(tiny_encoder(1), TINY, other)
-    weights = {"--checkpoint": str(other / "model.safetensors"), "--name": "<b>other</b>"}
+    weights = {"--pretrained": str(other / "model.safetensors"), "--name": "<b>other</b>"}
     assert main(typed(toy, folder / "other.json", **weights)) == 0
     assert main(typed(toy, folder / "weak.json", **{"--eps": "1", "--name": "mine"})) == 0
     return folder

@@ -79,7 +79,7 @@ def test_a_study_and_a_folder_take_them_where_they_are_asked_for(
     toy = make_toy(tmp_path / "toy")
     words = tmp_path / "words.json"
     words.write_text(json.dumps({"picture": ["photograph"]}))
-    typed = ["evaluate", "--model", "small", "--checkpoint", str(toy.weights), "--steps", "1",
+    typed = ["evaluate", "--model", "small", "--pretrained", str(toy.weights), "--steps", "1",
              "--images", str(tmp_path / "coco" / "images"), "--synonyms", str(words),
              "--captions", str(tmp_path / "coco" / "dataset_coco.json")]  # fmt: skip
     assert main([*typed, "--relevance", "eccv"]) == 0

@@ -69,7 +69,7 @@ def test_a_model_of_ones_own_zoo_is_judged_by_its_name(
     assert main(["board", str(out)]) == 0
     assert "mine: trained for: images, 4/255; licence: MIT" in capsys.readouterr().out
     assert "images, 4/255" in (out / "board.csv").read_text(encoding="utf-8")
-    assert main([*given, "--checkpoint", "x"]) == 2
+    assert main([*given, "--pretrained", "x"]) == 2
     assert main([*given, "--model", "small"]) == 2
 
 
@@ -79,7 +79,7 @@ def test_a_model_of_ones_own_zoo_is_judged_by_its_name(
         (lambda p: own_zoo(p, sha256="0" * 64), "the zoo says 0000"),
         (
             lambda p: own_zoo(p, weights=None, model="ViT-B-32"),
-            "pass --model ViT-B-32 --checkpoint",
+            "pass --model ViT-B-32 --pretrained FILE --rest",
         ),
         (lambda p: own_zoo(p, colour="red"), r"mine\.colour: Extra inputs"),
     ],
