@@ -197,13 +197,13 @@ def with_part(readme: str, part: str, content: str) -> str:
 
 
 def masked_gradients_told(published: Path) -> str:
-    """The verdicts on C9 of the report and of the photographs."""
+    """The verdicts on C9 of the report, its replications and the photographs."""
     ledgers = ledgers_of_now(published)
     told = [
-        f"{claim['verdict']} in `{name}`"
-        for name in (MAIN, PHOTOS)
+        f"`{name}` {claim['verdict']}"
+        for name in (MAIN, *REPLICATIONS, PHOTOS)
         for claim in ledgers.get(name, ())
-        if claim["id"] == "C9"
+        if claim["id"] == "C9" and claim["estimate"] is not None
     ]
     return f"That robustness is not masked gradients (C9): {'; '.join(told) or 'not tested'}."
 

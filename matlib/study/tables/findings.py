@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matlib.analysis.figures.sentences import claim_numbers
+from matlib.study.profile.rows import ON_TRUE_WORDS
 
 Ledger = Sequence[Mapping[str, Any]]
 
@@ -92,7 +93,8 @@ def findings(ledgers: Mapping[str, Ledger]) -> list[str]:
 def beside_the_paper(ledgers: Mapping[str, Ledger]) -> list[str]:
     """The same for the paper's claims alone, in fewer words."""
     return [
-        f"{claim['id']}, {PAPER_SAYS[claim['id']]}{_in_part(claim)}: **{claim['verdict']}** "
+        f"{claim['id']}, {PAPER_SAYS[claim['id']]}{_in_part(claim)}: **{claim['verdict']}**"
+        f"{_on_true_words(claim)} "
         f"({claim_numbers(claim)}; {profile}{_although_apart(claim)}); "
         f"{_beside_the_paper(claim['verdict'])}."
         for profile, claim in decided(ledgers)
@@ -138,7 +140,13 @@ def _sentence(profile: str, claim: Mapping[str, Any]) -> str:
     )
     if said is None:
         return f"{text} Not one of the paper's claims."
+    said = f"{said}{_on_true_words(claim)}"
     return f"{text} The paper: {said}; {_beside_the_paper(claim['verdict'])}."
+
+
+def _on_true_words(claim: Mapping[str, Any]) -> str:
+    """Where the MAT of a contrast is not the paper's, which trains on any word."""
+    return " (here MAT on true words)" if f"mat{ON_TRUE_WORDS}" in str(claim["contrast"]) else ""
 
 
 def _although_apart(claim: Mapping[str, Any]) -> str:
