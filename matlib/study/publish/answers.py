@@ -115,8 +115,8 @@ def what_mat_keeps(table: pd.DataFrame, threat: str, claims: Ledger, own: Ledger
         f"{best}. Trained on true words alone (`{MAT_TRUE}`) it keeps "
         f"{left(table, MAT_TRUE, 'worst', threat)}. That this is more than no defence keeps is "
         f"{_own_verdict(own, claims, 'C0')}; that it is more than each defence of the image alone "
-        f"or the text alone keeps is {_own_verdict(own, claims, 'C2')}. The gain is against words: "
-        f"of changed pixels alone `{MAT_TRUE}` keeps {left(table, MAT_TRUE, 'pgd', '')}, no "
+        f"or the text alone keeps is {_own_verdict(own, claims, 'C2')}. "
+        f"Of changed pixels alone `{MAT_TRUE}` keeps {left(table, MAT_TRUE, 'pgd', '')}, no "
         f"defence {left(table, BASE, 'pgd', '')}."
     )
 
@@ -226,8 +226,8 @@ def good_pairs_answer(
         f"What makes an added pair good ({about}), in points from the low to the middle and from "
         f"the middle to the high level of a property: {'; '.join(told)}; supported only where both "
         f"steps are (C7). These compare added pairs with each other: {int((gains < 0).sum())} of "
-        f"{len(gains)} settings keep less than MAT without them. The best text technique beats the "
-        f"best image technique ({c5['contrast']}, by mean reciprocal rank): "
+        f"{len(gains)} settings keep less than MAT without them. That the best text technique beats "
+        f"the best image technique ({c5['contrast']}, by mean reciprocal rank): "
         f"{verdict_of(claims, 'C5', in_short=True)}."
     )
 
