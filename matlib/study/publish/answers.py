@@ -226,8 +226,8 @@ def good_pairs_answer(
         f"What makes an added pair good ({about}), in points from the low to the middle and from "
         f"the middle to the high level of a property: {'; '.join(told)}; supported only where both "
         f"steps are (C7). These compare added pairs with each other: {int((gains < 0).sum())} of "
-        f"{len(gains)} settings keep less than MAT without them. That the best text technique beats "
-        f"the best image technique ({c5['contrast']}, by mean reciprocal rank): "
+        f"{len(gains)} settings keep less than MAT without them. That the best text technique "
+        f"beats the best image technique ({c5['contrast']}, by mean reciprocal rank): "
         f"{verdict_of(claims, 'C5', in_short=True)}."
     )
 
